@@ -1,0 +1,1 @@
+"""Fair deepfake detection: the package behind the notebook book."""
