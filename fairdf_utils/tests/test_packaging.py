@@ -12,7 +12,7 @@ PACKAGE = ROOT / "fairdf_utils"
 
 # Lowest first: a module may import only from modules of lower rank.
 ARROWS = [
-    {"manifests", "book"},
+    {"manifests", "book", "progress"},
     {"renderer", "reproduce", "notebooks"},
     {"synthetic"},
     {"data", "fairness"},

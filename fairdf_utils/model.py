@@ -1,0 +1,487 @@
+"""The detector: three encoders, disentanglement, AdaIN fusion, four heads and the reconstruction decoder.
+
+Images are float tensors in [-1, 1], (N, 3, H, H). Every encoder ends in an 8 x 8 map, whatever H: AdaIN needs
+statistics over space, which degenerate on smaller maps.
+
+Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection", CVPR (arXiv 2402.17229).
+"""
+
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairdf_utils.manifests import GROUPS, METHODS
+
+MAP_SIZE = 8
+FIDELITIES = ("corrected", "official")
+INITIALISATIONS = ("default", "kaiming")
+
+
+def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
+    """P(fake) of real/fake logits.
+
+    Parameters
+    ----------
+    logits : Tensor (..., 2)
+        Column 0 real, column 1 fake.
+    fidelity : {"corrected", "official"}
+        "corrected" is softmax over both logits; "official" is what the released test script reports, the sigmoid
+        of the fake logit alone, which ignores the real logit and is not calibrated to a threshold of one half.
+
+    Returns
+    -------
+    Tensor (...,), at least float32, in [0, 1]
+    """
+    _check_choice("fidelity", fidelity, FIDELITIES)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if fidelity == "official":
+        return logits[..., 1].sigmoid()
+    return (logits[..., 1] - logits[..., 0]).sigmoid()  # softmax of two logits
+
+
+def adain(x: Tensor, y: Tensor, eps: float = 1e-5) -> Tensor:
+    """Adaptive instance normalisation: x with y's per-channel mean and standard deviation.
+
+    Parameters
+    ----------
+    x, y : Tensor (N, C, H, W)
+        x lends its spatial pattern, y its statistics over space; the two may differ in H and W.
+    eps : float
+        Added to both (unbiased) variances.
+
+    Returns
+    -------
+    Tensor (N, C, H, W) of x. Its mean over space is y's mean, whatever x is: pooling it at once forgets x.
+
+    Source: Huang and Belongie 2017; Lin et al. 2024, feature fusion.
+    """
+    x_variance, x_mean = torch.var_mean(x, dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
+    y_variance, y_mean = torch.var_mean(y, dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
+    return (x - x_mean) * ((y_variance + eps) / (x_variance + eps)).sqrt() + y_mean
+
+
+class TinyBackbone(nn.Sequential):
+    """A plain convolutional network for small images on a CPU, trained from scratch.
+
+    Four 3 x 3 convolutions (24, 48, 64, 64 channels) with batch norm and ReLU; for images above 128 px one more of
+    64 channels for every doubling. The first ones have stride 2 until the map is 8 x 8.
+    """
+
+    def __init__(self, image_size: int):
+        halvings = int(math.log2(image_size // MAP_SIZE))
+        channels = (24, 48) + (64,) * max(2, halvings - 2)
+        layers, inputs = [], 3
+        for index, outputs in enumerate(channels):
+            stride = 2 if index < halvings else 1
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+            layers += [nn.ReLU(inplace=True)]
+            inputs = outputs
+        super().__init__(*layers)
+
+
+class Encoder(nn.Module):
+    """Backbone features, adjusted to `width` channels by a 1 x 1 convolution, batch norm and ReLU.
+
+    Parameters
+    ----------
+    backbone : str
+        "tiny" or any timm model with a stage of stride image_size / 8. Stride 32 is the model's whole trunk (with
+        EfficientNet's last 1 x 1 convolution); smaller strides cut it there and drop the rest. The paper's three
+        are "legacy_xception", "resnet50.tv_in1k" and "efficientnet_b3" at 256 px.
+    image_size : int
+        Side of the square images, px; 8 times a power of two, at least 16.
+    width : int
+        Channels of the result.
+    weights : None, "imagenet" or path
+        None: random. "imagenet": timm's pretrained weights, from the local cache or downloaded. Else a state dict
+        on disk (.pth, .pt, .safetensors) in timm's names; the classic xception-b5690688.pth is understood.
+
+    Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
+    """
+
+    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
+                 weights: str | Path | None = None):
+        super().__init__()
+        stride = image_size // MAP_SIZE
+        if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
+            raise ValueError(f"image_size must be 8 times a power of two, at least 16 px, not {image_size}")
+        self.backbone, self.stage = build_backbone(backbone, image_size, weights)
+        channels = _probe_channels(self.features, backbone, image_size)
+        self.adjust = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone's map (N, channels, 8, 8) of images (N, 3, H, H)."""
+        if isinstance(self.backbone, TinyBackbone):
+            return self.backbone(images)
+        if self.stage is None:
+            return self.backbone.forward_features(images)
+        options = {"indices": [self.stage], "stop_early": True, "intermediates_only": True}
+        return self.backbone.forward_intermediates(images, **options)[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, width, 8, 8) of images (N, 3, H, H)."""
+        return self.adjust(self.features(images))
+
+
+class HeadOutput(NamedTuple):
+    """What a head returns: logits (N, K) and the pooled map it saw, (N, width / 2)."""
+
+    logits: Tensor
+    pooled: Tensor
+
+
+class Head(nn.Module):
+    """Global average pool, Linear, LeakyReLU, Linear, Dropout on the logits (as in the released code)."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int, dropout: float = 0.2):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01, inplace=True),
+                                    nn.Linear(hidden, classes), nn.Dropout(dropout))
+
+    def forward(self, features: Tensor) -> HeadOutput:
+        """Features (N, inputs, 8, 8)."""
+        pooled = features.mean(dim=(2, 3))  # (N, inputs); not .view, which fails on channels_last
+        return HeadOutput(self.layers(pooled), pooled)
+
+
+def pointwise_block(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Three 1 x 1 convolutions with LeakyReLU(0.01) between them and none after the last (the "split" block)."""
+    return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.LeakyReLU(0.01, inplace=True),
+                         nn.Conv2d(hidden, hidden, 1), nn.LeakyReLU(0.01, inplace=True),
+                         nn.Conv2d(hidden, outputs, 1))
+
+
+class Decoder(nn.Module):
+    """Draws images from a forgery map and a condition (the released `con_gan`).
+
+    Three stages of AdaIN(condition, forgery), bilinear x2, Dropout and two 3 x 3 convolutions with ReLU; the forgery
+    branch passes through the same upsampling and convolutions to lend the next stage its statistics. Then a 1 x 1
+    convolution to RGB, bilinear to `output_size`, tanh.
+
+    All four reconstructions of a batch run as one pass. The forgery branch depends on the forgery map alone, so it is
+    computed once and shared by the self and the cross reconstruction; the two therefore see one dropout mask on that
+    branch, where four separate calls would draw it twice. In evaluation mode both forms are equal.
+
+    Parameters
+    ----------
+    width : int
+        Channels of both inputs; the stages have width / 2, / 4 and / 8.
+    output_size : int
+        Side of the drawn images, px, at least 8. Stages stop doubling when they have reached it, so that small
+        images are not drawn at 64 px only to be shrunk.
+    dropout : float
+        Applied after each upsampling.
+
+    Source: Lin et al. 2024, reconstruction; conditional decoder of Yan et al. 2023 (UCF).
+    """
+
+    def __init__(self, width: int = 512, output_size: int = 256, dropout: float = 0.3):
+        super().__init__()
+        self.output_size = output_size
+        self.dropout = nn.Dropout(dropout)
+        widths = (width, width // 2, width // 4, width // 8)
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True),
+                          nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
+            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True))
+        self.to_rgb = nn.Conv2d(widths[-1], 3, 1)
+
+    def forward(self, condition: Tensor, forgery: Tensor) -> tuple[Tensor, Tensor]:
+        """Self and cross reconstructions of pairs.
+
+        Parameters
+        ----------
+        condition, forgery : Tensor (2k, width, 8, 8)
+            k fakes, then the k reals they are paired with.
+
+        Returns
+        -------
+        own, cross : Tensor (2k, 3, output_size, output_size) in [-1, 1]
+            In the order of `condition`: each condition drawn with its own forgery map, and with its partner's.
+        """
+        drawn = torch.cat([condition, condition])  # (4k, width, 8, 8): self, cross
+        size, last = MAP_SIZE, self.stages[-1]
+        for stage in self.stages:
+            size = min(2 * size, self.output_size)
+            lent = torch.cat([forgery, forgery.roll(len(forgery) // 2, 0)])  # own, partner's
+            drawn = adain(drawn, lent)
+            both = drawn if stage is last else torch.cat([drawn, forgery])  # (6k, C, s, s)
+            both = stage(self.dropout(_resize(both, size)))  # (6k, C / 2, 2s, 2s)
+            drawn, forgery = both[:len(drawn)], both[len(drawn):]
+        images = _resize(self.to_rgb(drawn), self.output_size).tanh()  # (4k, 3, S, S)
+        return images.chunk(2)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One training forward pass; rows in the order of the images.
+
+    `specific` (forgery method, 6 classes), `agnostic` (real/fake), `demographic` (8 groups) and `fused` (real/fake, the
+    detector's answer) hold logits and pooled vector of their head. `self_reconstruction` and `cross_reconstruction`
+    (2k, 3, S, S) are the first k fakes, then the first k reals; None when no pair is reconstructed.
+    """
+
+    specific: HeadOutput
+    agnostic: HeadOutput
+    demographic: HeadOutput
+    fused: HeadOutput
+    self_reconstruction: Tensor | None
+    cross_reconstruction: Tensor | None
+
+
+class FairDetector(nn.Module):
+    """The paper's detector.
+
+    Parameters
+    ----------
+    backbone, image_size, width, weights
+        Of each of the three encoders; see `Encoder`. `width` scales every other part.
+    fidelity : {"corrected", "official"}
+        "official" follows the released code, in which neither the demographic nor the content encoder touches what
+        it should: the fused head pools right after AdaIN, which leaves the agnostic map's mean, and the decoder
+        normalises away the statistics that were all the condition kept of the content. "corrected" puts 1 x 1
+        convolutions between AdaIN and pooling, and conditions the decoder on AdaIN(content, demographic) through
+        such a block.
+    logit_dropout : float
+        Of every head.
+    initialisation : {"default", "kaiming"}
+        "kaiming" draws the 1 x 1 blocks and heads for LeakyReLU, which lets training from scratch start.
+    decoder_dropout : float
+    reconstruction_size : int or None
+        Side of reconstructions, px; None: image_size.
+    reconstruction_share : float
+        Share of the pairs in [0, 1] that is reconstructed (rounded up). The content encoder serves only the
+        reconstruction and sees only these.
+
+    Source: Lin et al. 2024, method.
+    """
+
+    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
+                 fidelity: str = "corrected", weights: str | Path | None = None, logit_dropout: float = 0.2,
+                 initialisation: str = "default", decoder_dropout: float = 0.3,
+                 reconstruction_size: int | None = None, reconstruction_share: float = 1.0):
+        super().__init__()
+        _check_choice("fidelity", fidelity, FIDELITIES)
+        _check_choice("initialisation", initialisation, INITIALISATIONS)
+        if width % 8:
+            raise ValueError(f"width must be a multiple of 8 (the decoder divides it by 8), not {width}")
+        if not 0 <= reconstruction_share <= 1:
+            raise ValueError(f"reconstruction_share must lie in [0, 1], not {reconstruction_share}")
+        self.fidelity, self.reconstruction_share = fidelity, reconstruction_share
+        half = width // 2
+        self.forgery = Encoder(backbone, image_size, width, weights)
+        self.content = Encoder(backbone, image_size, width, weights)
+        self.demographic = Encoder(backbone, image_size, width, weights)
+        self.specific_split = pointwise_block(width, half, half)
+        self.agnostic_split = pointwise_block(width, half, half)
+        self.demographic_split = pointwise_block(width, half, half)
+        self.specific = Head(half, width, len(METHODS), logit_dropout)
+        self.agnostic = Head(half, width, 2, logit_dropout)
+        self.demographic_head = Head(half, width, len(GROUPS), logit_dropout)
+        self.fused = Head(half, width, 2, logit_dropout)
+        self.decoder = Decoder(width, reconstruction_size or image_size, decoder_dropout)
+        if fidelity == "corrected":
+            self.fusion = pointwise_block(half, half, half)
+            self.condition = pointwise_block(width, half, width)
+        if initialisation == "kaiming":
+            untouched = {self.forgery, self.content, self.demographic, self.decoder}
+            for part in self.children():  # in order: the seed decides the weights
+                if part not in untouched:
+                    part.apply(_initialise_kaiming)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Everything that the loss needs.
+
+        Parameters
+        ----------
+        images : Tensor (2B, 3, H, H) in [-1, 1]
+            B fakes, then the B reals they are paired with.
+        """
+        if len(images) % 2:
+            raise ValueError(f"a training batch is B fakes, then B reals; {len(images)} images is odd")
+        forgery = self.forgery(images)  # (2B, width, 8, 8)
+        demographic = self.demographic(images)  # (2B, width, 8, 8)
+        specific_map = self.specific_split(forgery)  # (2B, width / 2, 8, 8)
+        agnostic_map = self.agnostic_split(forgery)  # (2B, width / 2, 8, 8)
+        demographic_map = self.demographic_split(demographic)  # (2B, width / 2, 8, 8)
+        fused_map = self._fuse(demographic_map, agnostic_map)  # (2B, width / 2, 8, 8)
+        own, cross = self._reconstruct(images, demographic, torch.cat([specific_map, agnostic_map], 1))
+        return Outputs(self.specific(specific_map), self.agnostic(agnostic_map),
+                       self.demographic_head(demographic_map), self.fused(fused_map), own, cross)
+
+    def detect(self, images: Tensor) -> Tensor:
+        """Logits (N, 2) of the fused head for images (N, 3, H, H) of any composition, and nothing else.
+
+        Two encoders in "corrected"; in "official" the forgery encoder alone, because AdaIN keeps the mean that the
+        head pools.
+        """
+        agnostic_map = self.agnostic_split(self.forgery(images))  # (N, width / 2, 8, 8)
+        if self.fidelity == "official":
+            return self.fused(agnostic_map).logits
+        demographic_map = self.demographic_split(self.demographic(images))  # (N, width / 2, 8, 8)
+        return self.fused(self._fuse(demographic_map, agnostic_map)).logits
+
+    def _fuse(self, demographic_map: Tensor, agnostic_map: Tensor) -> Tensor:
+        fused_map = adain(demographic_map, agnostic_map)
+        return self.fusion(fused_map) if self.fidelity == "corrected" else fused_map
+
+    def _reconstruct(self, images: Tensor, demographic: Tensor, forgery: Tensor):
+        """Self and cross reconstruction of the first pairs; forgery is (2B, width, 8, 8), as is demographic."""
+        pairs = math.ceil(self.reconstruction_share * len(images) // 2)
+        if pairs == 0:
+            return None, None
+        images, demographic, forgery = (first_pairs(each, pairs) for each in (images, demographic, forgery))
+        content = self.content(images)  # (2k, width, 8, 8)
+        if self.fidelity == "official":
+            condition = adain(demographic, content)
+        else:
+            condition = self.condition(adain(content, demographic))  # (2k, width, 8, 8)
+        return self.decoder(condition, forgery)
+
+
+class PlainDetector(nn.Module):
+    """The same encoder and head alone: the baseline of every comparison (cross-entropy, CVaR or balanced)."""
+
+    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
+                 weights: str | Path | None = None, logit_dropout: float = 0.2,
+                 initialisation: str = "default"):
+        super().__init__()
+        _check_choice("initialisation", initialisation, INITIALISATIONS)
+        self.encoder = Encoder(backbone, image_size, width, weights)
+        self.head = Head(width, width, 2, logit_dropout)
+        if initialisation == "kaiming":
+            self.head.apply(_initialise_kaiming)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Real/fake logits (N, 2) of images (N, 3, H, H)."""
+        return self.head(self.encoder(images)).logits
+
+    detect = forward
+
+
+def first_pairs(batch: Tensor, pairs: int) -> Tensor:
+    """The first `pairs` fakes and the first `pairs` reals of a batch (2B, ...): (2 pairs, ...)."""
+    if 2 * pairs == len(batch):
+        return batch
+    reals = len(batch) // 2
+    return torch.cat([batch[:pairs], batch[reals:reals + pairs]])
+
+
+def build_backbone(name: str, image_size: int, weights: str | Path | None) -> tuple[nn.Module, int | None]:
+    """A trunk whose map is 8 x 8, and the timm stage to read (None: its last)."""
+    if name == "tiny":
+        if weights is not None:
+            raise ValueError('backbone "tiny" has no pretrained weights: leave weights=None')
+        return TinyBackbone(image_size), None
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, ["tiny", *timm.list_models()], n=5, cutoff=0.5)
+        hint = f"; close matches: {', '.join(close)}" if close else ""
+        raise ValueError(f'unknown backbone "{name}"{hint}. Use "tiny" or a name of timm.list_models()')
+    model = _imagenet_model(name) if weights == "imagenet" else timm.create_model(name, num_classes=0)
+    if weights not in (None, "imagenet"):
+        load_backbone_weights(model, Path(weights))
+    if name.startswith("legacy_xception"):
+        model.act4 = nn.Identity()  # the paper adjusts the map before the final ReLU
+    strides = [stage["reduction"] for stage in model.feature_info]
+    stride = image_size // MAP_SIZE
+    if stride not in strides:
+        raise ValueError(f'backbone "{name}" has stages of stride {strides}, but {image_size} px images need '
+                         f"stride {stride} for an 8 x 8 map: choose image_size from {[8 * s for s in strides]}")
+    if stride == strides[-1]:
+        return model, None
+    stage = strides.index(stride)
+    model.prune_intermediate_layers([stage], prune_norm=False, prune_head=True)
+    return model, stage
+
+
+def load_backbone_weights(model: nn.Module, path: Path) -> None:
+    """Loads a state dict file into a timm model, strictly.
+
+    Classifier entries are ignored; pointwise weights stored as matrices (the classic Xception file) get their two
+    spatial dimensions; batch-norm step counters, which old files lack, may be missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        One message with every unknown, missing and misshapen entry.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: put a state dict there, or pass weights=None")
+    found = _read_state_dict(path)
+    expected = model.state_dict()
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    ignored = tuple(f"{name}." for name in (*classifier, "fc", "last_linear"))
+    found = {key: value for key, value in found.items() if key in expected or not key.startswith(ignored)}
+    for key, value in found.items():
+        if key in expected and value.ndim == 2 and expected[key].ndim == 4:
+            found[key] = value[:, :, None, None]
+    unknown = sorted(found.keys() - expected.keys())
+    missing = sorted(key for key in expected.keys() - found.keys() if not key.endswith("num_batches_tracked"))
+    misshapen = [f"{key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
+                 for key in sorted(expected.keys() & found.keys()) if found[key].shape != expected[key].shape]
+    problems = {"unknown": unknown, "missing": missing, "misshapen": misshapen}
+    if any(problems.values()):
+        listing = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
+        raise ValueError(f"{path} does not hold the weights of this backbone. {listing}")
+    model.load_state_dict(expected | found)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+        return load_file(path)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(found.get(wrapper), dict):
+            found = found[wrapper]
+    return dict(found)
+
+
+def _imagenet_model(name: str) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # timm, its hub client and the network each raise their own kinds
+        source = timm.get_pretrained_cfg(name)
+        wanted = source and (source.hf_hub_id or source.url and source.url.rsplit("/", 1)[-1])
+        raise OSError(f'ImageNet weights of "{name}" ({wanted or "none published"}) are neither in the local cache nor '
+                      "could they be downloaded. On a machine with a network, save that state dict as .pth or "
+                      f".safetensors, copy it here and pass its path as weights=. Cause: {error}") from error
+
+
+def _probe_channels(features, name: str, image_size: int) -> int:
+    """Channels of a trunk, by one zero image in evaluation mode; refuses anything but an 8 x 8 map."""
+    module = features.__self__.eval()
+    with torch.no_grad():
+        shape = tuple(features(torch.zeros(1, 3, image_size, image_size)).shape)
+    module.train()
+    if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
+        raise ValueError(f'backbone "{name}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
+                         "choose a convolutional backbone")
+    return shape[1]
+
+
+def _resize(maps: Tensor, size: int) -> Tensor:
+    if maps.shape[-1] == size:
+        return maps
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True)
+
+
+def _initialise_kaiming(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")
+        nn.init.zeros_(module.bias)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(choices)}, not "{value}"')

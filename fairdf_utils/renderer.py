@@ -1,0 +1,430 @@
+"""Schematic faces as array operations.
+
+A face is an analytic function of face coordinates (u, v): u to the right, v down, the chin near v = 1, with pose
+undone, so a feature keeps its place whatever the pose. Layers are painted one over the other, from the backdrop to the
+front hair, each with a soft edge one pixel wide.
+
+Images are float32 (3, H, W) in [0, 1]; lengths are in face units. Every random number comes from the generator that
+the caller passes: nothing here depends on order, batch or worker.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FACE_SCALE = 0.78  # face unit in half images: a crop with a margin of about 1.3
+_SKIN_TONES = (
+    (0.0, (0.96, 0.81, 0.72)),
+    (0.35, (0.86, 0.66, 0.50)),
+    (0.65, (0.58, 0.39, 0.27)),
+    (1.0, (0.30, 0.19, 0.13)),
+)
+_HAIR = {
+    "black": (0.07, 0.06, 0.06),
+    "dark": (0.17, 0.11, 0.08),
+    "brown": (0.33, 0.21, 0.13),
+    "red": (0.52, 0.25, 0.12),
+    "blond": (0.76, 0.60, 0.36),
+    "grey": (0.62, 0.61, 0.60),
+}
+# What sets the races of the benchmark apart: schematic ranges (low, high), not a claim about people.
+_RACE = {
+    "asian": dict(
+        melanin=(0.12, 0.36), warmth=(0.03, 0.07), aperture=(0.040, 0.056), tilt=(0.10, 0.24), crease=(0.0, 0.1),
+        nose=(0.11, 0.145), lips=(0.045, 0.065), curl=(0.0, 0.1), volume=(0.07, 0.12), brow=(0.020, 0.032),
+        hair=("black", "black", "black", "dark"), eyes=((0.12, 0.08, 0.06),), beard=0.15,
+    ),
+    "white": dict(
+        melanin=(0.0, 0.18), warmth=(-0.02, 0.02), aperture=(0.066, 0.088), tilt=(-0.06, 0.06), crease=(0.4, 0.8),
+        nose=(0.09, 0.125), lips=(0.032, 0.052), curl=(0.0, 0.5), volume=(0.05, 0.12), brow=(0.018, 0.036),
+        hair=("dark", "brown", "brown", "red", "blond", "blond", "grey"),
+        eyes=((0.30, 0.45, 0.62), (0.34, 0.46, 0.32), (0.33, 0.22, 0.13)), beard=0.4,
+    ),
+    "black": dict(
+        melanin=(0.66, 1.0), warmth=(-0.01, 0.02), aperture=(0.064, 0.084), tilt=(-0.04, 0.08), crease=(0.3, 0.7),
+        nose=(0.145, 0.185), lips=(0.075, 0.105), curl=(0.9, 1.0), volume=(0.06, 0.26), brow=(0.022, 0.036),
+        hair=("black", "black", "dark"), eyes=((0.12, 0.08, 0.06),), beard=0.4,
+    ),
+    "others": dict(
+        melanin=(0.34, 0.62), warmth=(0.0, 0.04), aperture=(0.062, 0.082), tilt=(-0.04, 0.08), crease=(0.4, 0.8),
+        nose=(0.11, 0.15), lips=(0.045, 0.075), curl=(0.3, 0.7), volume=(0.06, 0.14), brow=(0.034, 0.050),
+        hair=("black", "black", "dark", "dark"), eyes=((0.20, 0.12, 0.07), (0.12, 0.08, 0.06)), beard=0.5,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Face:
+    """Who is seen: what stays the same in every image of an identity. Lengths in face units, colours RGB in [0, 1]."""
+
+    melanin: float  # 0 lightest .. 1 darkest skin
+    skin: tuple
+    hair: tuple
+    iris: tuple
+    lip: tuple
+    width: float  # half width of the head
+    jaw: float  # taper towards the chin
+    eye_gap: float
+    eye_width: float
+    aperture: float
+    tilt: float
+    crease: float
+    lashes: float
+    brow: float
+    brow_arch: float
+    nose: float
+    nose_tip: float
+    lips: float
+    mouth: float
+    mouth_width: float
+    hairline: float
+    fringe: float
+    parting: float
+    volume: float
+    curl: float
+    length: float  # lower end of the back hair; below 0 short
+    beard: float  # opacity
+    moustache: float
+    glasses: float
+    pores: float  # contrast of the skin's grain, higher on dark skin to be as visible there
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How it is seen: pose (radians), place, light, expression and surroundings of one frame."""
+
+    yaw: float
+    pitch: float
+    roll: float
+    x: float
+    y: float
+    zoom: float
+    light: tuple  # unit vector, towards the light
+    ambient: float
+    open: float  # gap between the lips, face units
+    smile: float
+    raised: float  # brows
+    gaze: float
+    blink: float
+    backdrop: tuple
+    shape: tuple
+    cloth: tuple
+
+
+def draw_face(rng, gender, race):
+    """Draw an identity of a gender ("male", "female") and race ("asian", "white", "black", "others")."""
+
+    def u(low, high):
+        return float(rng.uniform(low, high))
+
+    traits = _RACE[race]
+    male = gender == "male"
+    melanin, warmth = u(*traits["melanin"]), u(*traits["warmth"])
+    levels = [level for level, _ in _SKIN_TONES]
+    skin = [float(np.interp(melanin, levels, [tone[c] for _, tone in _SKIN_TONES])) for c in range(3)]
+    skin = (skin[0], skin[1] + 0.5 * warmth, skin[2] - warmth)
+    red = u(0.05, 0.12) if male else u(0.10, 0.28)
+    bearded = male and u(0, 1) < traits["beard"]
+    stubble = u(0.05, 0.30) if male else 0.0
+    return Face(
+        melanin=melanin,
+        skin=skin,
+        hair=_HAIR[traits["hair"][rng.integers(len(traits["hair"]))]],
+        iris=traits["eyes"][rng.integers(len(traits["eyes"]))],
+        lip=(min(1.0, skin[0] * (0.84 + 0.4 * red)), skin[1] * (0.76 - red), skin[2] * (0.82 - red)),
+        width=u(0.70, 0.78) if male else u(0.66, 0.72),
+        jaw=u(0.06, 0.18) if male else u(0.22, 0.34),
+        eye_gap=u(0.265, 0.305),
+        eye_width=u(0.125, 0.15) if male else u(0.14, 0.165),
+        aperture=u(*traits["aperture"]) * (1.0 if male else 1.18),
+        tilt=u(*traits["tilt"]),
+        crease=u(*traits["crease"]),
+        lashes=u(0.008, 0.014) if male else u(0.022, 0.034),
+        brow=u(*traits["brow"]) * (1.25 if male else 0.75),
+        brow_arch=u(0.0, 0.04) if male else u(0.03, 0.09),
+        nose=u(*traits["nose"]) * (1.06 if male else 0.92),
+        nose_tip=u(0.18, 0.25),
+        lips=u(*traits["lips"]) * (0.9 if male else 1.2),
+        mouth=u(0.47, 0.53),
+        mouth_width=u(0.22, 0.28),
+        hairline=u(-0.84, -0.68),
+        fringe=u(0.1, 0.35) if u(0, 1) < 0.25 else 0.0,
+        parting=u(-0.25, 0.25),
+        volume=u(*traits["volume"]),
+        curl=u(*traits["curl"]),
+        length=-1.0 if male else (u(0.35, 1.4) if race != "black" else u(-0.1, 1.0)),
+        beard=u(0.5, 0.85) if bearded else stubble,
+        moustache=u(0.5, 0.9) if bearded and u(0, 1) < 0.8 else stubble,
+        glasses=u(0.012, 0.022) if u(0, 1) < 0.12 else 0.0,
+        pores=u(0.030, 0.045) * (1 + melanin),
+    )
+
+
+def draw_scene(clip, frame):
+    """Draw a frame's scene: ``clip`` (generator) gives what a video keeps, ``frame`` what moves between frames."""
+
+    def around(spread, jitter):
+        return float(clip.uniform(-spread, spread) + frame.uniform(-jitter, jitter))
+
+    grey = float(clip.uniform(0.2, 0.75))
+    light = np.array([around(0.75, 0.05), -0.35 + around(0.3, 0.03), 1.0])
+    cloth = clip.uniform(0.1, 0.8) + clip.uniform(-0.12, 0.12, 3)
+    return Scene(
+        yaw=around(0.30, 0.12),
+        pitch=around(0.15, 0.08),
+        roll=around(0.10, 0.05),
+        x=around(0.03, 0.02),
+        y=0.06 + around(0.03, 0.02),
+        zoom=float(1 + clip.uniform(-0.05, 0.05)),
+        light=tuple((light / np.linalg.norm(light)).tolist()),
+        ambient=float(clip.uniform(0.40, 0.62)),
+        open=float(max(0.0, frame.uniform(-0.06, 0.085))),
+        smile=float(clip.uniform(-0.2, 0.7) + frame.uniform(-0.3, 0.3)),
+        raised=around(0.01, 0.03),
+        gaze=around(0.02, 0.02),
+        blink=float(frame.uniform(0.6, 0.9)) if frame.uniform() < 0.06 else 0.0,
+        backdrop=tuple((grey + clip.uniform(-0.04, 0.04, 3)).tolist()),
+        shape=tuple(clip.uniform(-1, 1, 4).tolist()),
+        cloth=tuple(np.clip(cloth, 0.05, 0.9).tolist()),
+    )
+
+
+class Grid:
+    """Face coordinates of every pixel, (H, W) float32, and the soft edges drawn on them."""
+
+    def __init__(self, face, scene, size):
+        axis = ((np.arange(size, dtype=np.float32) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
+        scale = FACE_SCALE * scene.zoom
+        self.x, self.y = axis[None, :], axis[:, None]
+        x, y = (self.x - scene.x) / scale, (self.y - scene.y) / scale
+        cos, sin = float(np.cos(scene.roll)), float(np.sin(scene.roll))
+        self.pixel = 2.0 / (size * scale)  # face units a pixel
+        self.head_u, self.head_v = cos * x + sin * y, cos * y - sin * x  # (H, W), roll undone
+        taper = face.width * (1 - face.jaw * np.clip(self.head_v, 0, 1) ** 2)
+        radius = (self.head_u / taper) ** 2 + (self.head_v / 0.98) ** 2
+        self.outline = (np.sqrt(radius) - 1) * face.width  # signed distance to the head's outline
+        self.depth = np.sqrt(np.maximum(1 - radius, 0))  # 1 at the nose, 0 at the outline
+        # Near features move further when the head turns.
+        self.u = self.head_u - 0.5 * scene.yaw * self.depth
+        self.v = self.head_v - 0.5 * scene.pitch * self.depth
+        self.side = np.abs(self.u)
+
+    def inside(self, distance, soft=0.0):
+        """Coverage in [0, 1] where a signed distance (face units) is negative; the edge is a pixel wide or softer."""
+        return np.clip(0.5 - distance * (1.0 / max(soft, self.pixel)), 0, 1)
+
+    def ellipse(self, u, v, cu, cv, a, b, soft=0.0):
+        distance = np.sqrt(((u - cu) / a) ** 2 + ((v - cv) / b) ** 2) - 1
+        return self.inside(distance * min(a, b), soft)
+
+    def bump(self, u, v, cu, cv, a, b):
+        return np.exp(-(((u - cu) / a) ** 2) - ((v - cv) / b) ** 2)
+
+
+def over(image, mask, colour):
+    """Paint ``colour`` (RGB tuple or (3, H, W)) over the image, in place, with coverage ``mask`` (H, W)."""
+    if isinstance(colour, tuple):
+        colour = np.array(colour, dtype=np.float32)[:, None, None]
+    image += mask * (colour - image)
+
+
+def paint(face, scene, size, grain):
+    """Paint one frame.
+
+    Parameters
+    ----------
+    face : Face
+    scene : Scene
+    size : int
+        Height and width in pixels.
+    grain : ndarray (H, W) float32
+        Unit-variance pattern of the skin; zeros give the porcelain skin of a face without grain.
+
+    Returns
+    -------
+    ndarray (3, H, W) float32 in [0, 1]
+    """
+    grid = Grid(face, scene, size)
+    image = _backdrop(grid, scene)
+    strands = _strands(grid, face)
+    _back_hair(image, grid, face, strands)
+    shade = _shading(grid, face, scene)
+    _body(image, grid, face, scene, shade)
+    skin = np.array(face.skin, dtype=np.float32)[:, None, None] * (shade * (1 + face.pores * grain))
+    blush = 0.10 * grid.bump(grid.side, grid.v, 0.36, 0.22, 0.18, 0.16)
+    skin[1:] *= 1 - blush
+    over(image, grid.inside(grid.outline), skin)
+    _beard(image, grid, face)
+    _mouth(image, grid, face, scene)
+    _nose(image, grid, face)
+    _eyes(image, grid, face, scene)
+    _front_hair(image, grid, face, strands)
+    return np.clip(image, 0, 1, out=image)
+
+
+def _backdrop(grid, scene):
+    level = 1 + 0.15 * scene.shape[0] * grid.y + 0.15 * scene.shape[1] * grid.x
+    image = np.array(scene.backdrop, dtype=np.float32)[:, None, None] * level
+    panel = grid.inside((grid.x - 0.6 * scene.shape[2]) * (1 if scene.shape[3] > 0 else -1))
+    image *= 1 - 0.25 * abs(scene.shape[3]) * panel
+    return image
+
+
+def _strands(grid, face):
+    """Brightness of the hair (H, W): straight strands, or knots when curly."""
+    u, v = grid.head_u, grid.head_v
+    straight = np.sin(u * 34 + 5 * v * (u - face.parting)) * (1 - face.curl)
+    curly = np.sin(u * 31 + 2 * np.sin(v * 17)) * np.sin(v * 29 + 2 * np.sin(u * 19)) * face.curl
+    gloss = np.exp(-(((v + 0.80) / 0.13) ** 2)) * (1 - 0.7 * face.curl)
+    return 1 + 0.22 * straight + 0.45 * curly + 0.55 * gloss
+
+
+def _hair_colour(face, strands):
+    return np.array(face.hair, dtype=np.float32)[:, None, None] * strands
+
+
+def _back_hair(image, grid, face, strands):
+    wave = face.curl * 0.025 * np.sin(grid.head_u * 23) * np.sin(grid.head_v * 21)
+    top = (
+        np.sqrt((grid.head_u / (face.width + face.volume)) ** 2 + (grid.head_v / (0.98 + face.volume)) ** 2) - 1
+    ) * 0.8
+    if face.length > -0.5:
+        flare = face.width + face.volume + 0.05 * np.clip(grid.head_v, 0, 1.3)
+        curtain = np.maximum(np.abs(grid.head_u) - flare, np.maximum(-grid.head_v, grid.head_v - face.length))
+        top = np.minimum(top + 0.3 * np.maximum(grid.head_v, 0), curtain)
+    else:
+        top = np.maximum(top, grid.head_v + 0.05)
+    over(image, grid.inside(top + wave), _hair_colour(face, 0.75 * strands))
+
+
+def _shading(grid, face, scene):
+    """Light on the skin (H, W): Lambert on an ellipsoid with a nose, eye sockets and a chin."""
+    right, down, front = scene.light
+    lambert = grid.u * (right / face.width) * 0.9 + grid.v * (0.8 * down) + grid.depth * front
+    ridge = np.exp(-((grid.u / (0.8 * face.nose)) ** 2)) * np.clip((grid.v + 0.25) * 3, 0, 1) * (grid.v < face.nose_tip)
+    lambert += ridge * (right * 3.0 * grid.u + 0.10)
+    lambert -= 0.16 * grid.bump(grid.side, grid.v, face.eye_gap, -0.13, 0.20, 0.14)
+    lambert += 0.08 * grid.bump(grid.u, grid.v, 0, 0.80, 0.16, 0.10)
+    lambert -= 0.10 * grid.bump(grid.u, grid.v, 0, face.mouth + 0.15, 0.16, 0.05)
+    return scene.ambient + (1.12 - scene.ambient) * np.clip(lambert, 0, 1.2)
+
+
+def _body(image, grid, face, scene, shade):
+    skin = tuple(0.62 * channel for channel in face.skin)
+    neck = np.maximum(np.abs(grid.head_u) - (0.62 - face.jaw) * 0.72, 0.5 - grid.head_v)
+    over(image, grid.inside(neck), skin)
+    collar = 1.06 + 0.10 * np.cos(grid.head_u * 2.6) - grid.head_v
+    over(image, grid.inside(collar), scene.cloth)
+    ears = grid.ellipse(np.abs(grid.head_u), grid.head_v, face.width + 0.01, 0.02, 0.075, 0.16)
+    over(image, ears, np.array(face.skin, dtype=np.float32)[:, None, None] * (0.45 + 0.4 * scene.ambient))
+
+
+def _beard(image, grid, face):
+    if face.beard == 0:
+        return
+    cheeks = np.sqrt((grid.u / 0.50) ** 2 + ((grid.v - 0.06) / 0.44) ** 2) - 1
+    area = grid.inside(-cheeks * 0.45, 0.16) * grid.inside(-0.02 - grid.v, 0.3) * grid.inside(grid.outline + 0.01)
+    over(image, face.beard * 0.85 * area, face.hair)
+    lip = grid.ellipse(grid.u, grid.v, 0, face.mouth - face.lips - 0.055, face.mouth_width, 0.05, 0.04)
+    over(image, face.moustache * 0.8 * lip, face.hair)
+
+
+def _mouth(image, grid, face, scene):
+    width = face.mouth_width * (1 + 0.12 * scene.smile)
+    across = 1 - (grid.u / width) ** 2  # 1 in the middle, 0 at the corners
+    bow = np.maximum(across, 0)
+    centre = face.mouth - 0.07 * scene.smile * (1 - np.clip(across, 0, 1)) + 0.02 * scene.smile
+    offset = grid.v - centre
+    gap = scene.open * bow
+    upper = (0.8 * face.lips) * bow + gap * 0.4
+    lower = (1.2 * face.lips) * bow + gap
+    shape = np.where(offset < 0, -offset - upper, offset - lower)
+    light = 1.0 + 1.5 * np.clip(offset, -0.1, 0.08)  # the lower lip catches the light
+    colour = np.array(face.lip, dtype=np.float32)[:, None, None] * light
+    over(image, grid.inside(np.maximum(shape, -across * 0.1)), colour)
+    cavity = np.where(offset < 0, -offset - gap * 0.4, offset - gap * 0.85)
+    line = 0.75 * grid.inside(np.abs(offset) - 0.010) * grid.inside(-across * 0.1)
+    dark = grid.inside(np.maximum(cavity, -across * 0.1)) if scene.open > 0.005 else 0
+    over(image, np.maximum(line, dark), (0.16, 0.05, 0.05))
+    if scene.open > 0.02:
+        teeth = np.maximum(np.maximum(cavity + 0.006, offset - 0.35 * gap), np.abs(grid.u) - 0.75 * width)
+        over(image, grid.inside(teeth), (0.90, 0.88, 0.82))
+
+
+def _nose(image, grid, face):
+    dark = tuple(0.45 * channel for channel in face.skin)
+    wings = grid.bump(grid.side, grid.v, face.nose * 1.05, face.nose_tip + 0.01, 0.035, 0.055)
+    under = grid.bump(grid.u, grid.v, 0, face.nose_tip + 0.065, face.nose, 0.03)
+    over(image, np.minimum(0.50 * wings + 0.45 * under, 1), dark)
+    nostrils = grid.ellipse(grid.side, grid.v, 0.5 * face.nose, face.nose_tip + 0.045, 0.30 * face.nose, 0.020)
+    over(image, 0.8 * nostrils, tuple(0.25 * channel for channel in face.skin))
+
+
+def _eyes(image, grid, face, scene):
+    along = grid.side - face.eye_gap
+    across = grid.v + 0.10 + face.tilt * along
+    lens = np.maximum(1 - (along / face.eye_width) ** 2, 0)
+    aperture = face.aperture * (1 - scene.blink) * lens
+    opening = np.abs(across) - aperture
+    corner = np.abs(along) - face.eye_width
+    eye = grid.inside(np.maximum(opening, corner))
+    over(image, eye, (0.92, 0.90, 0.88))
+    iris_u = along - scene.gaze * np.sign(grid.u)
+    radius = np.sqrt(iris_u**2 + across**2)
+    over(image, eye * grid.inside(radius - 0.066), face.iris)
+    over(image, eye * grid.inside(radius - 0.030), (0.03, 0.03, 0.03))
+    glint = np.sqrt((iris_u - 0.02) ** 2 + (across + 0.025) ** 2) - 0.014
+    over(image, eye * grid.inside(glint), (1.0, 1.0, 1.0))
+    lid = np.abs(across + aperture) - face.lashes
+    over(image, 0.9 * grid.inside(np.maximum(lid, corner)), tuple(0.35 * channel for channel in face.hair))
+    crease = np.maximum(np.abs(across + aperture + 0.045) - 0.010, corner)
+    over(image, face.crease * grid.inside(crease), tuple(0.55 * channel for channel in face.skin))
+    arch = face.brow_arch * (1 - (along / 0.2) ** 2) + scene.raised
+    height = np.abs(across + face.aperture + 0.135 + arch) - face.brow * np.clip(1.15 - 2.2 * (along + 0.05), 0.3, 1)
+    brow = np.maximum(height, np.abs(along - 0.01) - face.eye_width - 0.045)
+    over(image, 0.85 * grid.inside(brow, 0.03), tuple(0.9 * channel for channel in face.hair))
+    if face.glasses:
+        rim = np.abs(np.sqrt((along / 1.2) ** 2 + (across * 1.15) ** 2) - 0.175) - face.glasses
+        bridge = np.maximum(np.abs(grid.v + 0.12) - face.glasses, grid.side - 0.10)
+        over(image, 0.9 * grid.inside(np.minimum(rim, bridge)), (0.10, 0.09, 0.09))
+
+
+def below_hairline(grid, face):
+    """Signed distance (H, W) to the front hair's lower edge: positive on the forehead and below."""
+    across = grid.u - face.parting
+    temples = np.maximum(np.abs(grid.head_u) - (face.width - 0.12), 0) * 9.0
+    return grid.v - (face.hairline + face.fringe + 0.45 * across * across) - temples
+
+
+def _front_hair(image, grid, face, strands):
+    wave = face.curl * 0.02 * np.sin(grid.head_u * 29) + (1 - face.curl) * 0.008 * np.sin(grid.head_u * 47)
+    volume = 0.6 * face.volume * np.clip(-grid.head_v * 2, 0, 1)
+    line = below_hairline(grid, face) - wave
+    ends = grid.head_v - (0.05 if face.length < -0.5 else 0.9)
+    hair = np.maximum(np.maximum(line, grid.outline - volume), ends)
+    over(image, grid.inside(hair, 0.02), _hair_colour(face, strands))
+
+
+def blur(image, sigma):
+    """Gaussian blur of (..., H, W) with edges held; ``sigma`` in pixels, a number or (vertical, horizontal)."""
+    for axis, width in zip((-2, -1), sigma if isinstance(sigma, tuple) else (sigma, sigma), strict=True):
+        if width < 0.05:
+            continue
+        reach = int(np.ceil(2.5 * width))
+        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+        taps = (taps / taps.sum()).astype(np.float32)
+        pad = [(0, 0)] * image.ndim
+        pad[axis] = (reach, reach)
+        padded = np.pad(image, pad, mode="edge")
+        length = image.shape[axis]
+        windows = [(slice(i, i + length),) + (slice(None),) * (-1 - axis) for i in range(2 * reach + 1)]
+        image = sum(tap * padded[(..., *window)] for tap, window in zip(taps, windows, strict=True))
+    return image
+
+
+def skin_grain(rng, size):
+    """Unit-variance grain (H, W) float32 of about a 64 px pixel, whatever the size."""
+    noise = rng.standard_normal((size, size), dtype=np.float32)
+    sigma = 0.45 * size / 64
+    gain = 2 * np.sqrt(np.pi) * sigma  # restores the variance that a wide blur removes
+    return blur(noise, sigma) * np.float32(max(1.0, gain))

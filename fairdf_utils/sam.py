@@ -1,0 +1,131 @@
+"""Sharpness-aware minimisation: a two-pass optimizer around any torch optimizer.
+
+Pass one takes the gradient at w and steps uphill to w + rho * g / |g|; pass two takes the gradient there, returns to
+w and lets the base optimizer use it. Both passes must see the same function: same dropout masks, same triplets, and
+batch-norm statistics counted once (`frozen_batch_norm`).
+
+Source: Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", ICLR;
+Lin et al. 2024, loss flattening.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SAM(torch.optim.Optimizer):
+    """SAM around a base optimizer.
+
+    The two share parameter groups and state: learning-rate schedulers act on both, and `state_dict` holds the base's
+    momentum. Gradients are the caller's to zero, before each backward pass.
+
+    Parameters
+    ----------
+    params : iterable of tensors or of parameter groups
+        A group may have its own "rho" and "adaptive".
+    base_optimizer : callable
+        Class or function (params, **base_kwargs) -> torch optimizer.
+    rho : float >= 0
+        Radius of the uphill step (0.05 in the paper).
+    adaptive : bool
+        Adaptive SAM (Kwon et al. 2021): the step scales with w^2, its norm is taken of |w| g.
+    **base_kwargs
+        For the base optimizer.
+    """
+
+    def __init__(self, params: Iterable, base_optimizer: Callable, rho: float = 0.05, adaptive: bool = False,
+                 **base_kwargs):
+        if rho < 0:
+            raise ValueError(f"rho must not be negative, is {rho}")
+        self.base = base_optimizer(params, **base_kwargs)
+        super().__init__(self.base.param_groups, {**self.base.defaults, "rho": rho, "adaptive": adaptive})
+        self._share()
+        self._moved: list[Tensor] = []
+        self._origin: list[Tensor] = []
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        """Moves to w + rho * g / (|g| + 1e-12), |g| the norm over all parameters that have a gradient."""
+        if self._moved:
+            raise RuntimeError("first_step() was called twice: call second_step() to return before moving again")
+        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        groups = [(group, moved) for group, moved in groups if moved]
+        if not groups:
+            raise RuntimeError("no parameter has a gradient: call backward() before first_step()")
+        directions = [_directions(moved, group["adaptive"]) for group, moved in groups]
+        norms = torch._foreach_norm([slope for slopes, _ in directions for slope in slopes])
+        norm = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+        for (group, moved), (_, steps) in zip(groups, directions, strict=True):
+            origin = [torch.empty_like(p) for p in moved]
+            torch._foreach_copy_(origin, moved)  # a copy: subtracting the step would not restore every bit
+            torch._foreach_add_(moved, torch._foreach_mul(steps, group["rho"] / (norm + 1e-12)))
+            self._moved += moved
+            self._origin += origin
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        """Returns to w, bit for bit, and applies the base optimizer with the gradients at the moved point."""
+        if not self._moved:
+            raise RuntimeError("second_step() without first_step()")
+        torch._foreach_copy_(self._moved, self._origin)
+        self._moved, self._origin = [], []
+        self.base.step()
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """Both passes. Returns the loss of the first.
+
+        Parameters
+        ----------
+        closure : callable
+            Zeroes the gradients, computes the loss, calls backward, returns the loss; called twice, and must compute
+            the same function both times.
+        """
+        if closure is None:
+            raise TypeError("SAM.step needs a closure that runs forward and backward; it is called twice")
+        with torch.enable_grad():
+            loss = closure()
+        self.first_step()
+        with torch.enable_grad():
+            closure()
+        self.second_step()
+        return loss
+
+    def state_dict(self) -> dict:
+        """The base optimizer's state (momentum, schedules), with rho and adaptive in its groups."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restores `state_dict`'s result; the groups stay shared with the base."""
+        self.base.load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+
+def _directions(params: list[Tensor], adaptive: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """What the norm is taken of, and the step's direction: g and g, or |w| g and w^2 g."""
+    slopes = [p.grad for p in params]
+    if not adaptive:
+        return slopes, slopes
+    slopes = torch._foreach_mul(torch._foreach_abs(params), slopes)
+    return slopes, torch._foreach_mul(torch._foreach_abs(params), slopes)
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Batch norms still normalise by the batch, but leave running statistics and step counters alone.
+
+    For SAM's second pass: its activations are those of the moved weights, and the batch was already counted.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,427 @@
+"""Training: one step, the epochs, checkpoints, resuming.
+
+`fit` trains any of the `METHODS` on the same batches with the same budget. Everything random in an epoch comes
+from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see the same
+dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+
+from fairdf_utils import losses, progress
+from fairdf_utils.data import Batch, batches, decode, epoch_pairs, group_sizes
+from fairdf_utils.evaluation import predict, score_table
+from fairdf_utils.fairness import fairness_metrics
+from fairdf_utils.model import FairDetector, PlainDetector
+from fairdf_utils.sam import SAM, frozen_batch_norm
+
+METHODS = {
+    "ori": "plain detector, cross-entropy",
+    "balanced": "plain detector, cross-entropy, group-balanced batches",
+    "fairdf": "disentanglement and fair learning (Lin et al. 2024)",
+}
+CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what is trained; the defaults are the paper's (Lin et al. 2024, 4.1).
+
+    Attributes
+    ----------
+    detector : name under which the result is stored and reported
+    method : a key of `METHODS`
+    seed : decides initial weights, pairs, dropout masks, triplets
+    backbone : "tiny" or the name of a timm model
+    weights : "" (random), "imagenet", or the path of a state dict for the backbone
+    image_size : side of the input, pixels
+    width : channels of the encoders' feature map
+    fidelity : "corrected" or "official"
+    initialisation : of the 1 x 1 blocks and heads, "default" or "kaiming"
+    logit_dropout : dropout rate on the heads' logits
+    sam, rho : use sharpness-aware minimisation; radius of its ascent step
+    epochs, batch_size : batch_size counts pairs of a fake and a real
+    optimizer, lr, momentum, weight_decay : "sgd" or "adamw" (no momentum parameter)
+    schedule : "step" (x 0.9 every 60 epochs) or "cosine" (to zero, every step)
+    weight_* : factors of the terms beside the agnostic cross-entropy
+    alpha_in, alpha_across : CVaR levels inside a group and across the groups
+    margin_scale, max_margin : of the label-distribution-aware margin loss
+    triplet_margin : of the contrastive loss
+    reconstruction_share : share of each batch's pairs that is reconstructed
+    precision : "float32" or "bfloat16" (autocast)
+    """
+
+    detector: str = "fairdf"
+    method: str = "fairdf"
+    seed: int = 0
+    backbone: str = "legacy_xception"
+    weights: str = "imagenet"
+    image_size: int = 256
+    width: int = 512
+    fidelity: str = "corrected"
+    initialisation: str = "default"
+    logit_dropout: float = 0.2
+    sam: bool = True
+    rho: float = 0.05
+    epochs: int = 100
+    batch_size: int = 16
+    optimizer: str = "sgd"
+    lr: float = 5e-4
+    momentum: float = 0.9
+    weight_decay: float = 5e-3
+    schedule: str = "step"
+    weight_specific: float = losses.WEIGHTS["specific"]
+    weight_reconstruction: float = losses.WEIGHTS["reconstruction"]
+    weight_contrastive: float = losses.WEIGHTS["contrastive"]
+    weight_demographic: float = losses.WEIGHTS["demographic"]
+    weight_fairness: float = losses.WEIGHTS["fairness"]
+    alpha_in: float = 0.9
+    alpha_across: float = 0.5
+    margin_scale: float = 30.0
+    max_margin: float = 0.5
+    triplet_margin: float = 3.0
+    reconstruction_share: float = 1.0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "method": METHODS,
+            "fidelity": ("corrected", "official"),
+            "optimizer": ("sgd", "adamw"),
+            "schedule": ("step", "cosine"),
+            "precision": ("float32", "bfloat16"),
+        }
+        for name, choices in allowed.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The device of that name; "auto" is the first GPU when there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def build(config: TrainingConfig) -> FairDetector | PlainDetector:
+    """The untrained detector of a configuration; the same seed gives the same weights."""
+    torch.manual_seed(config.seed)
+    shared = {
+        "backbone": config.backbone,
+        "image_size": config.image_size,
+        "width": config.width,
+        "weights": config.weights or None,
+        "initialisation": config.initialisation,
+        "logit_dropout": config.logit_dropout,
+    }
+    if config.method == "fairdf":
+        return FairDetector(**shared, fidelity=config.fidelity, reconstruction_share=config.reconstruction_share)
+    return PlainDetector(**shared)
+
+
+def objective(
+    config: TrainingConfig, model: torch.nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Terms of the loss, weighted: scalars whose sum is minimised (Lin et al. 2024, eq. 8)."""
+    if config.method in ("ori", "balanced"):
+        return {"detection": F.cross_entropy(model(batch.images).float(), batch.label)}
+    terms = losses.fairdf_terms(
+        model(batch.images),
+        batch.images,
+        batch.label,
+        batch.method,
+        batch.group,
+        triplets,
+        group_counts,
+        fidelity=config.fidelity,
+        alpha_in=config.alpha_in,
+        alpha_across=config.alpha_across,
+        margin_scale=config.margin_scale,
+        max_margin=config.max_margin,
+        triplet_margin=config.triplet_margin,
+    )
+    return {name: value * getattr(config, f"weight_{name}", 1.0) for name, value in terms.items()}
+
+
+def build_optimizer(
+    config: TrainingConfig, model: torch.nn.Module, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The optimizer, wrapped in SAM where asked, and its schedule, which advances once a step."""
+    if config.optimizer == "sgd":
+        base, options = torch.optim.SGD, {"momentum": config.momentum}
+    else:
+        base, options = torch.optim.AdamW, {}
+    options |= {"lr": config.lr, "weight_decay": config.weight_decay}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = SAM(parameters, base, rho=config.rho, **options) if config.sam else base(parameters, **options)
+    if config.schedule == "step":
+        return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 60 * steps_per_epoch, gamma=0.9)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * steps_per_epoch)
+
+
+def training_step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    weighted_terms: Callable[[], dict[str, torch.Tensor]],
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    """One update; with SAM, two passes over the same function (same dropout masks, frozen batch-norm statistics).
+
+    Parameters
+    ----------
+    weighted_terms : the forward pass, returning the terms whose sum is the loss
+    seed : of the dropout masks of every pass
+
+    Returns
+    -------
+    dict of scalars, detached: the terms at the weights before the update
+    """
+
+    def backward() -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        optimizer.zero_grad()
+        terms = weighted_terms()
+        torch.stack(list(terms.values())).sum().backward()
+        return {name: value.detach() for name, value in terms.items()}
+
+    terms = backward()
+    if isinstance(optimizer, SAM):
+        optimizer.first_step()
+        with frozen_batch_norm(model):
+            backward()
+        optimizer.second_step()
+    else:
+        optimizer.step()
+    return terms
+
+
+class Training:
+    """The state of one training run: what a checkpoint holds, and the epochs that move it on.
+
+    Parameters
+    ----------
+    config : what to train
+    train, validation : canonical manifests
+    folder : where checkpoints and the history go
+    data_dir, image_root : see `data.decode`
+    device : where to train
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        train: pd.DataFrame,
+        validation: pd.DataFrame,
+        folder: Path,
+        image_root: Path,
+        data_dir: str | Path,
+        device: torch.device,
+    ) -> None:
+        self.config, self.train, self.validation, self.folder, self.device = config, train, validation, folder, device
+        self.train_images = decode(train, image_root, config.image_size, data_dir)
+        self.validation_images = decode(validation, image_root, config.image_size, data_dir)
+        self.model = build(config).to(device, memory_format=torch.channels_last)
+        self.steps_per_epoch = max(1, int((train["label"] == 1).sum()) // config.batch_size)
+        self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
+        self.history: list[dict[str, float]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return len(self.history)
+
+    def run(self, stop_after: int | None = None) -> pd.DataFrame:
+        """Train until `stop_after` epochs (default: all) are done, from the last checkpoint on if there is one.
+
+        Returns
+        -------
+        DataFrame, one row an epoch: what `train_epoch` and `validate` return
+        """
+        self.resume()
+        total = self.config.epochs * self.steps_per_epoch
+        with progress.bar(
+            total=total, initial=self.epoch * self.steps_per_epoch, desc=self.config.detector, unit="step"
+        ) as steps:
+            while self.epoch < (stop_after or self.config.epochs):
+                self.history.append(self.train_epoch(steps.update) | self.validate())
+                print(_epoch_line(self.history[-1], self.config.epochs), flush=True)
+                self.save()
+        return pd.DataFrame(self.history)
+
+    def train_epoch(self, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """One pass over the fakes; returns the epoch's row of the history: mean terms, learning rate, images/s."""
+        started = time.perf_counter()
+        self.model.train()
+        generator = np.random.default_rng([self.config.seed, self.epoch])
+        sampling = "balanced" if self.config.method == "balanced" else "natural"
+        pairs = epoch_pairs(self.train, sampling, generator)
+        seeds = generator.integers(2**31, size=self.steps_per_epoch)
+        group_counts = torch.from_numpy(group_sizes(self.train)).to(self.device)
+        rows, log = [], []
+        drawn = batches(self.train, self.train_images, pairs, self.config.batch_size, self.device)
+        for batch, step_seed in zip(drawn, seeds, strict=True):
+            terms = self._step(batch, int(step_seed), group_counts)
+            rows.append(batch.rows)
+            log.append(torch.stack(list(terms.values())))
+            if len(log) % CHECK_EVERY == 0:
+                self._refuse_non_finite(torch.stack(log), list(terms), rows)
+            advance()
+        log = torch.stack(log)
+        self._refuse_non_finite(log, list(terms), rows)
+        mean = log.double().mean(0).tolist()
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": self.epoch + 1,
+            "loss": sum(mean),
+            **{f"loss_{name}": value for name, value in zip(terms, mean, strict=True)},
+            "lr": self.schedule.get_last_lr()[0],
+            "images_per_second": sum(map(len, rows)) / seconds,
+            "seconds": seconds,
+        }
+
+    def _step(self, batch: Batch, seed: int, group_counts: torch.Tensor) -> dict[str, torch.Tensor]:
+        config = self.config
+        triplets = losses.draw_triplets(batch.label, batch.method, torch.Generator().manual_seed(seed))
+
+        def weighted_terms() -> dict[str, torch.Tensor]:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                return objective(config, self.model, batch, triplets, group_counts)
+
+        terms = training_step(self.model, self.optimizer, weighted_terms, seed)
+        self.schedule.step()
+        return terms
+
+    def _refuse_non_finite(self, log: torch.Tensor, names: list[str], rows: list[np.ndarray]) -> None:
+        finite = torch.isfinite(log).cpu()
+        if finite.all():
+            return
+        step = int((~finite.all(1)).nonzero()[0])
+        term = names[int((~finite[step]).nonzero()[0])]
+        paths = self.train["img_path"].iloc[rows[step]].tolist()
+        raise TrainingError(
+            f"the loss term {term!r} became {log[step][names.index(term)].item()} in epoch {self.epoch + 1}, "
+            f"step {step + 1}; the last good checkpoint is kept in {self.folder}. Lower lr, or look at this batch: "
+            + ", ".join(paths)
+        )
+
+    def validate(self) -> dict[str, float]:
+        """Validation AUC and fairness by intersectional group, as columns of the history."""
+        logits = predict(self.model, self.validation_images, self.device, self.config.precision)
+        table = score_table(self.validation, logits, self.config.fidelity)
+        fairness = fairness_metrics(table, "group")
+        return {
+            "val_auc": roc_auc_score(table["label"], table["score"]),
+            "val_fpr_sum": fairness["fpr_sum"],
+            "val_oae": fairness["oae"],
+        }
+
+    def save(self) -> None:
+        """Write the history, the best weights if this epoch is the best, and the checkpoint, each atomically."""
+        best = max(self.history, key=lambda row: row["val_auc"])
+        if best is self.history[-1]:
+            save_detector(self.folder / "best.safetensors", self.model, self.config, self.epoch)
+        _write(self.folder / "history.csv", lambda path: pd.DataFrame(self.history).to_csv(path, index=False))
+        state = {
+            "config": asdict(self.config),
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        _write(self.folder / "last.pt", lambda path: torch.save(state, path))
+
+    def resume(self) -> None:
+        """Restore the last checkpoint, if any.
+
+        Raises
+        ------
+        TrainingError
+            The checkpoint is damaged, or belongs to another configuration; the message names both.
+        """
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            _refuse_other_config(path, state["config"], asdict(self.config))
+        except TrainingError:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"{path} is not a whole checkpoint ({error}); delete it to train from the start"
+            ) from error
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.history = state["history"]
+
+
+def _refuse_other_config(path: Path, stored: dict, asked: dict) -> None:
+    differing = [name for name in asked if stored.get(name) != asked[name]]
+    if differing:
+        was = ", ".join(f"{name} {stored.get(name)!r} (now {asked[name]!r})" for name in differing)
+        raise TrainingError(
+            f"{path} was trained with {was}; choose another `detector` name, or delete the folder"
+        )
+
+
+def _epoch_line(row: dict[str, float], epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.3f}  validation AUC {row['val_auc']:.3f}  "
+        f"F_FPR {row['val_fpr_sum']:.2f}  {row['images_per_second']:.0f} images/s"
+    )
+
+
+def _write(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file, then put it in the target's place: the target is never half written."""
+    partial = target.with_name(f".{target.name}.partial")
+    write(partial)
+    os.replace(partial, target)
+
+
+def save_detector(path: Path, model: torch.nn.Module, config: TrainingConfig, epoch: int) -> None:
+    """Publish a detector: its weights as safetensors, with the configuration that rebuilds it in the metadata."""
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"config": json.dumps(asdict(config)), "epoch": str(epoch)}
+    _write(path, lambda partial: safetensors.torch.save_file(weights, partial, metadata))
+
+
+def load_detector(path: str | Path, device: torch.device) -> tuple[torch.nn.Module, TrainingConfig]:
+    """Rebuild a published detector, in evaluation mode.
+
+    Raises
+    ------
+    TrainingError
+        The file is not a detector published by `save_detector`.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            stored = json.loads((file.metadata() or {})["config"])
+        config = TrainingConfig(**{field.name: stored[field.name] for field in fields(TrainingConfig)})
+        weights = safetensors.torch.load_file(path)
+    except (OSError, KeyError, safetensors.SafetensorError) as error:
+        raise TrainingError(f"{path} is not a detector published by this project ({error!r})") from error
+    untrained = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
+    untrained.load_state_dict(weights)
+    return untrained.to(device, memory_format=torch.channels_last).eval(), config
