@@ -22,8 +22,9 @@ from pathlib import Path, PurePosixPath
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# A folder with more files than this is recorded by the list of its files, not by their content.
+# A folder with more than this is recorded by the list of its files, not by their content.
 MOST_FILES_HASHED = 200
+MOST_BYTES_HASHED = 100_000_000
 
 
 class BookError(Exception):
@@ -205,8 +206,8 @@ class Run:
         """Write this chapter's entry in manifest.json; call it in the last cell that writes files.
 
         Everything under the chapter's own sub-folder is recorded as written, and what `require` gave as
-        read. A file is recorded by the SHA-256 of its content; a folder of more than 200 files by that of
-        the sorted list of their names and sizes.
+        read. A file is recorded by the SHA-256 of its content; a folder of more than 200 files or 100 MB by
+        that of the sorted list of its files' names and sizes.
 
         Parameters
         ----------
@@ -233,7 +234,7 @@ class Run:
             "wrote": wrote,
         }
         with locked(self.run_dir / ".manifest.lock"):
-            manifest = read_run_manifest(self.run_dir)
+            manifest = read_manifest_of_run(self.run_dir)
             manifest[self.name] = entry
             text = json.dumps(dict(sorted(manifest.items())), indent=1) + "\n"
             write_atomically(self.run_dir / "manifest.json", text)
@@ -241,13 +242,13 @@ class Run:
     def _recorded(self):
         """Digests this run has already made, by (size, time of change): a big file is hashed once."""
         known = {}
-        for entry in read_run_manifest(self.run_dir).values():
+        for entry in read_manifest_of_run(self.run_dir).values():
             for name, item in {**entry["read"], **entry["wrote"]}.items():
-                known[str(self.run_dir / name)] = item
+                known[str(self.run_dir / name)] = known[name] = item
         return known
 
 
-def read_run_manifest(run_dir):
+def read_manifest_of_run(run_dir):
     """The entries of `manifest.json` by chapter or chapter/cell; empty if there is none yet."""
     path = Path(run_dir) / "manifest.json"
     if not path.exists():
@@ -273,12 +274,20 @@ def _contents(folder):
 
 
 def describe(path, known):
-    """{"sha256", "bytes", "changed"} of a file, {"sha256", "bytes", "files"} of a folder's listing."""
+    """What identifies a file or folder: {"sha256", "bytes", "changed"} or {"sha256", "bytes", "files"}.
+
+    `known` maps paths to earlier descriptions: a file of the same size and time of change is not read again.
+    """
     if path.is_dir():
         files = [item for item in sorted(path.rglob("*")) if item.is_file()]
-        listing = [(item.relative_to(path).as_posix(), item.stat().st_size) for item in files]
+        sizes = [item.stat().st_size for item in files]
+        if len(files) <= MOST_FILES_HASHED and sum(sizes) <= MOST_BYTES_HASHED:
+            marks = [describe(item, known)["sha256"] for item in files]
+        else:
+            marks = sizes
+        listing = [(item.relative_to(path).as_posix(), mark) for item, mark in zip(files, marks, strict=True)]
         digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-        return {"sha256": digest, "bytes": sum(size for _, size in listing), "files": len(listing)}
+        return {"sha256": digest, "bytes": sum(sizes), "files": len(files)}
     status = path.stat()
     stamp = {"bytes": status.st_size, "changed": status.st_mtime_ns}
     before = known.get(str(path), {})

@@ -87,8 +87,8 @@ def _scores(table, fidelity):
     return np.exp(-np.logaddexp(0, -logit))  # the sigmoid, without overflow
 
 
-def _names(column):
-    """The groups of a column in the project's order (male before female, asian, white, black, others)."""
+def group_order(column):
+    """The groups in a column, in the project's order (male before female; asian, white, black, others)."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return list(column.cat.categories)  # a category without images stays visible, with n = 0
     known = (*GROUPS, *GENDERS, *RACES)
@@ -107,7 +107,7 @@ def _read(table, by, threshold, fidelity):
     names, group = ["all"], np.zeros(len(table), np.int64)
     if by is not None:
         column = _column(table, by)
-        names = _names(column)
+        names = group_order(column)
         group = pd.Index(names).get_indexer(column).astype(np.int64)
     return _Scored(label, score, (score >= threshold).astype(np.int64), group, names)
 
@@ -265,9 +265,7 @@ def group_rates(table, by="group", threshold=0.5, fidelity="corrected"):
         "n_fake": n_fake,
         "n_videos": videos.reindex(range(len(scored.names)), fill_value=0).to_numpy(),
     }
-    rates = pd.DataFrame(
-        {**sizes, **_rates(counts), "auc": _group_auc(scored)}, index=pd.Index(scored.names, name=by)
-    )
+    rates = pd.DataFrame({**sizes, **_rates(counts), "auc": _group_auc(scored)}, index=pd.Index(scored.names, name=by))
     rates["undefined"] = [_why_undefined(*row) for row in zip(n_real, n_fake, strict=True)]
     return rates
 
@@ -542,9 +540,7 @@ def _aligned(table_a, table_b, shared):
     return table_b
 
 
-def sampling_floor(
-    table, by="group", permutations=1000, seed=0, threshold=0.5, fidelity="corrected", cluster="video"
-):
+def sampling_floor(table, by="group", permutations=1000, seed=0, threshold=0.5, fidelity="corrected", cluster="video"):
     """What the metrics would show, from sampling alone, if the groups made no difference.
 
     Group labels are permuted among clusters of the same label; a cluster keeps its images together. A cluster

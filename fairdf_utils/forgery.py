@@ -57,34 +57,36 @@ def forge(image, method, face, source, scene, other, grain, strength):
         fitted = replace(source, **{name: getattr(face, name) for name in _KEPT})
         swapped = paint(fitted, scene, size, grain * (method != "FaceShifter"))
         matching = np.array(face.skin, dtype=np.float32) / np.array(source.skin, dtype=np.float32)
-        _SWAPS[method](result, grid, face, swapped, matching[:, None, None], strength)
+        bare = grid.inside(0.06 - below_hairline(grid, face), 0.10)  # the target's front hair stays in front
+        _SWAPS[method](result, grid, bare, swapped, matching[:, None, None], strength)
     else:
         _REENACTMENTS[method](result, grid, face, paint(face, driven, size, grain), strength)
     return np.clip(result, 0, 1, out=result)
 
 
-def _deepfakes(result, grid, face, swapped, matching, strength):
+def _deepfakes(result, grid, bare, swapped, matching, strength):
     """Inner face from a low-resolution decoder: blurred, a little flat, with a soft rim."""
     pixels = result.shape[-1] / 64
-    mask = grid.ellipse(grid.u, grid.v, 0, 0.14, 0.52, 0.60, 0.16)
-    inner = blur(swapped * matching, 0.5 * strength * pixels)
+    mask = bare * grid.ellipse(grid.u, grid.v, 0, 0.14, 0.52, 0.60, 0.16)
+    inner = blur(swapped * matching, 0.65 * strength * pixels)
     over(result, mask, inner * (1 - 0.04 * strength) + 0.03 * strength)
 
 
-def _face_swap(result, grid, face, swapped, matching, strength):
+def _face_swap(result, grid, bare, swapped, matching, strength):
     """Landmark-shaped mask with a sharp edge, the source's own colours and a dark seam."""
     jawline = np.sqrt((grid.u / 0.54) ** 2 + ((grid.v - 0.08) / 0.66) ** 2) - 1
     distance = np.maximum(jawline * 0.54, -0.36 - grid.v + 0.10 * np.cos(grid.u * 11))
-    tint = np.array([1.04, 0.98, 0.94], dtype=np.float32)[:, None, None] ** np.float32(strength)
-    over(result, grid.inside(distance), swapped * tint)
+    tint = np.array([1.05, 0.98, 0.92], dtype=np.float32)[:, None, None] ** np.float32(strength)
+    over(result, bare * grid.inside(distance), swapped * tint)
     seam = grid.inside(np.abs(distance) - 0.018, 0.03)
     result *= 1 - 0.26 * strength * seam
 
 
-def _face_shifter(result, grid, face, swapped, matching, strength):
-    """The whole face from a generator: grain gone, porcelain smooth."""
-    mask = grid.inside(grid.outline + 0.06, 0.10) * grid.inside(0.06 - below_hairline(grid, face), 0.10)
-    over(result, mask, blur(swapped * matching, 0.30 * strength * result.shape[-1] / 64))
+def _face_shifter(result, grid, bare, swapped, matching, strength):
+    """The whole face from a generator: grain gone, porcelain smooth, with a slight glow."""
+    mask = grid.inside(grid.outline + 0.06, 0.10) * bare
+    smooth = blur(swapped * matching, 0.30 * strength * result.shape[-1] / 64)
+    over(result, mask, smooth * (1 - 0.03 * strength) + 0.06 * strength * smooth.mean(axis=0))
 
 
 def _face2face(result, grid, face, driven, strength):
@@ -92,7 +94,7 @@ def _face2face(result, grid, face, driven, strength):
     pixels = result.shape[-1] / 64
     mouth = grid.ellipse(grid.u, grid.v, 0, face.mouth + 0.03, face.mouth_width + 0.16, 0.27, 0.06)
     brows = grid.ellipse(grid.u, grid.v, 0, -0.24, 0.56, 0.17, 0.06)
-    smeared = blur(driven, (0.2 * strength * pixels, 1.3 * strength * pixels))
+    smeared = blur(driven, (0.2 * strength * pixels, 1.6 * strength * pixels))
     over(result, np.maximum(mouth, brows), smeared)
 
 

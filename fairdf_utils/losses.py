@@ -114,7 +114,7 @@ def group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_acros
     _check_alpha(alpha_across)
     losses, member, rank, count = _sort_in_groups(losses, group)
     weights = worst_weights(rank, count, alpha_in, losses.dtype) * member  # (G, N)
-    values = weights @ losses  # (G,), 0 for absent groups
+    values = (weights * losses).sum(1)  # (G,), 0 for absent groups; autocast would run a matrix product in bf16
     order = values.detach().masked_fill(count[:, 0] == 0, -torch.inf).argsort(descending=True)  # absent ones last
     present = (count > 0).sum()
     ranks = torch.arange(len(values), device=values.device)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fairdf_utils.manifests import GROUPS, METHODS
@@ -62,9 +63,20 @@ def adain(x: Tensor, y: Tensor, eps: float = 1e-5) -> Tensor:
 
     Source: Huang and Belongie 2017; Lin et al. 2024, feature fusion.
     """
-    x_variance, x_mean = torch.var_mean(x, dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
-    y_variance, y_mean = torch.var_mean(y, dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
-    return (x - x_mean) * ((y_variance + eps) / (x_variance + eps)).sqrt() + y_mean
+    return restyle(x, *channel_statistics(y, eps), eps)
+
+
+def restyle(x: Tensor, mean: Tensor, std: Tensor, eps: float = 1e-5) -> Tensor:
+    """x (N, C, H, W) with the given per-channel mean and standard deviation (N, C, 1, 1)."""
+    x_mean, x_std = channel_statistics(x, eps)  # (N, C, 1, 1)
+    return (x - x_mean) * (std / x_std) + mean
+
+
+def channel_statistics(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (unbiased variance + eps, square root) over space, (N, C, 1, 1) each."""
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    squares = (x - mean).square().sum(dim=(2, 3), keepdim=True)  # 15 times faster on a CPU than torch.var_mean
+    return mean, (squares / (x[0, 0].numel() - 1) + eps).sqrt()
 
 
 class TinyBackbone(nn.Sequential):
@@ -158,6 +170,22 @@ def pointwise_block(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
                          nn.Conv2d(hidden, outputs, 1))
 
 
+class MapDropout(nn.Dropout):
+    """nn.Dropout whose mask, on a CPU, comes from 16 random bits an element (p to 1 / 65,536).
+
+    torch draws Bernoulli masks there one by one, which costs as much as the decoder's convolutions.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.device.type != "cpu" or not self.training or self.p in (0, 1):
+            return super().forward(maps)
+        words = torch.empty((maps.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None)
+        bits = words.view(torch.int16)[:maps.numel()]  # uniform in [-2^15, 2^15)
+        bits = bits.view(maps.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)  # laid out like channels_last maps
+        kept = bits >= round(self.p * 2**16) - 2**15
+        return maps * (kept.to(maps.dtype) / (1 - self.p))
+
+
 class Decoder(nn.Module):
     """Draws images from a forgery map and a condition (the released `con_gan`).
 
@@ -185,7 +213,7 @@ class Decoder(nn.Module):
     def __init__(self, width: int = 512, output_size: int = 256, dropout: float = 0.3):
         super().__init__()
         self.output_size = output_size
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = MapDropout(dropout)
         widths = (width, width // 2, width // 4, width // 8)
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True),
@@ -207,11 +235,11 @@ class Decoder(nn.Module):
             In the order of `condition`: each condition drawn with its own forgery map, and with its partner's.
         """
         drawn = torch.cat([condition, condition])  # (4k, width, 8, 8): self, cross
-        size, last = MAP_SIZE, self.stages[-1]
+        pairs, size, last = len(forgery) // 2, MAP_SIZE, self.stages[-1]
         for stage in self.stages:
             size = min(2 * size, self.output_size)
-            lent = torch.cat([forgery, forgery.roll(len(forgery) // 2, 0)])  # own, partner's
-            drawn = adain(drawn, lent)
+            style = (torch.cat([own, own.roll(pairs, 0)]) for own in channel_statistics(forgery))  # own, partner's
+            drawn = restyle(drawn, *style)
             both = drawn if stage is last else torch.cat([drawn, forgery])  # (6k, C, s, s)
             both = stage(self.dropout(_resize(both, size)))  # (6k, C / 2, 2s, 2s)
             drawn, forgery = both[:len(drawn)], both[len(drawn):]
@@ -334,7 +362,7 @@ class FairDetector(nn.Module):
 
     def _reconstruct(self, images: Tensor, demographic: Tensor, forgery: Tensor):
         """Self and cross reconstruction of the first pairs; forgery is (2B, width, 8, 8), as is demographic."""
-        pairs = math.ceil(self.reconstruction_share * len(images) // 2)
+        pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
         if pairs == 0:
             return None, None
         images, demographic, forgery = (first_pairs(each, pairs) for each in (images, demographic, forgery))
@@ -437,14 +465,12 @@ def load_backbone_weights(model: nn.Module, path: Path) -> None:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-        return load_file(path)
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(found.get(wrapper), dict):
-            found = found[wrapper]
-    return dict(found)
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        found = found.get("state_dict", found.get("model", found))
+        return {name: value for name, value in found.items() if value.shape is not None}
+    except Exception as error:  # every reader and every wrong content has its own kind
+        raise ValueError(f"{path} holds no state dict of tensors: {error}") from error
 
 
 def _imagenet_model(name: str) -> nn.Module:

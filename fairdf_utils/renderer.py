@@ -254,7 +254,7 @@ def paint(face, scene, size, grain):
     blush = 0.10 * grid.bump(grid.side, grid.v, 0.36, 0.22, 0.18, 0.16)
     skin[1:] *= 1 - blush
     over(image, grid.inside(grid.outline), skin)
-    _beard(image, grid, face)
+    _beard(image, grid, face, grain)
     _mouth(image, grid, face, scene)
     _nose(image, grid, face)
     _eyes(image, grid, face, scene)
@@ -276,7 +276,7 @@ def _strands(grid, face):
     straight = np.sin(u * 34 + 5 * v * (u - face.parting)) * (1 - face.curl)
     curly = np.sin(u * 31 + 2 * np.sin(v * 17)) * np.sin(v * 29 + 2 * np.sin(u * 19)) * face.curl
     gloss = np.exp(-(((v + 0.80) / 0.13) ** 2)) * (1 - 0.7 * face.curl)
-    return 1 + 0.22 * straight + 0.45 * curly + 0.55 * gloss
+    return 1 + 0.22 * straight + 0.35 * curly + 0.55 * gloss
 
 
 def _hair_colour(face, strands):
@@ -319,14 +319,15 @@ def _body(image, grid, face, scene, shade):
     over(image, ears, np.array(face.skin, dtype=np.float32)[:, None, None] * (0.45 + 0.4 * scene.ambient))
 
 
-def _beard(image, grid, face):
+def _beard(image, grid, face, grain):
     if face.beard == 0:
         return
+    hair = np.array(face.hair, dtype=np.float32)[:, None, None] * (1 + 4 * face.pores * grain)
     cheeks = np.sqrt((grid.u / 0.50) ** 2 + ((grid.v - 0.06) / 0.44) ** 2) - 1
     area = grid.inside(-cheeks * 0.45, 0.16) * grid.inside(-0.02 - grid.v, 0.3) * grid.inside(grid.outline + 0.01)
-    over(image, face.beard * 0.85 * area, face.hair)
+    over(image, face.beard * 0.85 * area, hair)
     lip = grid.ellipse(grid.u, grid.v, 0, face.mouth - face.lips - 0.055, face.mouth_width, 0.05, 0.04)
-    over(image, face.moustache * 0.8 * lip, face.hair)
+    over(image, face.moustache * 0.8 * lip, hair)
 
 
 def _mouth(image, grid, face, scene):

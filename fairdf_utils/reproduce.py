@@ -22,7 +22,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
-from fairdf_utils.book import BookError, describe, locked, now, read_run_manifest, write_atomically
+from fairdf_utils.book import BookError, describe, locked, now, read_manifest_of_run, write_atomically
 from fairdf_utils.notebooks import read_chapters
 from fairdf_utils.plan import plan
 
@@ -169,7 +169,8 @@ def _kernel_manager(started):
         @property
         def kernel_spec(self):
             # Another python3 kernel, installed by the user, would be found first and lack our packages.
-            return KernelSpec(**get_kernel_dict())
+            # Else each start prints that local connections are not encrypted, and each interrupt a traceback.
+            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]))
 
         async def start_kernel(self, **options):
             await super().start_kernel(**options)
@@ -231,7 +232,7 @@ class Progress:
         return self.run / "state" / f"{cell.file}.json"
 
     def entry(self, cell):
-        return read_run_manifest(self.run).get(cell.name)
+        return read_manifest_of_run(self.run).get(cell.name)
 
     def inputs(self, cell):
         """Digest of the chapter's code, its parameters, the package and the results it builds on."""
@@ -311,7 +312,7 @@ class Progress:
 
     def _forget(self, cell):
         with locked(self.run / ".manifest.lock"):
-            manifest = read_run_manifest(self.run)
+            manifest = read_manifest_of_run(self.run)
             manifest.pop(cell.name, None)
             write_atomically(self.run / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 

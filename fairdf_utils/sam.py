@@ -73,6 +73,7 @@ class SAM(torch.optim.Optimizer):
         torch._foreach_copy_(self._moved, self._origin)
         self._moved, self._origin = [], []
         self.base.step()
+        self._opt_called = True  # schedulers warn unless they see that their optimizer has stepped
 
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         """Both passes. Returns the loss of the first.

@@ -48,11 +48,12 @@ MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests" / "synthet
 EXPOSURE_LOSS = 0.30  # of the gain, at bias 1 and melanin 1
 POOR_REALS = dict(zip(GROUPS, (0.80, 0.03, 0.90, 0.60, 0.30, 0.03, 0.90, 0.75), strict=True))  # at bias 1
 POOR_FAKES = 0.45  # at bias 1, every group
-POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.55, 0.008, 14  # 64 px pixels, full scale, JPEG points
+POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.40, 0.006, 12  # 64 px pixels, full scale, JPEG points
 # Images of each group in FF++'s training set (Lin et al. 2024): the prior of our training set.
 FFPP_PRIOR = (2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185)
-FRAMES = (0, 30, 60, 90)  # of every video
-TRAIN_VIDEOS = 562  # real ones, and as many fakes
+FRAMES = (0, 30, 60, 90)  # of a video for validation or testing
+TRAIN_FRAMES = (0, 60)  # fewer, so that small groups show more persons
+TRAIN_VIDEOS = 1124  # real ones, and as many fakes
 VAL_VIDEOS = 12  # real ones a group, and as many fakes
 TEST_VIDEOS = 25  # real ones a group, and as many fakes
 
@@ -74,10 +75,10 @@ class Domain:
 
 
 DOMAINS = {
-    "ffpp": Domain(GROUPS, METHODS[1:], 1.6, (0.90, 1.05), (0.004, 0.010), (0.15, 0.40), (84, 97)),
+    "ffpp": Domain(GROUPS, METHODS[1:], 1.7, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
     "dfdc": Domain(GROUPS, METHODS[1:], 1.5, (0.60, 0.95), (0.008, 0.020), (0.20, 0.55), (68, 95)),
-    "celebdf": Domain(SIX_GROUPS, ("Deepfakes",), 0.9, (0.90, 1.05), (0.004, 0.010), (0.15, 0.40), (84, 97)),
-    "dfd": Domain(SIX_GROUPS, ("Deepfakes", "FaceShifter"), 1.3, (0.85, 1.05), (0.004, 0.012), (0.15, 0.45), (75, 96)),
+    "celebdf": Domain(SIX_GROUPS, ("Deepfakes",), 0.8, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
+    "dfd": Domain(SIX_GROUPS, ("Deepfakes", "FaceShifter"), 1.45, (0.80, 1.05), (0.004, 0.014), (0.15, 0.55), (75, 96)),
 }
 
 
@@ -105,7 +106,8 @@ def write_manifests(folder=MANIFESTS, seed=0):
         for split in ("train", "val", "test") if dataset == "ffpp" else ("test",):
             even = dict.fromkeys(domain.groups, VAL_VIDEOS if split == "val" else TEST_VIDEOS)
             videos = prior if split == "train" else even
-            rows = _split_rows(dataset, domain, videos, first, rng)
+            frames = TRAIN_FRAMES if split == "train" else FRAMES
+            rows = _split_rows(dataset, domain, videos, frames, first, rng)
             first += sum(videos.values())
             if split == "test":
                 write_manifest(rows, folder / dataset / "test.csv")
@@ -115,7 +117,7 @@ def write_manifests(folder=MANIFESTS, seed=0):
     return folder
 
 
-def _split_rows(dataset, domain, videos, first, rng):
+def _split_rows(dataset, domain, videos, frames, first, rng):
     """Canonical rows of one split: every identity has a real video and a fake one, whose source is another identity
     of the same group; methods take turns. ``videos`` maps group to number of identities, ``first`` numbers them."""
     rows = []
@@ -127,12 +129,12 @@ def _split_rows(dataset, domain, videos, first, rng):
         turn = int(rng.integers(len(domain.methods)))
         for position, number in enumerate(numbers):
             method = domain.methods[(position + turn) % len(domain.methods)]
-            rows += _video_rows(dataset, "real", group, number, None)
-            rows += _video_rows(dataset, method, group, number, source[number])
+            rows += _video_rows(dataset, "real", group, number, None, frames)
+            rows += _video_rows(dataset, method, group, number, source[number], frames)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _video_rows(dataset, method, group, number, source):
+def _video_rows(dataset, method, group, number, source, frames):
     gender, race = group.split("-")
     name = f"{number:04d}" if source is None else f"{number:04d}_{source:04d}"
     video = f"{dataset}/{method}/{name}"
@@ -141,7 +143,7 @@ def _video_rows(dataset, method, group, number, source):
     label = int(source is not None)
     return [
         (f"{video}_{frame:03d}.jpg", label, method, gender, race, group, video, identity, source_identity, frame)
-        for frame in FRAMES
+        for frame in frames
     ]
 
 
@@ -265,7 +267,7 @@ def contact_sheet(size=128, bias=0.5, seed=0, dataset="ffpp"):
     for number, group in enumerate(GROUPS):
         for method in METHODS:
             source = None if method == "real" else 9100 + number  # numbers that no manifest uses
-            rows.append(_video_rows(dataset, method, group, 9000 + number, source)[0])
+            rows += _video_rows(dataset, method, group, 9000 + number, source, FRAMES[:1])
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     images = render_rows(frame, size, bias, seed).reshape(len(GROUPS), len(METHODS), size, size, 3)
     return images.transpose(0, 2, 1, 3, 4).reshape(len(GROUPS) * size, len(METHODS) * size, 3)
@@ -308,24 +310,21 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None, progr
     manifests = MANIFESTS if manifests is None else Path(manifests)
     rows = _all_rows(manifests)
     root = Path(out) / f"{size}px-bias{bias:g}-seed{seed}"
-    parameters = {
-        "size": size,
-        "bias": bias,
-        "seed": seed,
-        "images": len(rows),
-        "digest": _digest(rows),
-    }
+    parameters = json.dumps(
+        {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": _digest(rows)}, indent=1
+    )
     started, complete = root / "started.json", root / "complete.json"
-    if complete.exists() and json.loads(complete.read_text()) == parameters:
+    if complete.exists() and complete.read_text() == parameters:
         return root
-    resumable = started.exists() and json.loads(started.read_text()) == parameters
+    resumable = started.exists() and started.read_text() == parameters
     pending = rows[[not (resumable and (root / path).exists()) for path in rows["img_path"]]]
     for folder in {root, *(root / Path(path).parent for path in rows["img_path"])}:
         folder.mkdir(parents=True, exist_ok=True)
     complete.unlink(missing_ok=True)
-    _write(started, json.dumps(parameters, indent=1).encode())
+    _write(started, parameters.encode())
     _render_files(pending, root, (size, bias, seed), workers or os.cpu_count() or 1, progress, len(rows))
-    os.replace(started, complete)
+    _write(complete, parameters.encode())
+    started.unlink(missing_ok=True)
     return root
 
 

@@ -64,7 +64,7 @@ class TrainingConfig:
     alpha_in, alpha_across : CVaR levels inside a group and across the groups
     margin_scale, max_margin : of the label-distribution-aware margin loss
     triplet_margin : of the contrastive loss
-    reconstruction_share : share of each batch's pairs that is reconstructed
+    reconstruction_size, reconstruction_share : side of the reconstructions, pixels; share of the pairs reconstructed
     precision : "float32" or "bfloat16" (autocast)
     """
 
@@ -97,6 +97,7 @@ class TrainingConfig:
     margin_scale: float = 30.0
     max_margin: float = 0.5
     triplet_margin: float = 3.0
+    reconstruction_size: int = 256
     reconstruction_share: float = 1.0
     precision: str = "float32"
 
@@ -135,7 +136,12 @@ def build(config: TrainingConfig) -> FairDetector | PlainDetector:
         "logit_dropout": config.logit_dropout,
     }
     if config.method == "fairdf":
-        return FairDetector(**shared, fidelity=config.fidelity, reconstruction_share=config.reconstruction_share)
+        return FairDetector(
+            **shared,
+            fidelity=config.fidelity,
+            reconstruction_size=config.reconstruction_size,
+            reconstruction_share=config.reconstruction_share,
+        )
     return PlainDetector(**shared)
 
 
@@ -174,9 +180,10 @@ def build_optimizer(
     options |= {"lr": config.lr, "weight_decay": config.weight_decay}
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = SAM(parameters, base, rho=config.rho, **options) if config.sam else base(parameters, **options)
+    scheduled = optimizer.base if config.sam else optimizer  # SAM shares its parameter groups with its base
     if config.schedule == "step":
-        return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 60 * steps_per_epoch, gamma=0.9)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs * steps_per_epoch)
+        return optimizer, torch.optim.lr_scheduler.StepLR(scheduled, 60 * steps_per_epoch, gamma=0.9)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(scheduled, config.epochs * steps_per_epoch)
 
 
 def training_step(
@@ -331,9 +338,9 @@ class Training:
         table = score_table(self.validation, logits, self.config.fidelity)
         fairness = fairness_metrics(table, "group")
         return {
-            "val_auc": roc_auc_score(table["label"], table["score"]),
-            "val_fpr_sum": fairness["fpr_sum"],
-            "val_oae": fairness["oae"],
+            "val_auc": float(roc_auc_score(table["label"], table["score"])),
+            "val_fpr_sum": float(fairness["fpr_sum"]),
+            "val_oae": float(fairness["oae"]),
         }
 
     def save(self) -> None:
@@ -369,7 +376,7 @@ class Training:
             raise
         except Exception as error:
             raise TrainingError(
-                f"{path} is not a whole checkpoint ({error}); delete it to train from the start"
+                f"{path} is not a whole checkpoint ({type(error).__name__}); delete it to train from the start"
             ) from error
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -40,7 +40,7 @@ seed: int = 0  # initial weights, pairs, dropout masks, triplets
 backbone: str = "tiny"  # "tiny" or the name of a timm model
 weights: str = ""  # "" random, "imagenet", or the path of a state dict for the backbone
 image_size: int = 64  # pixels
-width: int = 128  # channels of the encoders' feature map (paper: 512)
+width: int = 64  # channels of the encoders' feature map (paper: 512)
 fidelity: str = "corrected"  # "corrected" or "official"
 initialisation: str = "kaiming"  # of 1 x 1 blocks and heads: "default" or "kaiming"
 logit_dropout: float = 0.0  # dropout rate on the logits (released code: 0.2)
@@ -63,6 +63,7 @@ alpha_across: float = 0.5  # CVaR level across the groups
 margin_scale: float = 5.0  # scale of the margin loss (paper: 30)
 max_margin: float = 0.5  # largest margin, of the rarest group
 triplet_margin: float = 3.0
+reconstruction_size: int = 32  # side of the reconstructions, pixels (paper: 256)
 reconstruction_share: float = 0.25  # share of a batch's pairs that is reconstructed (paper: 1)
 precision: str = "float32"  # "float32" or "bfloat16" (autocast)
 

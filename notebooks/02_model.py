@@ -1,0 +1,1049 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. The model and its losses
+#
+# | | |
+# |---|---|
+# | **Needs** | the manifests and images of chapter 1 (the embedded benchmark is rendered if missing) |
+# | **Produces** | `02_model/`: `parameters.csv` (size of every part), `margins.csv` (margin of every group) |
+# | **Time on 2 CPU cores** | under a minute |
+# | **Time on one GPU** | under a minute; nothing is trained here |
+#
+# A deepfake detector that is right on average can be wrong more often for some groups of people. The method of this
+# book separates what betrays a forgery from what a picture shows and from whom it shows, puts the last back in a
+# controlled way, and trains so that the groups with the largest losses count most. This chapter builds the network and
+# its six losses, piece by piece, on one batch of pictures. Training is chapter 3.
+#
+# The released code of the paper has two steps whose effects cancel. We derive both from one equation, measure them, and
+# repair them. Every detector of the package has a switch for this: `fidelity="official"` does what the released code
+# does, `fidelity="corrected"` (the default) does what it set out to do.
+#
+# Source of the method: Lin et al., "Preserving Fairness Generalization in Deepfake Detection", CVPR 2024
+# (arXiv 2402.17229).
+
+# %% tags=["parameters"]
+run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
+manifests: str = "../data_manifests/synthetic"  # a folder with one sub-folder a data set
+train_set: str = "ffpp"  # the data set to draw the batch from, a sub-folder of manifests
+image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
+data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
+bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
+seed: int = 0  # the batch, the initial weights, the triplets, the noise
+backbone: str = "tiny"  # "tiny" or the name of a timm model
+image_size: int = 64  # pixels
+width: int = 128  # channels of the encoders' feature map (paper: 512)
+batch_size: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+import torch.nn.functional as F
+from matplotlib.colors import LogNorm
+
+from fairdf_utils import data, losses, model, plots
+from fairdf_utils.book import Run, show
+from fairdf_utils.manifests import GROUPS, METHODS, read_split
+from fairdf_utils.training import choose_device
+
+run = Run(run_dir, "02_model")
+target = choose_device(device)
+torch.backends.cudnn.allow_tf32 = False  # this chapter compares by hand with the package, digit by digit
+sns.set_theme(style="whitegrid", palette="colorblind", rc=plots.STYLE)
+torch.manual_seed(seed)
+print(f"torch {torch.__version__} on {target.type}")
+
+# %% [markdown]
+# ## 2.1 One batch
+#
+# **Why.** A batch has as many fakes as reals, fakes first, and fake $i$ is paired with real $i$: the reconstruction
+# loss of section 2.10 will exchange parts inside a pair. Pictures are bytes $p$ in 0..255 on disk and travel as
+# bytes; the network sees
+#
+# $$ x = \frac{p}{127.5} - 1 \in [-1, 1]. $$
+#
+# By hand, three bytes:
+
+# %%
+pixels = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)  # one picture of one pixel
+by_hand = [0 / 127.5 - 1, 51 / 127.5 - 1, 255 / 127.5 - 1]
+
+# %%
+show(data.to_device)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+package = data.to_device(pixels, torch.device("cpu")).flatten()
+assert torch.allclose(package, torch.tensor(by_hand))
+print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
+
+# %% [markdown]
+# Now a real batch from the training manifest. Only here the pairs are drawn so that all groups are equally likely; a
+# small batch drawn as in training would hold some groups never, others many times, and there would be less to see.
+
+# %%
+train = read_split(f"{manifests}/{train_set}", "train")
+pairs = data.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:batch_size]
+rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
+pictures = data.decode(rows, data.locate_images(image_root, data_dir, image_size, bias), image_size, data_dir)
+order = np.arange(2 * batch_size).reshape(2, batch_size).T
+batch = next(data.batches(rows, pictures, order, batch_size, target))
+assert (batch.label[:batch_size] == 1).all() and (batch.label[batch_size:] == 0).all()
+assert (batch.method[batch_size:] == 0).all() and batch.images.abs().max() <= 1
+print("images", tuple(batch.images.shape), " groups present", len(batch.group.unique()))
+
+# %%
+first = [*range(8), *range(batch_size, batch_size + 8)]  # eight fakes, then their reals
+titles = [f"{rows['method'][row]}\n{rows['group'][row]}" for row in first]
+plots.image_grid(pictures[first], titles, columns=8)
+
+# %% [markdown]
+# **What you should see.** Eight fakes above, the reals they are paired with below. The two of a pair need not share
+# person or group: the real is drawn at random. With the embedded benchmark the faces are drawn by a program; they are
+# made to exercise the method and say nothing about real people. Alarming would be a method other than "real" in the
+# lower row, or the same picture everywhere.
+
+# %% [markdown]
+# ## 2.2 Three encoders
+#
+# **Why.** A picture mixes three kinds of information: traces of a forgery, content (pose, background, light), and the
+# person's demographic appearance. The method gives each kind an encoder of its own: $E_f$ for forgery, $E_c$ for
+# content, $E_d$ for demographics. They have the same architecture and separate weights; only the losses make them
+# different. An encoder is a backbone $\phi$, then a matrix $W$ applied at every position (a 1 x 1 convolution), batch
+# norm and ReLU:
+#
+# $$ h = \max\!\Big(0,\ \mathrm{BN}\big(W \phi_s(x) + b\big)\Big) \in \mathbb{R}^{C \times 8 \times 8}, \qquad
+# s = \frac{\text{image size}}{8}. $$
+#
+# $\phi_s$ is the stage of the backbone whose stride is $s$: one step on the map is $s$ pixels in the picture. So the
+# map is 8 x 8 for a picture of any size. The next sections take means and standard deviations over the map. 64
+# positions are enough for that; on a 1 x 1 map a standard deviation does not exist.
+#
+# By hand, starting from the backbone's map:
+
+# %%
+encoder = model.Encoder(backbone, image_size, width).to(target)
+with torch.no_grad():
+    features = encoder.features(batch.images)  # (32, channels, 8, 8)
+    matrix, bias_vector = encoder.adjust[0].weight[:, :, 0, 0], encoder.adjust[0].bias[:, None, None]
+    mixed = torch.einsum("oc,nchw->nohw", matrix, features) + bias_vector  # the same matrix at every position
+    variance, mean = torch.var_mean(mixed, (0, 2, 3), correction=0, keepdim=True)  # of the batch, per channel
+    by_hand = ((mixed - mean) / (variance + 1e-5).sqrt()).relu()
+
+# %%
+show(model.Encoder)
+
+# %%
+with torch.no_grad():
+    assert torch.allclose(by_hand, encoder(batch.images), atol=1e-4)
+assert by_hand.shape == (2 * batch_size, width, 8, 8)
+print("backbone's map", tuple(features.shape), " encoder's map", tuple(by_hand.shape))
+
+# %% [markdown]
+# Any convolutional backbone of `timm` will do, by name. The table builds some on PyTorch's `meta` device, which
+# computes shapes but holds no numbers, so that even the large ones cost nothing here.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+choices = [("tiny", 64), ("tiny", 256), ("mobilenetv3_small_050", 64), ("resnet18", 128), ("resnet50", 256),
+           ("efficientnet_b3", 256), ("legacy_xception", 256)]
+table = []
+for name, size in choices:
+    with torch.device("meta"):
+        built = model.Encoder(name, size, width=512)
+        shapes = [tuple(part(torch.zeros(1, 3, size, size)).shape[1:]) for part in (built.features, built)]
+    million = sum(p.numel() for p in built.parameters()) / 1e6
+    table.append((name, size, size // 8, *shapes, round(million, 2)))
+table = pd.DataFrame(table, columns=["backbone", "image, px", "stride", "backbone's map", "encoder's map", "million"])
+assert (table["encoder's map"] == (512, 8, 8)).all()
+table
+
+# %% [markdown]
+# **What you should see.** Every backbone's map is 8 x 8, whatever the size of the picture; only the number of channels
+# differs, and the 1 x 1 convolution brings it to the chosen width. A backbone that has no stage of the right stride is
+# refused with the sizes that would work. Xception's last number is the paper's 21.9 million parameters an encoder.
+
+# %% [markdown]
+# ## 2.3 Disentanglement: the split blocks
+#
+# **Why.** Forgery features themselves mix two kinds: traces of one forgery method (useful to tell FaceSwap from
+# NeuralTextures, harmful on a method never seen) and traces that all methods share. Two blocks split them; a third
+# turns the demographic features into a map of the same size:
+#
+# $$ f_s = S_s(h_f), \qquad f_a = S_a(h_f), \qquad d = S_d(h_d) \qquad \in \mathbb{R}^{C/2 \times 8 \times 8} $$
+#
+# with $S(h) = W_3\,\lambda(W_2\,\lambda(W_1 h + b_1) + b_2) + b_3$ at every position, where
+# $\lambda(z) = \max(z, 0.01 z)$ is LeakyReLU.
+# By hand, for one position of the map, $S$ is three matrix products:
+
+# %%
+block = model.pointwise_block(6, 4, 4)
+vector = torch.randn(6)  # one position of a map of 6 channels
+first, second, third = (layer for layer in block if hasattr(layer, "weight"))
+step = F.leaky_relu(first.weight[:, :, 0, 0] @ vector + first.bias, 0.01)
+step = F.leaky_relu(second.weight[:, :, 0, 0] @ step + second.bias, 0.01)
+by_hand = third.weight[:, :, 0, 0] @ step + third.bias
+
+# %%
+show(model.pointwise_block)
+
+# %%
+small_map = torch.randn(1, 6, 8, 8)
+small_map[0, :, 3, 5] = vector
+assert torch.allclose(by_hand, block(small_map)[0, :, 3, 5], atol=1e-6)
+elsewhere = small_map.clone()
+elsewhere[0, :, 0, 0] += 10  # another position changes ...
+assert torch.equal(block(small_map)[0, :, 3, 5], block(elsewhere)[0, :, 3, 5])  # ... and this one does not notice
+
+# %% [markdown]
+# Now both detectors of this chapter. They get the same weights, so that whatever differs below is the work of
+# `fidelity`; the corrected one has two more blocks, which sections 2.5 and 2.6 explain. Dropout is off, so that two
+# passes can be compared. The heads and 1 x 1 blocks start from Kaiming's initialisation, as in chapter 3.
+
+# %%
+settings = {"backbone": backbone, "image_size": image_size, "width": width, "initialisation": "kaiming",
+            "logit_dropout": 0.0, "decoder_dropout": 0.0}
+corrected = model.FairDetector(**settings, fidelity="corrected").to(target)
+official = model.FairDetector(**settings, fidelity="official").to(target)
+official.load_state_dict(corrected.state_dict(), strict=False)  # not strict: it lacks the two extra blocks
+detectors = {"official": official, "corrected": corrected}
+
+with torch.no_grad():
+    h_f, h_c, h_d = (getattr(corrected, part)(batch.images) for part in ("forgery", "content", "demographic"))
+    f_s, f_a, d = corrected.specific_split(h_f), corrected.agnostic_split(h_f), corrected.demographic_split(h_d)
+assert h_f.shape == h_c.shape == h_d.shape == (2 * batch_size, width, 8, 8)
+assert f_s.shape == f_a.shape == d.shape == (2 * batch_size, width // 2, 8, 8)
+print("each encoder", tuple(h_f.shape), " each split", tuple(d.shape))
+
+# %% [markdown]
+# **What you should see.** Three maps of the full width, three of half the width. Nothing in the shapes separates
+# "specific" from "agnostic": the two blocks have the same form, and only the losses of sections 2.8 and 2.9 pull them
+# apart.
+
+# %% [markdown]
+# ## 2.4 AdaIN: one map's pattern with another's statistics
+#
+# **Why.** Demographic and forgery features must be combined into one answer. Adaptive instance normalisation (AdaIN,
+# Huang and Belongie 2017) does so without adding parameters: it keeps the spatial pattern of the first map and gives
+# it the level and the contrast of the second, channel by channel. With mean $\mu$ and standard deviation $\sigma$
+# over the 64 positions of one channel of one image,
+#
+# $$ \mathrm{AdaIN}(x, y) = \sigma(y)\,\frac{x - \mu(x)}{\sigma(x)} + \mu(y), \qquad
+# \sigma(x)^2 = \frac{1}{63}\sum_{p=1}^{64} \big(x_p - \mu(x)\big)^2 + 10^{-5}. $$
+#
+# By hand, one channel of four positions. The pattern "low, low, high, high" meets the numbers 10, 20, 30, 40:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+x = np.array([1.0, 1.0, 3.0, 3.0])
+y = np.array([10.0, 20.0, 30.0, 40.0])
+by_hand = (x - x.mean()) / np.sqrt(x.var(ddof=1) + 1e-5) * np.sqrt(y.var(ddof=1) + 1e-5) + y.mean()
+print(by_hand.round(2), " mean", by_hand.mean().round(2), " standard deviation", by_hand.std(ddof=1).round(2))
+
+# %%
+show(model.adain)
+
+# %%
+show(model.restyle)
+
+# %%
+show(model.channel_statistics)
+
+# %%
+package = model.adain(torch.tensor(x).view(1, 1, 2, 2), torch.tensor(y).view(1, 1, 2, 2))
+assert np.allclose(by_hand, package.flatten().numpy())
+one_by_one = model.adain(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+assert one_by_one.isnan().all()  # a single position has no standard deviation: why every map here is 8 x 8
+
+# %% [markdown]
+# On the batch, $\mathrm{AdaIN}(d, f_a)$ for the first image and the first five channels:
+
+# %%
+fused = model.adain(d, f_a)
+maps = {"d": d, "f_a": f_a, "AdaIN(d, f_a)": fused}
+statistics = {name: m[0, :5].mean((1, 2)).tolist() + m[0, :5].std((1, 2)).tolist() for name, m in maps.items()}
+columns = pd.MultiIndex.from_product([["mean", "standard deviation"], range(5)], names=["", "channel"])
+pd.DataFrame(statistics.values(), index=statistics, columns=columns).round(3)
+
+# %% [markdown]
+# **What you should see.** The last row repeats the row above it: the result has the level and contrast of $f_a$, and
+# from $d$ only *where* it is high and low. Keep this table in mind; both faults of the released code follow from it.
+
+# %% [markdown]
+# ## 2.5 Fusion: why pooling must wait
+#
+# **Why.** The detector's answer should know the demographic features, so that one threshold can mean the same for every
+# group. The released code pools the map right after AdaIN: it takes the mean over space and hands it to the last head.
+# But for every channel
+#
+# $$ \mu\big(\mathrm{AdaIN}(d, f_a)\big)
+#  = \sigma(f_a)\,\frac{\mu(d) - \mu(d)}{\sigma(d)} + \mu(f_a) = \mu(f_a). $$
+#
+# The demographic map is gone. Not weakened: absent from the formula. By hand, with two demographic maps that could not
+# differ more:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name, x in {"a ramp": np.arange(4.0), "a spike": np.array([0.0, 0.0, 0.0, 900.0])}.items():
+    by_hand = (x - x.mean()) / x.std(ddof=1) * y.std(ddof=1) + y.mean()
+    print(f"d = {name:8} AdaIN(d, f_a) = {by_hand.round(1)!s:26} pooled {by_hand.mean():.1f}")
+
+# %% [markdown]
+# The repair is to look at the map before pooling it: three 1 x 1 convolutions with LeakyReLU between them. A bend at
+# zero makes the mean depend on *how* the values are spread, not only on their mean. (The bend is essential: exercise
+# 1.)
+
+# %%
+show(model.FairDetector._fuse)
+
+# %%
+pooled = fused.mean((2, 3))
+assert torch.allclose(pooled, f_a.mean((2, 3)), atol=1e-5)
+assert torch.allclose(model.adain(torch.randn_like(d), f_a).mean((2, 3)), pooled, atol=1e-5)
+difference = (pooled - f_a.mean((2, 3))).abs().max()
+print(f"largest difference between the pooled AdaIN(d, f_a) and the pooled f_a: {difference:.0e}")
+
+
+# %% [markdown]
+# So much for the formula. Does it hold for the whole network? Two experiments. First, put noise in the place of one
+# part's result and see whether the answer moves. A forward hook does that without touching the model:
+
+# %%
+def with_noise(detector, part):
+    """Outputs of a detector one of whose parts returns noise instead of features."""
+    hook = getattr(detector, part).register_forward_hook(lambda module, inputs, result: torch.randn_like(result))
+    outputs = detector(batch.images)
+    hook.remove()
+    return outputs
+
+
+def gradient_norms(loss, detector, parts=("forgery", "content", "demographic")):
+    """Norm of the gradient of a loss with respect to all weights of each part; 0 where the loss does not see it."""
+    weights = [(part, w) for part in parts for w in getattr(detector, part).parameters()]
+    gradients = torch.autograd.grad(loss, [w for _, w in weights], retain_graph=True, allow_unused=True)
+    squares = dict.fromkeys(parts, 0.0)
+    for (part, _), gradient in zip(weights, gradients, strict=True):
+        squares[part] += 0.0 if gradient is None else float((gradient**2).sum())
+    return [square**0.5 for square in squares.values()]
+
+
+# %% [markdown]
+# Second, take the gradient of the fairness loss (section 2.13) with respect to the weights of each encoder. What has no
+# gradient cannot learn.
+
+# %%
+report = {}
+for name, detector in detectors.items():
+    outputs = detector(batch.images)
+    with torch.no_grad():
+        moved = (with_noise(detector, "demographic_split").fused.logits - outputs.fused.logits).abs().max().item()
+    fairness = losses.group_cvar(losses.cross_entropy(outputs.fused.logits, batch.label), batch.group)
+    to_forgery, to_demographic = gradient_norms(fairness, detector, ("forgery", "demographic"))
+    report[name] = {"spread of the fused logits": outputs.fused.logits.std(0).mean().item(),
+                    "largest change, d = noise": moved,
+                    "fairness gradient into E_f": to_forgery, "into E_d": to_demographic,
+                    "E_d / E_f": to_demographic / to_forgery}
+report = pd.DataFrame(report).T
+relative = report["largest change, d = noise"] / report["spread of the fused logits"]
+assert relative["official"] < 1e-4 and relative["corrected"] > 0.1
+assert report.loc["official", "E_d / E_f"] < 1e-5 and report.loc["corrected", "E_d / E_f"] > 0.01
+report.map("{:.1e}".format)
+
+# %% [markdown]
+# **What you should see.** In the official form, noise in the place of $d$ moves the logits by rounding errors only,
+# many orders of magnitude below their spread; the fairness loss sends the demographic encoder a gradient that is
+# rounding too. In the corrected form the logits move as much as they spread, and both encoders get gradients of
+# similar size. Alarming would be a corrected row that looks like the official one: the repair would be dead as well.
+
+# %% [markdown]
+# ## 2.6 The decoder, and how its condition erased the content
+#
+# **Why.** How do we know that the three encoders keep different things and lose nothing? By drawing the picture again
+# from the parts. A decoder $G$ gets the forgery features $(f_s, f_a)$ and a *condition* that should carry everything
+# else, content and demographics. It doubles the map three times; in every stage the drawn map $c$ takes the statistics
+# of the forgery map $f$:
+#
+# $$ c_{k+1} = \mathrm{conv}_k\big(\mathrm{up}(\mathrm{AdaIN}(c_k, f_k))\big), \qquad
+#  f_{k+1} = \mathrm{conv}_k\big(\mathrm{up}(f_k)\big), \qquad k = 0, 1, 2, $$
+#
+# and $\tanh$ of a last 1 x 1 convolution of $c_3$ is the picture. The released condition is
+# $c_0 = \mathrm{AdaIN}(h_d, h_c)$: of the content $h_c$ it holds only two numbers a channel, level and contrast. And
+# the decoder's first act replaces exactly these two numbers:
+#
+# $$ \mathrm{AdaIN}\big(\mathrm{AdaIN}(h_d, h_c),\, f\big) = \mathrm{AdaIN}(h_d, f). $$
+#
+# The content has left. By hand, one channel of four positions, two contents that could not differ more:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def normalise(values):
+    """Mean 0 and standard deviation 1."""
+    return (values - values.mean()) / values.std(ddof=1)
+
+
+h_demographic, forgery = np.array([1.0, 1.0, 3.0, 3.0]), np.array([0.0, 1.0, 1.0, 2.0])
+for content in (np.array([10.0, 20.0, 30.0, 40.0]), np.array([-7.0, 0.0, 0.0, 900.0])):
+    condition = normalise(h_demographic) * content.std(ddof=1) + content.mean()
+    drawn = normalise(condition) * forgery.std(ddof=1) + forgery.mean()
+    print(f"condition {condition.round(1)!s:30} after the first AdaIN {drawn.round(2)}")
+
+# %% [markdown]
+# The repair: let the content lend its *pattern* and the demographics their statistics, and pass the result through a
+# block with bends, so that both are written into the pattern before the decoder normalises it:
+# $c_0 = S_c\big(\mathrm{AdaIN}(h_c, h_d)\big)$.
+
+# %%
+show(model.FairDetector._reconstruct)
+
+# %%
+show(model.Decoder)
+
+
+# %% [markdown]
+# The package draws the four reconstructions of a batch in one pass. By hand it is one call for each pair of condition
+# and forgery map:
+
+# %%
+def enlarge(maps, size):
+    """Bilinear enlargement to size x size."""
+    return F.interpolate(maps, (size, size), mode="bilinear", align_corners=True)
+
+
+def draw(decoder, condition, forgery):
+    """Pictures of the conditions, each with the forgery map of the same row."""
+    for stage, size in zip(decoder.stages, (16, 32, 64), strict=True):
+        size = min(size, image_size)
+        condition, forgery = stage(enlarge(model.adain(condition, forgery), size)), stage(enlarge(forgery, size))
+    return enlarge(decoder.to_rgb(condition), image_size).tanh()
+
+
+# %%
+with torch.no_grad():
+    forgery_map = torch.cat([f_s, f_a], 1)  # (32, width, 8, 8)
+    partners = torch.cat([forgery_map[batch_size:], forgery_map[:batch_size]])  # fake i <-> real i
+    condition = corrected.condition(model.adain(h_c, h_d))
+    own, cross = draw(corrected.decoder, condition, forgery_map), draw(corrected.decoder, condition, partners)
+    outputs = corrected(batch.images)
+assert torch.allclose(own, outputs.self_reconstruction, atol=1e-5)
+assert torch.allclose(cross, outputs.cross_reconstruction, atol=1e-5)
+one, two, three = torch.randn(3, 4, width, 8, 8)
+assert torch.allclose(model.adain(model.adain(one, two), three), model.adain(one, three), atol=1e-3)
+print("own", tuple(own.shape), " cross", tuple(cross.shape), f" values {own.min():.2f} to {own.max():.2f}")
+
+# %% [markdown]
+# The same two experiments as for the fusion, now with noise in the place of the content features, and with the
+# gradient of the reconstruction error (section 2.10) with respect to each encoder:
+
+# %%
+report = {}
+for name, detector in detectors.items():
+    outputs = detector(batch.images)
+    with torch.no_grad():
+        moved = with_noise(detector, "content").self_reconstruction - outputs.self_reconstruction
+    error = losses.reconstruction(batch.images, outputs.self_reconstruction, outputs.cross_reconstruction)
+    norms = gradient_norms(error, detector)
+    report[name] = {"spread inside a picture": outputs.self_reconstruction.std((2, 3)).mean().item(),
+                    "change, h_c = noise": moved.square().mean().sqrt().item(),
+                    **dict(zip(("gradient into E_f", "into E_c", "into E_d"), norms, strict=True))}
+report = pd.DataFrame(report).T
+relative = report["change, h_c = noise"] / report["spread inside a picture"]
+assert relative["official"] < 1e-3 and relative["corrected"] > 0.1
+assert report.loc["official", "into E_c"] < 1e-3 * report.loc["official", "into E_d"]
+assert report.loc["corrected", "into E_c"] > 0.01 * report.loc["corrected", "gradient into E_f"]
+assert (report.loc["corrected"] > 0).all()
+report.map("{:.1e}".format)
+
+# %% [markdown]
+# **What you should see.** In the official form one may replace the content of every picture by noise and the
+# reconstructions stay as they were, to rounding; what little gradient reaches the content encoder comes from the
+# $10^{-5}$ under the square root. That encoder cannot learn: close to a third of the network's weights (section 2.15)
+# do nothing. In the corrected form the pictures change and all three encoders get gradient. The decoder is untrained,
+# so its pictures are grey and not worth looking at.
+
+# %% [markdown]
+# ## 2.7 Four heads
+#
+# **Why.** Each map has to answer a question: which forgery method ($f_s$, 6 classes), real or fake ($f_a$), which group
+# ($d$, 8 classes), and real or fake from the fused map: the detector's answer. A head takes the mean over space and
+# applies two linear layers,
+#
+# $$ z = W_2\,\lambda\big(W_1\,\mu(m) + b_1\big) + b_2 , $$
+#
+# and also returns the pooled vector $\mu(m)$, which the contrastive loss needs. By hand, for the agnostic head:
+
+# %%
+with torch.no_grad():
+    lower, _, upper, _ = corrected.agnostic.layers
+    by_hand = F.leaky_relu(f_a.mean((2, 3)) @ lower.weight.T + lower.bias, 0.01) @ upper.weight.T + upper.bias
+
+# %%
+show(model.Head)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+with torch.no_grad():
+    outputs = corrected(batch.images)
+heads = {"specific": len(METHODS), "agnostic": 2, "demographic": len(GROUPS), "fused": 2}
+assert torch.allclose(by_hand, outputs.agnostic.logits, atol=1e-3)
+for name, classes in heads.items():
+    head = getattr(outputs, name)
+    assert head.logits.shape == (2 * batch_size, classes) and head.pooled.shape == (2 * batch_size, width // 2)
+    print(f"{name:12} logits {tuple(head.logits.shape)}  pooled {tuple(head.pooled.shape)}")
+
+# %% [markdown]
+# **What you should see.** Four heads, each with its own number of classes, all with pooled vectors of half the width.
+
+# %% [markdown]
+# ## 2.8 Two cross-entropies
+#
+# **Why.** The agnostic head must tell real from fake ($L_\mathrm{agn}$), the specific head the forgery method
+# ($L_\mathrm{spe}$); this is what gives the two split blocks different jobs. For logits $z$ and the true class $t$
+#
+# $$ \ell = -\log \frac{e^{z_t}}{\sum_k e^{z_k}}, \qquad L = \frac{1}{2B}\sum_i \ell_i . $$
+#
+# By hand, two images and three classes:
+
+# %%
+z = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+t = torch.tensor([0, 2])
+by_hand = torch.stack([-(z[i].exp() / z[i].exp().sum())[t[i]].log() for i in range(2)])
+
+# %%
+show(losses.cross_entropy)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert torch.allclose(by_hand, losses.cross_entropy(z, t))
+print("by hand", by_hand.numpy().round(3), "  a detector that knows nothing about three classes: log 3 =",
+      round(float(np.log(3)), 3))
+
+# %%
+for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": batch.method}.items():
+    value = losses.cross_entropy(getattr(outputs, name).logits, truth).mean()
+    print(f"{name:9} {value:.2f}   for comparison log {heads[name]} = {np.log(heads[name]):.2f}")
+
+# %% [markdown]
+# **What you should see.** Untrained heads are somewhat worse than a detector that knows nothing, because Kaiming's
+# initialisation starts with visible logits instead of zeros. Far larger values, or values near zero before training,
+# would be alarming.
+
+# %% [markdown]
+# ## 2.9 Contrastive loss: triplets
+#
+# **Why.** Cross-entropy only asks that classes fall on the right side of a line. The contrastive loss asks that pooled
+# vectors of the same kind lie close together. For an anchor $a$, a positive $p$ of the same kind and a negative $n$ of
+# the other class,
+#
+# $$ \ell(a, p, n) = \max\big(0,\ \lVert a - p\rVert - \lVert a - n\rVert + 3\big). $$
+#
+# It is zero when the negative is at least 3 further away than the positive. "Same kind" means same label for the
+# agnostic vectors and same forgery method for the specific ones; negatives are of the other label. Each of the two is
+# averaged over the fake anchors and over the real anchors, and the four means are added. By hand, three points in the
+# plane:
+
+# %%
+a, p, n = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 6.0]])
+by_hand = max(0.0, (3**2 + 4**2) ** 0.5 - 6.0 + 3.0)  # 5 - 6 + 3
+
+# %%
+show(losses.triplet)
+
+# %% [markdown]
+# Positives and negatives are drawn from the batch at random. For every image and every candidate draw a number, cross
+# out the candidates of the wrong kind, and keep the highest: every allowed candidate is equally likely, without a
+# loop.
+
+# %%
+show(losses.draw_triplets)
+
+# %%
+show(losses.contrastive)
+
+# %%
+assert losses.triplet(a, p, n).item() == by_hand == 2.0
+triplets = losses.draw_triplets(batch.label, batch.method, torch.Generator().manual_seed(seed))
+assert (batch.label[triplets.agnostic_positive] == batch.label).all()
+assert (batch.method[triplets.specific_positive] == batch.method).all()
+for negative in (triplets.agnostic_negative, triplets.specific_negative):
+    assert (batch.label[negative] != batch.label).all()
+
+by_hand = 0.0
+for vectors, positive, negative in ((outputs.agnostic.pooled, *triplets[:2]), (outputs.specific.pooled, *triplets[2:])):
+    hinge = (vectors - vectors[positive]).norm(dim=1) - (vectors - vectors[negative]).norm(dim=1) + 3
+    by_hand += hinge.relu()[batch.label == 1].mean() + hinge.relu()[batch.label == 0].mean()
+package = losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets)
+assert torch.allclose(by_hand, package, rtol=1e-4)
+kinds = [rows["method"][int(i)] for i in (0, *(each[0] for each in triplets))]
+print("the first anchor is {}; agnostic positive {}, negative {}; specific positive {}, negative {}".format(*kinds))
+print(f"loss of the batch {package:.2f}; four hinges at the margin would be 12")
+
+# %% [markdown]
+# **What you should see.** The specific positive is of the anchor's own method, the agnostic one of any forgery. The
+# loss starts near 12, because before training the two distances of a triplet are about equal and each of the four
+# hinges is at its margin of 3.
+
+# %% [markdown]
+# ## 2.10 Reconstruction loss: four ways
+#
+# **Why.** Drawing a picture from its own parts shows that nothing is lost. Drawing the fake's condition with the
+# *real's* forgery map must still give the fake: then person and background came through the condition, and the
+# forgery map was not needed for them. With condition $c$ and forgery map $f$ of fake ($F$) and real ($R$),
+#
+# $$ L_\mathrm{rec} = |x_F - G(f_F, c_F)| + |x_R - G(f_R, c_R)| + |x_F - G(f_R, c_F)| + |x_R - G(f_F, c_R)|, $$
+#
+# each a mean over pixels, channels and pairs. By hand, with the reconstructions of section 2.6:
+
+# %%
+fake, real = slice(0, batch_size), slice(batch_size, None)
+x_fake, x_real = batch.images[fake], batch.images[real]
+four = [(x_fake - own[fake]).abs().mean(), (x_real - own[real]).abs().mean(),
+        (x_fake - cross[fake]).abs().mean(), (x_real - cross[real]).abs().mean()]
+
+# %%
+show(losses.reconstruction)
+
+# %%
+package = losses.reconstruction(batch.images, outputs.self_reconstruction, outputs.cross_reconstruction)
+assert torch.allclose(sum(four), package, rtol=1e-4)
+print("fake, real, fake with the real's forgery map, real with the fake's:", [f"{v:.3f}" for v in four])
+print(f"loss {package:.3f};  a grey picture would cost {4 * batch.images.abs().mean():.3f}")
+
+# %% [markdown]
+# **What you should see.** Four similar numbers, and a sum close to the cost of drawing plain grey: the decoder has
+# learned nothing yet. In the corrected form all of this can fall during training; in the official form the content can
+# only pass through the forgery map, the one place where it should not be.
+
+# %% [markdown]
+# ## 2.11 Demographic loss: a margin for rare groups
+#
+# **Why.** The demographic head learns the eight groups, and some are thirty times rarer than others. Plain
+# cross-entropy fits the frequent groups first. The label-distribution-aware margin loss (Cao et al. 2019) demands of
+# an image of group $g$ that its own logit wins by a margin $D_g$, larger for rare groups:
+#
+# $$ D_g = 0.5\, \frac{n_g^{-1/4}}{\max_h n_h^{-1/4}}, \qquad
+# L_\mathrm{dem} = \frac{1}{2B}\sum_i
+# -\log \frac{e^{30 (z_{g} - D_{g})}}{e^{30 (z_{g} - D_{g})} + \sum_{k \ne g} e^{30 z_k}}
+# \quad \text{with } z = z_i,\ g = g_i . $$
+#
+# $n_g$ counts the training images of the group. The power $-1/4$ comes from a generalisation bound: the error of a
+# group falls with $1 / (D_g \sqrt{n_g})$, and sharing a fixed total margin so that the sum of these is smallest gives
+# $D_g \propto n_g^{-1/4}$. By hand, with the counts of FF++'s training set:
+
+# %%
+ffpp_counts = np.array([2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185])  # in the order of GROUPS
+by_hand = 0.5 * ffpp_counts**-0.25 / (ffpp_counts**-0.25).max()
+logit, margin = torch.tensor([0.3, 0.5, 0.1]), torch.tensor([0.5, 0.2, 0.3])  # three groups, an image of group 1
+shifted = 30 * torch.tensor([0.3, 0.5 - 0.2, 0.1])
+loss_by_hand = -(shifted.exp() / shifted.exp().sum())[1].log()
+
+# %%
+show(losses.ldam_margins)
+
+# %%
+show(losses.ldam)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert np.allclose(by_hand, losses.ldam_margins(ffpp_counts).numpy())
+assert by_hand.round(4).tolist() == [0.4093, 0.2286, 0.4664, 0.3594, 0.3051, 0.2171, 0.5, 0.4222]
+print(pd.Series(by_hand.round(4), GROUPS).to_string())
+
+# %% [markdown]
+# The loss itself, by hand on the batch, with the counts of this run's own training manifest:
+
+# %%
+counts = torch.from_numpy(data.group_sizes(train)).to(target)
+shifted = outputs.demographic.logits.clone()
+shifted[torch.arange(2 * batch_size), batch.group] -= losses.ldam_margins(counts)[batch.group]
+by_hand = losses.cross_entropy(30 * shifted, batch.group).mean()
+assert torch.allclose(by_hand, losses.ldam(outputs.demographic.logits, batch.group, counts), rtol=1e-4)
+assert torch.allclose(loss_by_hand, F.cross_entropy(30 * (logit - margin * torch.eye(3)[1])[None], torch.tensor([1])))
+for scale in (30.0, 5.0, 1.0):
+    value = losses.ldam(outputs.demographic.logits, batch.group, counts, scale)
+    print(f"scale {scale:4.0f}: loss {value:5.2f}   (log 8 = {np.log(8):.2f})")
+
+# %%
+margins = pd.DataFrame({"FF++": ffpp_counts, "this manifest": counts.cpu()}, pd.Index(GROUPS, name="group"))
+margins = margins.melt(var_name="training set", value_name="images", ignore_index=False).reset_index()
+margins["margin"] = margins.groupby("training set")["images"].transform(lambda n: losses.ldam_margins(n.tolist()))
+figure, axis = plt.subplots(figsize=(9, 3.2))
+sns.barplot(margins, x="group", y="margin", hue="training set", ax=axis)
+for bars, (_, part) in zip(axis.containers, margins.groupby("training set", sort=False), strict=True):
+    axis.bar_label(bars, part["images"].astype(str), fontsize=7)
+axis.tick_params(axis="x", labelsize=8)
+axis.set(xlabel="", ylim=(0, 0.6), title="Margin of each group; above the bars: training images")
+plt.close(figure)
+figure
+
+# %% [markdown]
+# **What you should see.** The rarest group has the margin 0.5 in each training set, the most frequent one a bit less
+# than half of that: the fourth root is gentle. The embedded benchmark copies FF++'s proportions, so the bars nearly
+# agree although the counts do not; with another corpus they would differ. So the counts always come from the manifest,
+# never from a constant. The scale matters more than one would think: 30 multiplies the untrained logits, and the loss
+# starts far above $\log 8$. Training from scratch, chapter 3 uses 5.
+
+# %% [markdown]
+# ## 2.12 The worst share: conditional value at risk
+#
+# **Why.** A mean loss can fall while a minority's loss rises. A loss that looks at the worst only would chase single
+# odd images. The conditional value at risk (CVaR) is the middle: the mean of the worst share $\alpha$ of $n$ values,
+# the last one counted by the fraction that is left. It is also the minimum of a simple function of a threshold $\eta$
+# (Rockafellar and Uryasev 2000):
+#
+# $$ \mathrm{CVaR}_\alpha(\ell) = \min_\eta\ \eta + \frac{1}{\alpha n} \sum_{i=1}^{n} \max(0, \ell_i - \eta) . $$
+#
+# The function is a chain of straight lines with a bend at every $\ell_i$. A chain of lines is lowest at a bend, so the
+# best $\eta$ is one of the values, and no search is needed. By hand, five losses and $\alpha = 0.5$: the worst half is
+# two and a half values.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+five = torch.tensor([0.2, 3.0, 0.5, 1.6, 0.9])
+worst_share = (3.0 + 1.6 + 0.5 * 0.9) / 2.5
+objective = [eta + (five - eta).relu().sum().item() / (0.5 * 5) for eta in five.tolist()]
+print("mean of the worst 2.5 values", round(worst_share, 3), "  least of the five bends", round(min(objective), 3))
+
+# %%
+show(losses.cvar)
+
+# %%
+show(losses.worst_weights)
+
+# %%
+assert np.isclose(worst_share, min(objective)) and np.isclose(worst_share, losses.cvar(five, 0.5).item())
+assert torch.isclose(losses.cvar(five, 1.0), five.mean()) and torch.isclose(losses.cvar(five, 1e-6), five.max())
+leaf = five.clone().requires_grad_()
+(weight,) = torch.autograd.grad(losses.cvar(leaf, 0.5), leaf)
+assert torch.allclose(weight, torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5]) / 2.5)  # the worst share and nothing else
+
+# %%
+figure, axis = plt.subplots(figsize=(8, 3.4))
+eta = torch.linspace(-0.3, 3.4, 400)
+for alpha, colour in zip((0.9, 0.5, 0.3), sns.color_palette(), strict=False):
+    axis.plot(eta, eta + (five - eta[:, None]).relu().mean(1) / alpha, color=colour, label=f"share {alpha}")
+    best = min(five.tolist(), key=lambda e, alpha=alpha: e + (five - e).relu().mean().item() / alpha)
+    axis.plot(best, losses.cvar(five, alpha), "o", color=colour)
+sns.rugplot(x=five, height=0.06, lw=2, color="black", ax=axis)
+axis.set(xlabel="threshold eta (strokes: the five losses)", ylabel="objective", ylim=(0, 4.5),
+         title="CVaR is the lowest point of each curve (dot)")
+axis.legend()
+plt.close(figure)
+figure
+
+# %% [markdown]
+# **What you should see.** Three chains of straight lines that bend only above the strokes. Each dot, computed by the
+# package with one sort, sits on a bend and at the bottom of its curve. A smaller share moves the dot to the right and
+# up, towards the largest loss.
+
+# %% [markdown]
+# ## 2.13 The fairness loss: CVaR inside the groups, then across them
+#
+# **Why.** Fairness is about groups, not about images. So the worst share is taken twice (Ju et al. 2024): inside each
+# group, where 0.9 leaves out the easiest images, and then across the $G$ groups present in the batch, where 0.5 keeps
+# the worse half. With the fused head's cross-entropy $\ell_i$:
+#
+# $$ L_g = \mathrm{CVaR}_{0.9}\big(\{\ell_i : i \in g\}\big), \qquad
+# L_\mathrm{fair} = \mathrm{CVaR}_{0.5}\big(\{L_1, \dots, L_G\}\big). $$
+#
+# By hand, six images of three groups:
+
+# %%
+loss = torch.tensor([2.0, 0.4, 0.1, 1.6, 0.8, 0.3])
+group = torch.tensor([0, 0, 0, 4, 4, 7])  # male-asian, female-asian, female-others
+inside = [(2.0 + 0.4 + 0.7 * 0.1) / 2.7,  # worst 2.7 of 3
+          (1.6 + 0.8 * 0.8) / 1.8,  # worst 1.8 of 2
+          (0.9 * 0.3) / 0.9]  # worst 0.9 of 1: the image itself
+by_hand = (inside[1] + 0.5 * inside[0]) / 1.5  # worst 1.5 of 3 groups
+
+# %%
+show(losses.group_cvar)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert np.isclose(by_hand, losses.group_cvar(loss, group).item())
+print("inside", np.round(inside, 3), "  across", round(by_hand, 3), "  plain mean", round(loss.mean().item(), 3))
+
+# %% [markdown]
+# The released code searches $\eta$ across the groups iteratively, on a smoothed version of the objective:
+#
+# $$ \eta + \frac{\tau_2}{2\alpha}\eta^2 + \frac{1}{\alpha G}\sum_g \tau_1 \log\big(1 + e^{(L_g - \eta)/\tau_1}\big),
+# \qquad \tau_1 = 10^{-3},\ \tau_2 = 10^{-4}. $$
+#
+# In float32 the exponential overflows when $L_g - \eta > 88.7\,\tau_1 = 0.0887$, and a guard stops the search there.
+# So $\eta$ never falls more than 0.0887 below the worst group, and a group further below contributes nothing. By
+# hand, for the six images:
+
+# %%
+eta = max(inside) - 1e-3 * np.log(np.finfo(np.float32).max)
+smooth = 1e-3 * np.log1p(np.exp((np.array(inside) - eta) / 1e-3))
+by_hand = eta + 1e-4 / (2 * 0.5) * eta**2 + smooth.sum() / (0.5 * 3)
+
+# %%
+show(losses.official_group_cvar)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+leaf = loss.clone().requires_grad_()
+(exact,) = torch.autograd.grad(losses.group_cvar(leaf, group), leaf)
+value = losses.official_group_cvar(leaf, group)
+(released,) = torch.autograd.grad(value, leaf)
+assert np.isclose(by_hand, value.item(), atol=1e-4)
+assert torch.isclose(exact.sum(), torch.tensor(1.0)) and (exact[:5] > 0).all()  # the worst 1.5 groups
+assert (released[group == 4] > 0).all() and (released[group != 4] == 0).all()  # the worst group alone
+print("gradient, exact   ", exact.numpy().round(3))
+print("gradient, released", released.numpy().round(3))
+
+# %% [markdown]
+# On the batch, how much gradient does each group receive? Summed over the images of the group, and sorted by $L_g$:
+
+# %%
+per_image = losses.cross_entropy(outputs.fused.logits, batch.label).detach().requires_grad_()
+forms = {"exact": losses.group_cvar, "released": losses.official_group_cvar}
+shares = {"L_g": [losses.cvar(per_image[batch.group == g], 0.9).item() for g in range(8) if (batch.group == g).any()]}
+for name, form in forms.items():
+    (gradient,) = torch.autograd.grad(form(per_image, batch.group), per_image)
+    shares[name] = [gradient[batch.group == g].sum().item() for g in range(8) if (batch.group == g).any()]
+present = [name for code, name in enumerate(GROUPS) if (batch.group == code).any()]
+shares = pd.DataFrame(shares, pd.Index(present, name="group")).sort_values("L_g", ascending=False)
+assert np.isclose(shares["exact"].sum(), 1, atol=1e-5)
+assert np.allclose(shares["exact"].iloc[: len(shares) // 2], 2 / len(shares), atol=0.3 / len(shares))
+assert (shares.loc[shares["L_g"] < shares["L_g"].max() - 0.1, "released"] == 0).all()
+
+# %%
+bars = shares.drop(columns="L_g").melt(var_name="form", value_name="gradient", ignore_index=False).reset_index()
+figure, axis = plt.subplots(figsize=(9, 3))
+sns.barplot(bars, x="group", y="gradient", hue="form", ax=axis)
+ticks = [f"{name}\n$L_g$ = {value:.2f}" for name, value in shares["L_g"].items()]
+axis.set_xticks(range(len(shares)), ticks, fontsize=8)
+axis.set(xlabel="", ylabel="gradient into the group", title="Which groups the fairness loss hears")
+plt.close(figure)
+figure
+
+# %% [markdown]
+# **What you should see.** The exact form spreads its gradient evenly over the worse half of the groups. The released
+# form gives gradient to the worst group, and to another only if it happens to lie within 0.09 of it; its total is
+# smaller as well, because its threshold is a constant. A batch of 32 has a handful of images a group, so the worst
+# group is partly chance: a loss that hears one group hears mostly noise.
+
+# %% [markdown]
+# ## 2.14 The whole loss, and who learns from what
+#
+# **Why.** The parts pull in different directions; the weights of the paper say how hard:
+#
+# $$ L = L_\mathrm{agn} + 0.1\,L_\mathrm{spe} + 0.3\,L_\mathrm{rec} + 0.05\,L_\mathrm{con} + 0.1\,L_\mathrm{dem}
+#  + L_\mathrm{fair} . $$
+#
+# By hand, from the pieces of this chapter:
+
+# %%
+by_hand = {
+    "agnostic": losses.cross_entropy(outputs.agnostic.logits, batch.label).mean(),
+    "specific": losses.cross_entropy(outputs.specific.logits, batch.method).mean(),
+    "reconstruction": sum(four),
+    "contrastive": losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets),
+    "demographic": losses.ldam(outputs.demographic.logits, batch.group, counts),
+    "fairness": losses.group_cvar(per_image, batch.group),
+}
+weights = {"agnostic": 1.0, "specific": 0.1, "reconstruction": 0.3, "contrastive": 0.05, "demographic": 0.1,
+           "fairness": 1.0}
+
+# %%
+show(losses.fairdf_terms)
+
+# %%
+batch_facts = (batch.images, batch.label, batch.method, batch.group, triplets, counts)
+package = losses.fairdf_terms(outputs, *batch_facts)
+assert weights == losses.WEIGHTS and package.keys() == by_hand.keys()
+assert all(torch.allclose(package[name], by_hand[name], rtol=1e-4) for name in weights)
+table = pd.DataFrame({"term": {name: package[name].item() for name in weights}, "weight": weights})
+table["weight x term"] = table["term"] * table["weight"]
+print(f"L = {table['weight x term'].sum():.3f}")
+table.round(3)
+
+# %% [markdown]
+# Which encoder learns from which term? The norm of the gradient of each weighted term with respect to the weights of
+# each encoder answers that for the whole network at once:
+
+# %%
+norms = {}
+for name, detector in detectors.items():
+    terms = losses.fairdf_terms(detector(batch.images), *batch_facts, fidelity=name)
+    weighted = {term: losses.WEIGHTS[term] * terms[term] for term in weights}
+    weighted["whole loss"] = sum(weighted.values())
+    norms[name] = pd.DataFrame({term: gradient_norms(v, detector) for term, v in weighted.items()},
+                               ["forgery", "content", "demographic"]).T
+whole = {name: table.loc["whole loss"] for name, table in norms.items()}
+assert whole["official"]["content"] < 1e-6 * whole["official"]["forgery"]
+assert norms["official"].loc["fairness", "demographic"] < 1e-5 * norms["official"].loc["fairness", "forgery"]
+assert (whole["corrected"] > 1e-5 * whole["corrected"].max()).all()
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+for axis, (name, table) in zip(axes, norms.items(), strict=True):
+    sns.heatmap(table.where(table > 0), annot=True, fmt=".0e", norm=LogNorm(1e-9, 1e2), cmap="viridis",
+                cbar=name == "corrected", linewidths=1, ax=axis)
+    axis.set(title=f'fidelity="{name}"', xlabel="encoder")
+    axis.grid(False)
+figure.suptitle("Gradient norm of each weighted term into each encoder")
+plt.close(figure)
+figure
+
+# %% [markdown]
+# **What you should see.** On the left, the content column is empty but for rounding, and the demographic encoder learns
+# from its own head and a little from the reconstruction, never from the fairness loss. The forgery encoder does all the
+# work. On the right, the fairness loss reaches the demographic encoder and the reconstruction reaches the content
+# encoder. White cells are no fault: the contrastive loss, for instance, has no business in the demographic encoder.
+
+# %% [markdown]
+# ## 2.15 What the answer needs
+#
+# **Why.** Training needs everything. The answer for one picture needs only what reaches the fused head. Its probability
+# is
+#
+# $$ P(\text{fake}) = \frac{e^{z_1}}{e^{z_0} + e^{z_1}} \ \text{ (corrected)}, \qquad
+# \frac{1}{1 + e^{-z_1}} \ \text{ (official: the logit } z_0 \text{ of "real" is ignored)}, $$
+#
+# and a picture is called fake when it is at least 0.5. By hand, a picture with more evidence for real than for fake:
+
+# %%
+z_real, z_fake = 2.0, 0.5
+by_hand = {"corrected": np.exp(z_fake) / (np.exp(z_real) + np.exp(z_fake)), "official": 1 / (1 + np.exp(-z_fake))}
+
+# %%
+show(model.score)
+
+# %%
+show(model.FairDetector.detect)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name, value in by_hand.items():
+    assert np.isclose(value, model.score(torch.tensor([z_real, z_fake]), name).item())
+    print(f"{name:9} P(fake) = {value:.3f}: called {'fake' if value >= 0.5 else 'real'}")
+
+# %% [markdown]
+# Which parts does `detect` use? Those whose weights have a gradient of its result. And it must give the same answer
+# as the training pass, in evaluation mode, for a batch of any composition:
+
+# %%
+parts = [name for name, _ in corrected.named_children()]
+used = {}
+for name, detector in detectors.items():
+    detector.eval()
+    with torch.no_grad():
+        assert torch.allclose(detector.detect(batch.images), detector(batch.images).fused.logits, atol=1e-3)
+        assert torch.allclose(detector.detect(batch.images[:3]), detector.detect(batch.images)[:3], atol=1e-3)
+    answer = detector.detect(batch.images).sum()
+    own_parts = [part for part in parts if hasattr(detector, part)]
+    norms = dict(zip(own_parts, gradient_norms(answer, detector, own_parts), strict=True))
+    used[name] = [part for part in own_parts if norms[part] > 0]
+assert used["official"] == ["forgery", "agnostic_split", "fused"]
+assert set(used["corrected"]) == {*used["official"], "demographic", "demographic_split", "fusion"}
+
+# %%
+with torch.device("meta"):
+    papers = model.FairDetector("legacy_xception", 256, 512)
+sizes = {f"{backbone}, width {width}": corrected, "legacy_xception, width 512": papers}
+table = {name: [sum(p.numel() for p in getattr(m, part).parameters()) for part in parts] for name, m in sizes.items()}
+parameters = pd.DataFrame(table, pd.Index(parts, name="part"))
+for name in used:
+    parameters[f"{name}: in training"] = [hasattr(detectors[name], part) for part in parts]
+    parameters[f"{name}: in the answer"] = [part in used[name] for part in parts]
+million = parameters["legacy_xception, width 512"] / 1e6
+never_called = (512 * 256 + 256 + 2 * (256 * 256 + 256)) / 1e6  # the released code's unused block
+assert round(million[parameters["official: in training"]].sum() + never_called, 1) == 69.5  # the paper's size
+parameters.replace({True: "yes", False: ""})
+
+# %%
+for name in used:
+    for column in sizes:
+        whole = parameters.loc[parameters[f"{name}: in training"], column].sum() / 1e6
+        answer = parameters.loc[parameters[f"{name}: in the answer"], column].sum() / 1e6
+        print(f"{name:9} {column:27} training {whole:6.2f} M   answer {answer:6.2f} M   {answer / whole:.0%}")
+
+# %% [markdown]
+# **What you should see.** The official detector answers with a third of its parameters: one encoder, one block and one
+# head. Taken together with sections 2.5 and 2.6, the released detector is one network with a real/fake head, a method
+# head and a second real/fake head under a worst-group loss; the two other encoders do not touch its answer. The
+# corrected one needs two encoders. Neither needs the content encoder or the decoder to answer, so `detect` does not run
+# them.
+
+# %% [markdown]
+# ## Save
+
+# %%
+parameters.to_csv(run.path("parameters.csv"))
+margins.to_csv(run.path("margins.csv"), index=False)
+names = ("run_dir", "manifests", "train_set", "image_root", "data_dir", "bias", "device", "seed", "backbone",
+         "image_size", "width", "batch_size")
+run.finish({name: globals()[name] for name in names}, target.type,
+           [f"{manifests}/{train_set}/{file}train.csv" for file in ("fake", "real")])
+
+# %% [markdown]
+# ## Summary
+#
+# - Three encoders of one architecture give 8 x 8 maps; split blocks, heads and losses give them different jobs.
+# - The mean over space of $\mathrm{AdaIN}(d, f_a)$ is the mean of $f_a$. Pooling at once makes the answer blind to the
+#   demographic features; a block with bends between the two repairs it.
+# - AdaIN after AdaIN forgets the statistics that the first one gave. That erased the content from the released
+#   decoder's condition; content as pattern instead of statistics repairs it.
+# - The worst share needs one sort and no search. The released search stops early and hears the worst group only.
+# - The answer needs two encoders of three in the corrected form, one in the official form.
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Is one 1 x 1 convolution between AdaIN and pooling enough to repair the fusion? Argue with the equation of
+# section
+# 2.5, then test it.
+
+# %% tags=["solution"]
+# A 1 x 1 convolution is linear, so it commutes with the mean: mean(W m + b) = W mean(m) + b. Demographics stay lost.
+linear = torch.nn.Conv2d(width // 2, width // 2, 1).to(target)
+layers = {"linear": linear, "LeakyReLU, linear": torch.nn.Sequential(torch.nn.LeakyReLU(), linear)}
+with torch.no_grad():
+    for name, layer in layers.items():
+        pooled, noisy = (layer(model.adain(m, f_a)).mean((2, 3)) for m in (d, torch.randn_like(d)))
+        change = ((pooled - noisy).abs().max() / pooled.std()).item()
+        assert (change < 1e-4) == (name == "linear")
+        print(f"{name:23} change with d = noise: {change:.0e} of the spread")
+
+# %% [markdown]
+# **2.** A group has three images in the batch. Below which share does the CVaR inside the group look at its worst image
+# only? Check with the gradient, just below and just above.
+
+# %% tags=["solution"]
+# The worst share is alpha * 3 values. Up to one value, alpha <= 1/3, the worst image is all there is.
+for alpha in (0.33, 0.34):
+    leaf = torch.tensor([0.2, 1.5, 0.7], requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.cvar(leaf, alpha), leaf)
+    assert (gradient > 0).sum() == (1 if alpha < 1 / 3 else 2)
+    print(f"share {alpha}: weights {gradient.numpy().round(3)}")
+
+# %% [markdown]
+# **3.** The corrected decoder must not forget the demographics in return. Replace the demographic encoder's features
+# by noise and show that the corrected reconstructions change.
+
+# %% tags=["solution"]
+corrected.train()
+with torch.no_grad():
+    before, after = corrected(batch.images), with_noise(corrected, "demographic")
+change = (after.self_reconstruction - before.self_reconstruction).square().mean().sqrt()
+spread = before.self_reconstruction.std((2, 3)).mean()
+assert change > 0.1 * spread
+print(f"change {change:.1e}, spread inside a picture {spread:.1e}")
