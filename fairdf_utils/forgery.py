@@ -68,8 +68,8 @@ def _deepfakes(result, grid, bare, swapped, matching, strength):
     """Inner face from a low-resolution decoder: blurred, a little flat, with a soft rim."""
     pixels = result.shape[-1] / 64
     mask = bare * grid.ellipse(grid.u, grid.v, 0, 0.14, 0.52, 0.60, 0.16)
-    inner = blur(swapped * matching, 0.65 * strength * pixels)
-    over(result, mask, inner * (1 - 0.04 * strength) + 0.03 * strength)
+    inner = blur(swapped * matching, 0.72 * strength * pixels)
+    over(result, mask, inner * (1 - 0.06 * strength) + 0.045 * strength)
 
 
 def _face_swap(result, grid, bare, swapped, matching, strength):
@@ -79,23 +79,23 @@ def _face_swap(result, grid, bare, swapped, matching, strength):
     tint = np.array([1.05, 0.98, 0.92], dtype=np.float32)[:, None, None] ** np.float32(strength)
     over(result, bare * grid.inside(distance), swapped * tint)
     seam = grid.inside(np.abs(distance) - 0.018, 0.03)
-    result *= 1 - 0.26 * strength * seam
+    result *= 1 - 0.36 * strength * seam
 
 
 def _face_shifter(result, grid, bare, swapped, matching, strength):
     """The whole face from a generator: grain gone, porcelain smooth, with a slight glow."""
     mask = grid.inside(grid.outline + 0.06, 0.10) * bare
     smooth = blur(swapped * matching, 0.30 * strength * result.shape[-1] / 64)
-    over(result, mask, smooth * (1 - 0.03 * strength) + 0.06 * strength * smooth.mean(axis=0))
+    over(result, mask, smooth * (1 - 0.04 * strength) + 0.10 * strength * smooth.mean(axis=0))
 
 
 def _face2face(result, grid, face, driven, strength):
-    """Re-enacted mouth and brows, smeared along the warp."""
+    """Re-enacted mouth and brows, smeared along the warp and lit differently."""
     pixels = result.shape[-1] / 64
     mouth = grid.ellipse(grid.u, grid.v, 0, face.mouth + 0.03, face.mouth_width + 0.16, 0.27, 0.06)
     brows = grid.ellipse(grid.u, grid.v, 0, -0.24, 0.56, 0.17, 0.06)
     smeared = blur(driven, (0.2 * strength * pixels, 1.6 * strength * pixels))
-    over(result, np.maximum(mouth, brows), smeared)
+    over(result, np.maximum(mouth, brows), smeared * (1 + 0.07 * strength))
 
 
 def _neural_textures(result, grid, face, driven, strength):
@@ -104,7 +104,7 @@ def _neural_textures(result, grid, face, driven, strength):
     mask = grid.ellipse(grid.u, grid.v, 0, face.mouth + 0.06, face.mouth_width + 0.20, 0.32, 0.08)
     cell = np.arange(size) // max(1, round(size / 64)) % 2
     board = np.where(cell[:, None] == cell[None, :], 1.0, -1.0).astype(np.float32)
-    over(result, mask, driven * (1 + 0.055 * strength * board))
+    over(result, mask, driven * (1 + 0.07 * strength * board))
 
 
 _SWAPS = {"Deepfakes": _deepfakes, "FaceSwap": _face_swap, "FaceShifter": _face_shifter}

@@ -75,10 +75,10 @@ class Domain:
 
 
 DOMAINS = {
-    "ffpp": Domain(GROUPS, METHODS[1:], 1.7, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
-    "dfdc": Domain(GROUPS, METHODS[1:], 1.5, (0.60, 0.95), (0.008, 0.020), (0.20, 0.55), (68, 95)),
-    "celebdf": Domain(SIX_GROUPS, ("Deepfakes",), 0.8, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
-    "dfd": Domain(SIX_GROUPS, ("Deepfakes", "FaceShifter"), 1.45, (0.80, 1.05), (0.004, 0.014), (0.15, 0.55), (75, 96)),
+    "ffpp": Domain(GROUPS, METHODS[1:], 1.6, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
+    "dfdc": Domain(GROUPS, METHODS[1:], 1.3, (0.60, 0.95), (0.008, 0.020), (0.20, 0.55), (68, 95)),
+    "celebdf": Domain(SIX_GROUPS, ("Deepfakes",), 0.7, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
+    "dfd": Domain(SIX_GROUPS, ("Deepfakes", "FaceShifter"), 1.4, (0.80, 1.05), (0.004, 0.014), (0.15, 0.55), (75, 96)),
 }
 
 

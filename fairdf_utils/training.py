@@ -356,7 +356,10 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
-        _write(self.folder / "last.pt", lambda path: torch.save(state, path))
+        last = self.folder / "last.pt"
+        if last.exists():
+            _write(self.folder / "previous.pt", lambda path: os.link(last, path))
+        _write(last, lambda path: torch.save(state, path))
 
     def resume(self) -> None:
         """Restore the last checkpoint, if any.
@@ -369,19 +372,25 @@ class Training:
         path = self.folder / "last.pt"
         if not path.exists():
             return
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            _refuse_other_config(path, state["config"], asdict(self.config))
-        except TrainingError:
-            raise
-        except Exception as error:
-            raise TrainingError(
-                f"{path} is not a whole checkpoint ({type(error).__name__}); delete it to train from the start"
-            ) from error
+        state = _read_checkpoint(path)
+        _refuse_other_config(path, state["config"], asdict(self.config))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = state["history"]
+
+
+def _read_checkpoint(path: Path) -> dict:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if {"config", "history", "model", "optimizer", "schedule"} <= state.keys():
+            return state
+        reason = "it holds something else"
+    except Exception as error:  # torch and pickle raise many kinds for a cut or foreign file
+        reason = type(error).__name__
+    older = path.with_name("previous.pt")
+    remedy = f"replace it by {older}, one epoch older" if older.exists() else "delete it to train from the start"
+    raise TrainingError(f"{path} is not a whole checkpoint of a training ({reason}); {remedy}")
 
 
 def _refuse_other_config(path: Path, stored: dict, asked: dict) -> None:
@@ -403,6 +412,7 @@ def _epoch_line(row: dict[str, float], epochs: int) -> str:
 def _write(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file, then put it in the target's place: the target is never half written."""
     partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
     write(partial)
     os.replace(partial, target)
 

@@ -141,9 +141,9 @@ for (detector, _, dataset), table in tables.items():
     assert set(table["img_path"]) == set(first_table["img_path"]), "all detectors are judged on the same images"
 
 # %% [markdown]
-# **What you should see.** Reals and fakes in equal numbers and many more images than videos (in the embedded benchmark
-# four frames a video). Celeb-DF and DFD have six groups, because they have no Asian group. An assertion that fails
-# here means that two detectors were scored on different images: their comparison would be worthless.
+# **What you should see.** In the embedded benchmark: as many reals as fakes, and four times as many images as videos.
+# Celeb-DF and DFD have six groups, because they have no Asian group. An assertion that fails here means that two
+# detectors were scored on different images: their comparison would be worthless.
 #
 # ## 5.2 Rates of a group
 #
@@ -370,7 +370,7 @@ plots.group_rates(fairness.group_rates(example, finest, threshold), level, f"{ex
 # ## 5.5 The sampling floor
 #
 # **Why.** $F_\mathrm{FPR}$ adds up absolute differences. It is zero only if all groups have exactly the same rate,
-# which never happens in a sample. So ask what a detector that is *blind* to the group would show on this test set:
+# which hardly ever happens in a sample. So ask what a detector *blind* to the group would show on this test set:
 # give every group the same true FPR $p$ and let chance do the rest,
 #
 # $$
@@ -485,10 +485,10 @@ widths
 # **What you should see.** Ratios above one where the frames of a video fail together: by so much the intervals from
 # images would flatter. Ratios near one mean that the errors of a video's frames are nearly independent.
 #
-# One caution. Noise makes gaps larger, never smaller, and a resample adds noise of its own. So the interval of a gap
-# lies high, and may lie wholly above the estimate. It says how far the number moves, not that the true gap is above
-# zero: that is what the floor is for. In the difference of two detectors most of the shift cancels; what is left comes
-# from the detector with the smaller gaps, which is shifted more, and makes its advantage look smaller than it is.
+# One caution. Noise widens gaps on average, and a resample adds noise of its own. So the interval of a gap lies high,
+# and may lie wholly above the estimate. It says how far the number moves, not that the true gap is above zero: that is
+# what the floor is for. In the difference of two detectors most of this shift cancels. What is left comes mostly from
+# the detector with the smaller gaps, and tends to make its advantage look smaller than it is.
 #
 # ## 5.7 The detectors compared
 #
@@ -546,9 +546,9 @@ plots.auc_fairness(drawn, title="Detection and fairness together")
 
 # %% [markdown]
 # **What you should see.** In the first figure the grey bar is what chance alone may show; a dot inside its bar is no
-# finding. In the second, the lower right is the place to be: high AUC and small gaps. On the data sets that were not
-# trained on, the AUC is lower, and fairness need not follow the order of `ffpp`. A detector that is fair and near 50 %
-# AUC is fair because it guesses.
+# finding. In the second, the lower right is the place to be: high AUC and small gaps. Expect a lower AUC on the data
+# sets that were not trained on, and do not expect fairness to keep the order that the detectors have on `ffpp`. A
+# detector with small gaps and an AUC near 50 % is fair because it guesses.
 #
 # **Paired differences.** Two detectors judge the same images; what is hard for both cancels when the *difference* is
 # resampled. So A - B gets its interval from resamples that are the same for both, not from a glance at two intervals
@@ -622,7 +622,8 @@ for axes, (metric, point) in zip(panels, wanted, strict=True):
     axes.hlines(part["name"], 100 * part["low"], 100 * part["high"], color=colours[part.index], linewidth=2)
     axes.scatter(100 * part["estimate"], part["name"], color=colours[part.index], s=22, zorder=3)
     axes.axvline(0, color="#444444", linestyle="--", linewidth=1)
-    axes.set(title=f"{metric}, {point}", xlabel="difference (percentage points)")
+    axes.set(title=f"{metric}, {point}", xlabel="percentage points")
+    axes.margins(y=0.02)
 panels[0].invert_yaxis()
 figure.tight_layout()
 plt.close(figure)
@@ -652,6 +653,8 @@ if known_truth:
     stated = pd.Series(synthetic.POOR_REALS) * bias
     tested = read_split(f"{manifests}/ffpp", "test")
     tested = tested.assign(poor=synthetic.ground_truth(tested, bias=bias)["poor"]).set_index("img_path")["poor"]
+    judged_images = {path for key, table in tables.items() if key[2] == "ffpp" for path in table["img_path"]}
+    assert judged_images <= set(tested.index), "the score tables were made with other manifests: run chapter 04 again"
     measured = groups[(groups["dataset"] == "ffpp") & (groups["by"] == "group")]
     measured = measured.pivot(index="group", columns=["detector", "seed"], values="fpr").loc[list(GROUPS)]
     measured = measured[[key[:2] for key in tables if key[2] == "ffpp"]]
@@ -810,7 +813,8 @@ assert curve["fpr"].is_monotonic_decreasing and curve["tpr"].is_monotonic_decrea
 curve
 
 # %% [markdown]
-# The number falls with the alarms, and its floor with it: a high threshold is "fair" because it finds little.
+# Towards high thresholds the number falls with the alarms, and its floor with it: such a threshold is "fair" because it
+# finds little.
 #
 # **2.** How many real images a group does a test set with eight groups need before a group-blind detector with FPR 0.1
 # shows a mean $F_\mathrm{FPR}$ under 0.1? Assume independent images.

@@ -288,3 +288,23 @@ def test_all_terms_are_float32_under_bfloat16_autocast():
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
     sum(terms.values()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fidelity", ["corrected", "official"])
+def test_no_term_makes_the_host_wait_for_the_gpu(fidelity):
+    model = FairDetector("tiny", 16, width=16, fidelity=fidelity).cuda()
+    images, counts = torch.rand(16, 3, 16, 16).cuda() * 2 - 1, torch.tensor(FFPP_COUNTS).cuda()
+    batch = [codes.cuda() for codes in draw_batch()]
+
+    def step():
+        drawn = losses.draw_triplets(*batch[:2], torch.Generator().manual_seed(0))
+        terms = losses.fairdf_terms(model(images), images, *batch, drawn, counts, fidelity=fidelity)
+        sum(terms.values()).backward()
+
+    step()  # warm: the first call may wait for libraries to load
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

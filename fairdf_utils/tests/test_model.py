@@ -257,6 +257,12 @@ def test_kaiming_initialisation_covers_blocks_and_heads_only():
     assert (model.decoder.to_rgb.bias != 0).any()
 
 
+@pytest.mark.parametrize("initialisation", ["default", "kaiming"])
+def test_the_seed_decides_the_weights(initialisation):
+    first, again = (detector(initialisation=initialisation).state_dict() for _ in range(2))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
 @pytest.mark.parametrize("option", [{"fidelity": "exact"}, {"initialisation": "zeros"}, {"width": 20},
                                     {"reconstruction_share": 1.5}])
 def test_impossible_options_are_refused(option):

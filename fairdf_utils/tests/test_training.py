@@ -16,8 +16,8 @@ from fairdf_utils.training import Training, TrainingConfig, TrainingError, load_
 
 CPU = torch.device("cpu")
 SMALL = TrainingConfig(
-    backbone="tiny", weights="", image_size=16, width=16, reconstruction_size=16, epochs=3, batch_size=8, optimizer="adamw", lr=1e-2,
-    schedule="cosine", logit_dropout=0.2, initialisation="kaiming", margin_scale=5.0,
+    backbone="tiny", weights="", image_size=16, width=16, reconstruction_size=16, epochs=3, batch_size=8,
+    optimizer="adamw", lr=1e-2, schedule="cosine", logit_dropout=0.2, initialisation="kaiming", margin_scale=5.0,
 )  # fmt: skip
 TIMES = ["seconds", "images_per_second"]
 
@@ -135,12 +135,34 @@ def test_other_parameters_are_refused_by_name(start):
         start(replace(SMALL, lr=0.02)).run()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
-def test_damaged_checkpoint_is_refused(start, tmp_path, content):
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def replace_by_text(path):
+    path.write_bytes(b"not a checkpoint")
+
+
+def replace_by_weights(path):
+    torch.save({"weight": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, replace_by_text, replace_by_weights])
+def test_damaged_checkpoint_is_refused_and_the_older_one_offered(start, tmp_path, damage):
     start().run(stop_after=1)
-    (tmp_path / "a/last.pt").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"last.pt is not a whole checkpoint .*delete it"):
+    last, previous = tmp_path / "a/last.pt", tmp_path / "a/previous.pt"
+    damage(last)
+    with pytest.raises(TrainingError, match=r"last.pt is not a whole checkpoint .*delete it to train from the start"):
         start().run()
+    last.unlink()
+    start().run(stop_after=2)
+    damage(last)
+    with pytest.raises(TrainingError, match=r"replace it by .*previous.pt, one epoch older"):
+        start().run()
+    previous.replace(last)
+    resumed = start()
+    resumed.resume()
+    assert resumed.epoch == 1
 
 
 def test_foreign_detector_file_is_refused(tmp_path):
