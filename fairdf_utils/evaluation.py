@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
@@ -12,21 +9,7 @@ import torch
 from fairdf_utils import progress
 from fairdf_utils.data import to_device
 from fairdf_utils.model import score
-
-SCORE_COLUMNS = (
-    "dataset",
-    "img_path",
-    "video",
-    "identity",
-    "label",
-    "method",
-    "gender",
-    "race",
-    "group",
-    "logit_real",
-    "logit_fake",
-    "score",
-)
+from fairdf_utils.scores import SCORE_COLUMNS
 
 
 @torch.inference_mode()
@@ -68,23 +51,3 @@ def score_table(frame: pd.DataFrame, logits: np.ndarray, fidelity: str = "correc
         score=score(torch.from_numpy(logits), fidelity).numpy(),
     )
     return table[list(SCORE_COLUMNS)].reset_index(drop=True)
-
-
-def write_scores(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write `scores.parquet` and `scores.csv` into `folder`, each whole or not at all; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, write in (("scores.parquet", table.to_parquet), ("scores.csv", table.to_csv)):
-        partial = folder / f".{name}.partial"
-        write(partial, index=False)
-        os.replace(partial, folder / name)
-        written.append(folder / name)
-    return written
-
-
-def read_scores(path: str | Path) -> pd.DataFrame:
-    """A score table from a .parquet or .csv file, of this project or of any other detector."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no score table at {path}; chapter 04 writes one, or give the path of your own")
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

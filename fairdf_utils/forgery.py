@@ -79,23 +79,23 @@ def _face_swap(result, grid, bare, swapped, matching, strength):
     tint = np.array([1.05, 0.98, 0.92], dtype=np.float32)[:, None, None] ** np.float32(strength)
     over(result, bare * grid.inside(distance), swapped * tint)
     seam = grid.inside(np.abs(distance) - 0.018, 0.03)
-    result *= 1 - 0.36 * strength * seam
+    result *= 1 - 0.42 * strength * seam
 
 
 def _face_shifter(result, grid, bare, swapped, matching, strength):
     """The whole face from a generator: grain gone, porcelain smooth, with a slight glow."""
     mask = grid.inside(grid.outline + 0.06, 0.10) * bare
     smooth = blur(swapped * matching, 0.30 * strength * result.shape[-1] / 64)
-    over(result, mask, smooth * (1 - 0.04 * strength) + 0.10 * strength * smooth.mean(axis=0))
+    over(result, mask, smooth * (1 - 0.06 * strength) + 0.14 * strength * smooth.mean(axis=0))
 
 
 def _face2face(result, grid, face, driven, strength):
     """Re-enacted mouth and brows, smeared along the warp and lit differently."""
     pixels = result.shape[-1] / 64
-    mouth = grid.ellipse(grid.u, grid.v, 0, face.mouth + 0.03, face.mouth_width + 0.16, 0.27, 0.06)
-    brows = grid.ellipse(grid.u, grid.v, 0, -0.24, 0.56, 0.17, 0.06)
+    mouth = grid.ellipse(grid.u, grid.v, 0, face.mouth + 0.03, face.mouth_width + 0.16, 0.27, 0.03)
+    brows = grid.ellipse(grid.u, grid.v, 0, -0.24, 0.56, 0.17, 0.03)
     smeared = blur(driven, (0.2 * strength * pixels, 1.6 * strength * pixels))
-    over(result, np.maximum(mouth, brows), smeared * (1 + 0.07 * strength))
+    over(result, np.maximum(mouth, brows), smeared * (1 + 0.10 * strength))
 
 
 def _neural_textures(result, grid, face, driven, strength):

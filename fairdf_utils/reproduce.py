@@ -7,6 +7,7 @@ what the chapters write, `notebooks/` (executed copies and their logs) and `stat
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -61,6 +62,9 @@ def reproduce(params, run, notebooks):
     # Threads of several torch processes that wait by spinning slow each other down many times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # Failures are reported below, once; an interrupt leaves tasks behind that would report themselves.
+    for name in ("papermill", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         _hold(run, stack)
         progress = Progress(run, cells)

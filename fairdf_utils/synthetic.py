@@ -48,7 +48,7 @@ MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests" / "synthet
 EXPOSURE_LOSS = 0.30  # of the gain, at bias 1 and melanin 1
 POOR_REALS = dict(zip(GROUPS, (0.80, 0.03, 0.90, 0.60, 0.30, 0.03, 0.90, 0.75), strict=True))  # at bias 1
 POOR_FAKES = 0.45  # at bias 1, every group
-POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.40, 0.006, 12  # 64 px pixels, full scale, JPEG points
+POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.30, 0.005, 12  # 64 px pixels, full scale, JPEG points
 # Images of each group in FF++'s training set (Lin et al. 2024): the prior of our training set.
 FFPP_PRIOR = (2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185)
 FRAMES = (0, 30, 60, 90)  # of a video for validation or testing
@@ -364,7 +364,7 @@ def _rendered(chunks, root, parameters, workers):
         return
     # "spawn" because forking a notebook's kernel, full of threads, may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=None) as pool:
         yield from pool.map(partial(_render_chunk, root=root, parameters=parameters), chunks)
 
 

@@ -18,7 +18,7 @@
 # |---|---|
 # | **Needs** | the manifests in `data_manifests/`; no download |
 # | **Produces** | rendered images; `01_data_preparation/{groups.csv, capture.csv, checks.json, contact_sheet.png}` |
-# | **Time on 2 CPU cores** | about 20 seconds, and once about a minute to render 10,864 images |
+# | **Time on 2 CPU cores** | about 20 seconds, and once about half a minute to render 11,000 images |
 # | **Time on one GPU** | the same: rendering and counting use the CPU |
 #
 # A detector of deepfakes answers "real" or "fake". It is unfair when its mistakes fall on some people more than on
@@ -272,8 +272,8 @@ if not image_root:
 assert np.array_equal(rendered[::-1], synthetic.render_rows(some[::-1], image_size, bias)), "order must not matter"
 
 # %% [markdown]
-# **What you should see.** Eight rows of faces that differ in skin, hair, eyes and face shape, each recognisably one
-# person across its row. Deepfakes blurs the inner face, FaceSwap leaves a seam, FaceShifter a skin without grain;
+# **What you should see.** Eight rows of faces that differ in skin, hair, eyes and face shape, each row
+# one person and five forgeries. Deepfakes blurs the inner face, FaceSwap leaves a seam, FaceShifter a skin without grain;
 # Face2Face and NeuralTextures change mouth and brows, or the mouth alone. The difference images are black outside
 # the face: a forgery leaves no trace in the background. DFDC is darker and noisier, and Celeb-DF's forgery is the
 # hardest to see. Alarming would be a forgery that nobody can see at this size, or one that shows from the background.
@@ -432,7 +432,7 @@ shortcut.rename("fakes among poor captures, FF++ test").round(2).to_frame()
 # ## 1.4 Who is in it: group tables
 #
 # **Why.** A rate for a group rests on the images of that group, and those on its videos and people. By hand, a group
-# table is four counts; the package adds the groups that are absent, as zeros, so that they are not overlooked.
+# table is five counts; the package adds the groups that are absent, as zeros, so that they are not overlooked.
 
 # %%
 splits = {
@@ -497,10 +497,10 @@ print("groups that are absent:", [": ".join(name) for name in absent] or "none")
 assert groups.query("images > 0")["videos"].gt(0).all()
 
 # %% [markdown]
-# **What you should see.** Two groups hold about three quarters of the training set; the rarest has a handful of people,
-# so whatever a detector learns about that group, it learns from them. The test sets have as many reals and fakes in
-# every group; celebdf and dfd lack the two asian groups, as the corpora do. Alarming would be a group of a test
-# set with few videos (see 1.7) or with one class only, as the male-white group of one released Celeb-DF list.
+# **What you should see.** Two groups hold about three quarters of the training set; the rarest rests on very few
+# people, so whatever a detector learns about that group, it learns from them. The test sets have as many reals as
+# fakes in every group; celebdf and dfd lack the two asian groups, as the corpora do. Alarming would be a group of a
+# test set with few videos (see 1.7) or with one class only, as the male-white group of one released Celeb-DF list.
 
 # %% [markdown]
 # ## 1.5 Nobody on both sides
@@ -705,11 +705,11 @@ precision.insert(0, "videos of the smallest group", pd.Series(sizes))
 precision.rename_axis("width in points").round(1)
 
 # %% [markdown]
-# **What you should see.** The simulated spread agrees with the formula, and the interval is wide: with the 25 real
-# videos a group of the benchmark, 24 points if the errors within a video correlate by 0.5, and 30 if the frames err
-# together. Four times as many videos halve it; more frames a video hardly help. So the largest gap between eight
-# groups is large by chance alone, and chapter 5 prints this *sampling floor* beside every result. Alarming would be a
-# published gap of a few points on a group of a dozen videos.
+# **What you should see.** The simulated spread agrees with the formula, and the interval is wide: with as many videos
+# as the test sets have, tens of points, and twice as wide when a video's frames err together as when they err
+# independently. Four times as many videos about halve it; more frames a video hardly help. So the largest gap between
+# eight groups is large by chance alone, and chapter 5 prints this *sampling floor* beside every result. Alarming would
+# be a published gap of a few points on a group of a dozen videos.
 
 # %% [markdown]
 # ## Save
@@ -738,7 +738,7 @@ sorted(path.name for path in run.folder.iterdir())
 # - The embedded benchmark knows its bias: exposure falls with melanin, poor captures are a shortcut that is wrong for
 #   some groups, and the training set has FF++'s prior. It is no evidence about real people.
 # - Splits share no image, no video and no identity, sources of fakes included; planted leaks and wrong rows are found.
-# - A group's rate rests on videos, not on frames: 25 real videos a group leave an interval of up to 30 points.
+# - A group's rate rests on videos, not on frames: the test sets leave intervals of tens of points.
 #
 # ## Exercises
 #

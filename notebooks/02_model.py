@@ -44,7 +44,7 @@ device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 seed: int = 0  # the batch, the initial weights, the triplets, the noise
 backbone: str = "tiny"  # "tiny" or the name of a timm model
 image_size: int = 64  # pixels
-width: int = 128  # channels of the encoders' feature map (paper: 512)
+width: int = 64  # channels of the encoders' feature map (paper: 512)
 batch_size: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
 
 # %%
@@ -56,7 +56,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils import data, losses, model, plots
+from fairdf_utils import data, encoders, losses, model, plots
 from fairdf_utils.book import Run, show
 from fairdf_utils.manifests import GROUPS, METHODS, read_split
 from fairdf_utils.training import choose_device
@@ -138,7 +138,7 @@ plots.image_grid(pictures[first], titles, columns=8)
 # By hand, starting from the backbone's map:
 
 # %%
-encoder = model.Encoder(backbone, image_size, width).to(target)
+encoder = encoders.Encoder(backbone, image_size, width).to(target)
 with torch.no_grad():
     features = encoder.features(batch.images)  # (32, channels, 8, 8)
     matrix, bias_vector = encoder.adjust[0].weight[:, :, 0, 0], encoder.adjust[0].bias[:, None, None]
@@ -147,7 +147,7 @@ with torch.no_grad():
     by_hand = ((mixed - mean) / (variance + 1e-5).sqrt()).relu()
 
 # %%
-show(model.Encoder)
+show(encoders.Encoder)
 
 # %%
 with torch.no_grad():
@@ -166,7 +166,7 @@ choices = {"tiny": 64, "mobilenetv3_small_050": 64, "resnet18": 128, "resnet50":
 table = []
 for name, size in choices.items():
     with torch.device("meta"):
-        built = model.Encoder(name, size, width=512)
+        built = encoders.Encoder(name, size, width=512)
         shapes = [tuple(part(torch.zeros(1, 3, size, size)).shape[1:]) for part in (built.features, built)]
     million = sum(p.numel() for p in built.parameters()) / 1e6
     table.append((name, size, size // 8, *shapes, round(million, 2)))
@@ -467,19 +467,21 @@ for name, detector in detectors.items():
                     "change, h_c = noise": moved.square().mean().sqrt().item(),
                     **dict(zip(("gradient into E_f", "into E_c", "into E_d"), norms, strict=True))}
 report = pd.DataFrame(report).T
-relative = report["change, h_c = noise"] / report["spread inside a picture"]
-assert relative["official"] < 1e-3 and relative["corrected"] > 0.1
-assert report.loc["official", "into E_c"] < 1e-3 * report.loc["official", "into E_d"]
+change = report["change, h_c = noise"]
+assert change["official"] < 0.05 * change["corrected"]
+assert change["corrected"] > 0.05 * report.loc["corrected", "spread inside a picture"]
+assert report.loc["official", "into E_c"] < 0.05 * report.loc["official", "into E_d"]
 assert report.loc["corrected", "into E_c"] > 0.01 * report.loc["corrected", "gradient into E_f"]
 assert (report.loc["corrected"] > 0).all()
 report.map("{:.1e}".format)
 
 # %% [markdown]
-# **What you should see.** In the official form one may replace the content of every picture by noise and the
-# reconstructions stay as they were, to rounding; what little gradient reaches the content encoder comes from the
-# $10^{-5}$ under the square root. That encoder cannot learn: close to a third of the network's weights (section 2.15)
-# do nothing. In the corrected form the pictures change and all three encoders get gradient. The decoder is untrained,
-# so its pictures are grey and not worth looking at.
+# **What you should see.** In the official form one may replace the content of every picture by noise, and the
+# reconstructions move by rounding errors. What little gradient reaches the content encoder comes from the $10^{-5}$
+# under the square root, which matters only in channels that are almost flat (other backbones have more of them: then a
+# percent may leak through, no more). That encoder cannot learn, and it holds close to a third of the network's weights
+# (section 2.15). In the corrected form the pictures change about as much as they vary, and all three encoders get
+# gradient. The decoder is untrained, so its pictures are grey and not worth looking at.
 
 # %% [markdown]
 # ## 2.7 Four heads
@@ -904,7 +906,7 @@ for name, detector in detectors.items():
     norms[name] = pd.DataFrame({term: gradient_norms(v, detector) for term, v in weighted.items()},
                                ["forgery", "content", "demographic"]).T
 whole = {name: table.loc["whole loss"] for name, table in norms.items()}
-assert whole["official"]["content"] < 1e-6 * whole["official"]["forgery"]
+assert whole["official"]["content"] < 1e-4 * whole["official"]["forgery"]
 fairness = norms["official"].loc["fairness"]
 assert fairness["demographic"] < 1e-5 * fairness["forgery"]
 assert (whole["corrected"] > 1e-5 * whole["corrected"].max()).all()

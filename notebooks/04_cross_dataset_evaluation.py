@@ -48,9 +48,10 @@ import fairdf_utils.model
 from fairdf_utils import plots
 from fairdf_utils.book import Run, show
 from fairdf_utils.data import decode, locate_images
-from fairdf_utils.evaluation import predict, read_scores, score_table, write_scores
+from fairdf_utils.evaluation import predict, score_table
 from fairdf_utils.fairness import overall_metrics
 from fairdf_utils.manifests import read_split
+from fairdf_utils.scores import read_scores, write_scores
 from fairdf_utils.training import choose_device, load_detector
 
 target = choose_device(device)

@@ -53,9 +53,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from fairdf_utils import fairness, plots, synthetic
+from fairdf_utils import fairness, plots, resampling, synthetic
 from fairdf_utils.book import Run, read_manifest_of_run, show, write_atomically
 from fairdf_utils.manifests import DATASETS, GROUPS, read_split
+from fairdf_utils.scores import read_scores
 
 pd.options.display.float_format = "{:.3f}".format
 run = Run(run_dir, "05_fairness_analysis")
@@ -85,14 +86,7 @@ tables = {}
 for path in paths:
     name = path.parent.name if path.stem == "scores" else path.stem
     detector, seed = re.fullmatch(r"(.+?)(?:-s(\d+))?", name).groups(default="0")
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    odds = np.clip(table["score"], 1e-12, 1 - 1e-12)
-    fill = {"dataset": "given", "img_path": [f"row-{row}" for row in range(len(table))]}
-    fill |= {"video": table.get("img_path", fill["img_path"])}
-    fill |= {} if "logit_fake" in table else {"logit_real": 0.0, "logit_fake": np.log(odds / (1 - odds))}
-    fill |= {"group": table["gender"] + "-" + table["race"]} if {"gender", "race"} <= set(table) else {}
-    table = table.assign(**{column: value for column, value in fill.items() if column not in table})
-    for dataset, rows in table.groupby("dataset", sort=False):
+    for dataset, rows in read_scores(path).groupby("dataset", sort=False):
         tables[detector, int(seed), dataset] = rows.reset_index(drop=True)
 
 # %% [markdown]
@@ -394,12 +388,12 @@ print(gaps)
 by_hand.round(3)
 
 # %%
-show(fairness.sampling_floor)
+show(resampling.sampling_floor)
 
 # %%
 four = pd.DataFrame({"group": list("aabbab"), "label": [0, 0, 0, 0, 1, 1], "score": [0.9, 0.8, 0.2, 0.1, 0.9, 0.9]})
 four["video"] = four.index.astype(str)
-package = fairness.sampling_floor(four, "group", permutations=4000)
+package = resampling.sampling_floor(four, "group", permutations=4000)
 assert abs(package.loc["fpr_gap", "mean"] - by_hand["mean"]) < 0.04
 assert abs(package.loc["fpr_gap", "p_value"] - by_hand["p_value"]) < 0.04
 package.loc[["fpr_sum", "fpr_gap"]]
@@ -415,7 +409,7 @@ hits = rng.binomial(n, fairness.overall_metrics(example, threshold)["fpr"], size
 simulated = np.abs(hits / n - hits.sum(1, keepdims=True) / n.sum()).sum(1)  # (4000,)
 floors = {"binomial simulation": [simulated.mean(), np.quantile(simulated, 0.95)]}
 for cluster in ("img_path", "video"):
-    floor = fairness.sampling_floor(example, finest, permutations, resampling_seed, threshold, cluster=cluster)
+    floor = resampling.sampling_floor(example, finest, permutations, resampling_seed, threshold, cluster=cluster)
     floors[f"permuting {cluster}"] = floor.loc["fpr_sum", ["mean", "q95"]].tolist()
 floors = pd.DataFrame(floors, index=["mean", "95 % quantile"]).T.rename_axis("F_FPR of a group-blind detector")
 shown = fairness.fairness_metrics(example, finest, threshold)["fpr_sum"]
@@ -458,13 +452,13 @@ print("FPR by drawn videos:", by_video)
 print("95 % interval of the FPR:", by_hand)
 
 # %%
-show(fairness.bootstrap)
+show(resampling.bootstrap)
 
 # %%
 clips = pd.DataFrame({"group": list("aaaaaabbb"), "video": list("uuuvvvwww"), "label": [0] * 6 + [1] * 3})
 clips["score"], clips["img_path"] = [0.9] * 3 + [0.1] * 3 + [0.9] * 3, clips.index.astype(str)
 for name, cluster in (("video", "video"), ("image", "img_path")):
-    package = fairness.bootstrap(clips, "group", 4000, cluster=cluster).loc["fpr", ["low", "high"]]
+    package = resampling.bootstrap(clips, "group", 4000, cluster=cluster).loc["fpr", ["low", "high"]]
     assert np.allclose(package.astype(float), by_hand[name], atol=1e-3)
 
 # %% [markdown]
@@ -474,7 +468,7 @@ for name, cluster in (("video", "video"), ("image", "img_path")):
 settings = {"resamples": resamples, "level": level, "seed": resampling_seed, "threshold": threshold}
 widths = {}
 for cluster in ("img_path", "video"):
-    interval = fairness.bootstrap(example, finest, cluster=cluster, **settings)
+    interval = resampling.bootstrap(example, finest, cluster=cluster, **settings)
     widths[f"width, drawing {cluster}"] = interval["high"] - interval["low"]
 widths = pd.DataFrame(widths)
 assert (widths >= 0).all().all()
@@ -500,8 +494,8 @@ widths
 parts = []
 for (detector, seed, dataset), table in tables.items():
     for by in bys:
-        floor = fairness.sampling_floor(table, by, permutations, resampling_seed, threshold)
-        part = fairness.bootstrap(table, by, **settings)[["estimate", "low", "high"]]
+        floor = resampling.sampling_floor(table, by, permutations, resampling_seed, threshold)
+        part = resampling.bootstrap(table, by, **settings)[["estimate", "low", "high"]]
         part = part.join(floor[["mean", "q95"]].add_prefix("floor_")).reset_index()
         if by != finest:  # the overall rows once
             part = part[~part["metric"].isin(fairness.OVERALL)]
@@ -555,10 +549,10 @@ plots.auc_fairness(drawn, title="Detection and fairness together")
 # that overlap.
 
 # %%
-show(fairness.paired_difference)
+show(resampling.paired_difference)
 
 # %%
-nothing = fairness.paired_difference(example, example, finest, **settings)
+nothing = resampling.paired_difference(example, example, finest, **settings)
 assert (nothing[["estimate", "low", "high"]].fillna(0) == 0).all().all(), "no detector differs from itself"
 
 # %% [markdown]
@@ -584,7 +578,7 @@ for base in references:
         common = fairness.overall_metrics(other, threshold)["fpr"]
         moved = [at_common_fpr(each, common, threshold) for each in (table, other)]
         for point, pair in (("threshold", (table, other)), ("common FPR", moved)):
-            part = fairness.paired_difference(*pair, finest, **settings).reset_index()
+            part = resampling.paired_difference(*pair, finest, **settings).reset_index()
             key = {"detector": detector, "reference": base, "seed": seed, "dataset": dataset, "at": point}
             parts.append(part.assign(**key)[[*key, *part.columns]])
 columns = ["detector", "reference", "seed", "dataset", "at", "metric", "a", "b", "estimate", "low", "high"]
@@ -805,7 +799,7 @@ results
 # %% tags=["solution"]
 curve = {}
 for cut in (0.1, 0.3, 0.5, 0.7, 0.9):
-    floor = fairness.sampling_floor(example, finest, 200, threshold=cut).loc["fpr_sum"]
+    floor = resampling.sampling_floor(example, finest, 200, threshold=cut).loc["fpr_sum"]
     overall = fairness.overall_metrics(example, cut)
     curve[cut] = {**overall[["fpr", "tpr"]], "fpr_sum": floor["estimate"], "floor mean": floor["mean"]}
 curve = pd.DataFrame(curve).T.rename_axis("threshold")
@@ -842,7 +836,7 @@ assert abs(mean - expected) < 0.005
 by_identity = None
 if "identity" in example:
     by_identity = {
-        cluster: fairness.bootstrap(example, finest, cluster=cluster, **settings).eval("high - low")
+        cluster: resampling.bootstrap(example, finest, cluster=cluster, **settings).eval("high - low")
         for cluster in ("video", "identity")
     }
     by_identity = pd.DataFrame(by_identity).loc[["fpr", "tpr", "acc", "auc", "fpr_sum"]].rename_axis("width of")

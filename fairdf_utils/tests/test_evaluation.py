@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from fairdf_utils.data import decode
-from fairdf_utils.evaluation import SCORE_COLUMNS, predict, read_scores, score_table, write_scores
+from fairdf_utils.evaluation import predict, score_table
 from fairdf_utils.model import FairDetector
+from fairdf_utils.scores import SCORE_COLUMNS, ScoreTableError, read_scores, write_scores
 
 CPU = torch.device("cpu")
 
@@ -66,3 +67,25 @@ def test_a_failed_write_keeps_the_old_table(scored, test_set, tmp_path, monkeypa
 def test_missing_table_names_the_chapter(tmp_path):
     with pytest.raises(FileNotFoundError, match="chapter 04 writes one"):
         read_scores(tmp_path / "scores.csv")
+
+
+def test_a_foreign_table_is_completed(tmp_path):
+    pd.DataFrame({"label": [0, 1], "score": [0.25, 0.75], "gender": "male", "race": "white"}).to_csv(tmp_path / "s.csv")
+    table = read_scores(tmp_path / "s.csv")
+    assert table["group"].tolist() == ["male-white"] * 2 and table["video"].nunique() == 2
+    assert np.allclose(table["logit_fake"] - table["logit_real"], [-np.log(3), np.log(3)])
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ({"label": [0], "score": [0.5]}, "none of the columns gender, race, group"),
+        ({"label": [2], "score": [0.5], "race": ["white"]}, "'label', row 0"),
+        ({"label": [0], "score": [5], "race": ["white"]}, "'score', row 0"),
+        ({"score": [0.5], "race": ["white"]}, "no column 'label'"),
+    ],
+)
+def test_unusable_tables_are_refused(tmp_path, columns, message):
+    pd.DataFrame(columns).to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(ScoreTableError, match=message):
+        read_scores(tmp_path / "s.csv")

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
-from fairdf_utils import fairness
-from fairdf_utils.fairness import METRICS, OVERALL, ScoreTableError
+from fairdf_utils import fairness, resampling
+from fairdf_utils.fairness import METRICS, OVERALL
 from fairdf_utils.manifests import GROUPS
+from fairdf_utils.scores import ScoreTableError
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden"
 
@@ -221,16 +222,16 @@ def bootstrap_by_loop(table, by, weights):
 def test_bootstrap_equals_a_plain_loop(monkeypatch, by, mixed):
     table = random_table(3, videos=40) if mixed else video_table()
     seen = []
-    inner = fairness._cluster_weights
+    inner = resampling._cluster_weights
 
     def remember(*args):
         for weights in inner(*args):
             seen.append(weights)
             yield weights
 
-    monkeypatch.setattr(fairness, "_cluster_weights", remember)
-    monkeypatch.setattr(fairness, "_chunks", lambda count, width: [count - 7, 7])
-    ours = fairness.bootstrap(table, by, resamples=40, level=0.9)
+    monkeypatch.setattr(resampling, "_cluster_weights", remember)
+    monkeypatch.setattr(resampling, "_chunks", lambda count, width: [count - 7, 7])
+    ours = resampling.bootstrap(table, by, resamples=40, level=0.9)
     loop = bootstrap_by_loop(table, by, np.concatenate(seen, axis=1))
     np.testing.assert_allclose(ours["low"], loop.quantile(0.05), atol=1e-12)
     np.testing.assert_allclose(ours["high"], loop.quantile(0.95), atol=1e-12)
@@ -242,7 +243,7 @@ def test_bootstrap_equals_a_plain_loop(monkeypatch, by, mixed):
 
 def test_drawn_weights_keep_strata_and_are_multinomial():
     strata = np.array([0, 1, 1, 2, 0, 2, 2, 1, 2, 2])
-    weights = np.concatenate(list(fairness._cluster_weights(strata, [3000, 1000], seed=0)), axis=1)
+    weights = np.concatenate(list(resampling._cluster_weights(strata, [3000, 1000], seed=0)), axis=1)
     assert weights.shape == (10, 4000)
     for stratum, members in enumerate(np.bincount(strata)):
         part = weights[strata == stratum]
@@ -253,34 +254,34 @@ def test_drawn_weights_keep_strata_and_are_multinomial():
 
 def test_chunks_do_not_change_the_draws():
     strata = np.zeros(30, int)
-    whole = np.concatenate(list(fairness._cluster_weights(strata, [20], seed=4)), axis=1)
-    parts = np.concatenate(list(fairness._cluster_weights(strata, [7, 13], seed=4)), axis=1)
+    whole = np.concatenate(list(resampling._cluster_weights(strata, [20], seed=4)), axis=1)
+    parts = np.concatenate(list(resampling._cluster_weights(strata, [7, 13], seed=4)), axis=1)
     np.testing.assert_array_equal(whole, parts)
-    assert fairness._chunks(1000, 10**7) == [1] * 1000 and sum(fairness._chunks(2000, 25_000)) == 2000
+    assert resampling._chunks(1000, 10**7) == [1] * 1000 and sum(resampling._chunks(2000, 25_000)) == 2000
 
 
 def test_bootstrap_by_video_is_wider_than_by_image():
     table = video_table(per_cell=6, frames=6)
     first = table.groupby("video")["score"].transform("first")
     table["score"] = first  # all frames of a video agree: six times fewer independent observations
-    video = fairness.bootstrap(table, "gender", 400)
-    image = fairness.bootstrap(table, "gender", 400, cluster="img_path")
+    video = resampling.bootstrap(table, "gender", 400)
+    image = resampling.bootstrap(table, "gender", 400, cluster="img_path")
     width = (video["high"] - video["low"]) / (image["high"] - image["low"])
     assert 1.8 < width["acc"] < 3.2  # sqrt(6) = 2.4
 
 
 def test_bootstrap_is_reproducible_and_uses_the_seed():
     table = video_table()
-    pd.testing.assert_frame_equal(fairness.bootstrap(table, resamples=50), fairness.bootstrap(table, resamples=50))
-    other = fairness.bootstrap(table, resamples=50, seed=1)
-    assert not other["low"].equals(fairness.bootstrap(table, resamples=50)["low"])
+    pd.testing.assert_frame_equal(resampling.bootstrap(table, resamples=50), resampling.bootstrap(table, resamples=50))
+    other = resampling.bootstrap(table, resamples=50, seed=1)
+    assert not other["low"].equals(resampling.bootstrap(table, resamples=50)["low"])
 
 
 def test_incomplete_counts_resamples_that_lost_a_group():
     # one video mixes two groups and holds the only reals of one of them
     table = score_table(["male-white"] * 6 + ["male-black"] * 2, [0, 1, 0, 1, 0, 1, 0, 1], [0.2, 0.8] * 4)
     table["video"] = ["a", "b", "c", "d", "e", "f", "c", "f"]
-    result = fairness.bootstrap(table, resamples=500)
+    result = resampling.bootstrap(table, resamples=500)
     lost = (2 / 3) ** 3  # video c is not among the three draws from the stratum of a, c, e
     assert result.loc["fpr_gap", "incomplete"] == pytest.approx(lost, abs=0.06)
     assert result.loc["acc", "incomplete"] == 0
@@ -295,27 +296,27 @@ def test_videos_of_two_data_sets_with_one_name_are_two_clusters():
 def test_paired_difference_uses_the_same_resamples():
     a = video_table(0)
     shuffled = a.sample(frac=1, random_state=1)
-    same = fairness.paired_difference(a, shuffled, resamples=50)
+    same = resampling.paired_difference(a, shuffled, resamples=50)
     np.testing.assert_allclose(same[["estimate", "low", "high"]], 0, atol=1e-12)
     b = a.assign(score=np.clip(a["score"] + 0.2 * (a["gender"] == "male"), 0, 1))
-    result = fairness.paired_difference(a, b, "gender", resamples=200)
+    result = resampling.paired_difference(a, b, "gender", resamples=200)
     assert result.loc["fpr", "high"] < 0  # A has fewer false alarms
     np.testing.assert_allclose(result["estimate"], result["a"] - result["b"])
     np.testing.assert_allclose(result.loc[list(METRICS), "b"], fairness.fairness_metrics(b, "gender"))
-    reverse = fairness.paired_difference(b, a, "gender", resamples=200)
+    reverse = resampling.paired_difference(b, a, "gender", resamples=200)
     np.testing.assert_allclose(reverse["low"], -result["high"], atol=1e-12)
 
 
 def test_paired_difference_refuses_other_images_and_labels():
     a = video_table(0)
     with pytest.raises(ScoreTableError, match="3.png is in one only"):
-        fairness.paired_difference(a, a.drop(index=3))
+        resampling.paired_difference(a, a.drop(index=3))
     with pytest.raises(ScoreTableError, match="3.png is in one only"):
-        fairness.paired_difference(a.drop(index=3), a)
+        resampling.paired_difference(a.drop(index=3), a)
     with pytest.raises(ScoreTableError, match=r"second table lists 0.png twice \(row 320"):
-        fairness.paired_difference(a, pd.concat([a, a[:1]]))
+        resampling.paired_difference(a, pd.concat([a, a[:1]]))
     with pytest.raises(ScoreTableError, match="'label' of 0.png differs"):
-        fairness.paired_difference(a, a.assign(label=1))
+        resampling.paired_difference(a, a.assign(label=1))
 
 
 @pytest.mark.parametrize("k,n,low,high", [(0, 10, 0, 0.27754), (1, 10, 0.01788, 0.40415), (81, 263, 0.2553, 0.3662)])
@@ -352,7 +353,7 @@ def blind_table(n, balanced, fpr=0.18, tpr=0.84, seed=0):
 @pytest.mark.parametrize("n", [400, 1600])
 def test_sampling_floor_known_before_this_module(n):
     """Rounded numbers that a prototype had measured for FPR .18, TPR .84, eight groups."""
-    floor = fairness.sampling_floor(blind_table(n, balanced=False), permutations=2000)
+    floor = resampling.sampling_floor(blind_table(n, balanced=False), permutations=2000)
     known = {400: {"fpr_sum": 0.46}, 1600: {"fpr_sum": 0.23, "meo": 0.13, "dp": 0.11, "oae": 0.07}}[n]
     for name, mean in known.items():
         assert floor.loc[name, "mean"] == pytest.approx(mean, abs=0.015), name
@@ -362,7 +363,7 @@ def test_sampling_floor_known_before_this_module(n):
 def test_sampling_floor_equals_binomial_simulation():
     """The same question without permutations: 100 reals and 100 fakes a group, every image an independent draw."""
     rng = np.random.default_rng(5)
-    floor = fairness.sampling_floor(blind_table(1600, balanced=True), permutations=2000)
+    floor = resampling.sampling_floor(blind_table(1600, balanced=True), permutations=2000)
     fpr, tpr = rng.binomial(100, 0.18, (20_000, 8)) / 100, rng.binomial(100, 0.84, (20_000, 8)) / 100
     fpr_off = np.abs(fpr - fpr.mean(1, keepdims=True)).sum(1)
     simulated = {
@@ -380,7 +381,7 @@ def test_sampling_floor_equals_binomial_simulation():
 
 def test_sampling_floor_equals_a_plain_loop(monkeypatch):
     table = random_table(5, n=120, groups=GROUPS[:3])
-    floor = fairness.sampling_floor(table, permutations=300)
+    floor = resampling.sampling_floor(table, permutations=300)
     rng = np.random.default_rng(99)
     loop = []
     for _ in range(300):
@@ -398,22 +399,22 @@ def test_sampling_floor_equals_a_plain_loop(monkeypatch):
 def test_sampling_floor_keeps_videos_together_and_p_values_behave():
     table = video_table(per_cell=6, frames=8, seed=2)
     table["score"] = table.groupby("video")["score"].transform("first")  # frames agree
-    whole = fairness.sampling_floor(table, permutations=300)
-    single = fairness.sampling_floor(table, permutations=300, cluster="img_path")
+    whole = resampling.sampling_floor(table, permutations=300)
+    single = resampling.sampling_floor(table, permutations=300, cluster="img_path")
     assert (whole["mean"] > 1.8 * single["mean"]).all()  # sqrt(8) = 2.8 if no correlation were left
     unfair = video_table(per_cell=10)
     male = unfair["gender"] == "male"
     unfair.loc[male, "score"] = np.clip(unfair.loc[male, "score"] + 0.3, 0, 1)
-    p = fairness.sampling_floor(unfair, "gender", permutations=199)["p_value"]
+    p = resampling.sampling_floor(unfair, "gender", permutations=199)["p_value"]
     assert p["fpr_gap"] == pytest.approx(1 / 200)
     assert (p > 0).all() and (p <= 1).all()
 
 
 def test_sampling_floor_splits_mixed_videos():
     table = random_table(3, n=200, videos=20)  # every video mixes labels and groups
-    floor = fairness.sampling_floor(table, permutations=50)
+    floor = resampling.sampling_floor(table, permutations=50)
     assert floor[["mean", "q95"]].notna().all().all()
-    assert fairness.sampling_floor(table, permutations=50).equals(floor)
+    assert resampling.sampling_floor(table, permutations=50).equals(floor)
 
 
 FAULTS = {
@@ -447,8 +448,8 @@ def test_faulty_arguments_are_refused():
     with pytest.raises(ValueError, match="fidelity is 'exact'"):
         fairness.fairness_metrics(table, fidelity="exact")
     with pytest.raises(ValueError, match="at least 1"):
-        fairness.bootstrap(table, resamples=0)
+        resampling.bootstrap(table, resamples=0)
     with pytest.raises(ValueError, match="level is 95"):
-        fairness.bootstrap(table, resamples=10, level=95)
+        resampling.bootstrap(table, resamples=10, level=95)
     with pytest.raises(ScoreTableError, match="logit_fake.*finite"):
         fairness.fairness_metrics(table.assign(logit_fake=np.inf), fidelity="official")

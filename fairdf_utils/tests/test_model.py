@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fairdf_utils import losses
+from fairdf_utils.encoders import Encoder
 from fairdf_utils.model import (
     Decoder,
-    Encoder,
     FairDetector,
     MapDropout,
     PlainDetector,

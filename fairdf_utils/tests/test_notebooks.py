@@ -1,5 +1,6 @@
 """A pair of files holds the same cells, and the stored outputs read the same on any machine."""
 
+import re
 import sys
 
 import nbformat
@@ -65,10 +66,9 @@ def test_a_chapter_is_read_with_its_parameters_and_stable_ids(book):
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_chapter_has_one_parameters_cell(book, number):
     path = book / "01_data.py"
-    path.write_text(path.read_text().replace('# %% tags=["parameters"]\n', '# %% tags=["parameters"]\nx = 1\n\n' * number))
-    if number == 2:
-        path.write_text(path.read_text() + '\n# %% tags=["parameters"]\ny = 1\n')
-    with pytest.raises(BookError, match="01_data.py has .* cells that begin"):
+    start = '# %% tags=["parameters"]\n'
+    path.write_text(path.read_text().replace(start, start + "x = 1\n\n" + start if number else "# %%\n"))
+    with pytest.raises(BookError, match=f"01_data.py has {number} cells that begin"):
         read_chapter(path)
 
 
@@ -175,13 +175,12 @@ def test_the_check_finds(stored, change, message):
     edit_notebook(stored, "03_training", change)
     problems = check(stored)
     assert problems and all(problem.startswith("03_training.ipynb: ") for problem in problems)
-    pytest.raises(AssertionError, match=message) if False else None
-    import re
-
     assert any(re.search(message, problem) for problem in problems), problems
 
 
-@pytest.mark.parametrize("text", ["and/or 1/2 a / b", "see https://example.org/a/b", "../runs/cpu/x.csv", "<td></td></tr>"])
+@pytest.mark.parametrize(
+    "text", ["and/or 1/2 a / b", "see https://example.org/a/b", "../runs/cpu/x.csv", "<td></td></tr>"]
+)
 def test_the_check_leaves_other_slashes_alone(stored, text):
     edit_notebook(stored, "03_training", set_output(OUTPUT("stream", text=text)))
     assert check(stored) == []
@@ -202,9 +201,8 @@ def test_one_command_runs_the_book_and_stores_its_outputs(book, tmp_path, capfd)
     assert capfd.readouterr().err == ""
     assert main(["notebooks", "--check", "--notebooks", str(book)]) == 0
     training = paired(book, "03_training")
-    assert training.cells[3].outputs == [
-        {"output_type": "stream", "name": "stdout", "text": "epoch 0 in " + str(book) + "\nepoch 1 in " + str(book) + "\n"}
-    ] or "epoch 1 in" in training.cells[3].outputs[0].text
+    (text,) = training.cells[3].outputs  # standard output only, in one piece
+    assert text.text == "epoch 0 in ../notebooks\nepoch 1 in ../notebooks\n"
     assert training.cells[4].outputs[0].data == {"text/plain": "2"}
     shown = paired(book, "01_data").cells[3].outputs[0].data["text/markdown"]
     assert "def path(self, name):" in shown and sys.prefix not in shown

@@ -12,11 +12,12 @@ PACKAGE = ROOT / "fairdf_utils"
 
 # Lowest first: a module may import only from modules of lower rank.
 ARROWS = [
-    {"manifests", "book", "progress"},
-    {"renderer", "reproduce", "notebooks"},
-    {"synthetic"},
-    {"data", "fairness"},
-    {"model", "sam"},
+    {"manifests", "book", "progress", "scores"},
+    {"renderer", "notebooks"},
+    {"forgery", "plan"},
+    {"synthetic", "reproduce"},
+    {"data", "fairness", "encoders", "sam"},
+    {"model", "resampling"},
     {"losses"},
     {"evaluation"},
     {"training"},

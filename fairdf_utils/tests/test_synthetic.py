@@ -216,7 +216,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, splits):
     assert process.poll() is None, "finished, or failed, before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _wait_until_still(root)
+    assert _all_gone(process.pid), "workers of a killed run must end by themselves"
 
     kept = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
     assert 20 <= len(kept) < len(rows) and not (root / "complete.json").exists()
@@ -227,13 +227,16 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, splits):
     assert (root / "complete.json").exists()
 
 
-def _wait_until_still(root):
-    """Workers of a killed run end by themselves; without that they would go on writing."""
-    for _ in range(50):
-        before = len(list(root.rglob("*.jpg")))
-        time.sleep(0.3)
-        if len(list(root.rglob("*.jpg"))) == before:
-            return
+def _all_gone(group):
+    """Wait until a process group is empty."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_generate_names_faulty_inputs(tmp_path, few):

@@ -25,6 +25,7 @@ nb_execution_mode = "off"
 # Stored outputs hold no widgets; without this, pages would load the widgets' scripts from elsewhere.
 nb_ipywidgets_js = {}
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # formulas in Markdown that a cell makes
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 

@@ -1,0 +1,173 @@
+"""Encoders: any timm backbone, or a tiny one, cut where its map is 8 x 8.
+
+AdaIN needs statistics over space, which degenerate on smaller maps; hence 8 x 8 whatever the image size.
+
+Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection", CVPR (arXiv 2402.17229).
+"""
+
+import difflib
+import math
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+MAP_SIZE = 8
+
+
+class TinyBackbone(nn.Sequential):
+    """A plain convolutional network for small images on a CPU, trained from scratch.
+
+    Four 3 x 3 convolutions (24, 48, 64, 64 channels) with batch norm and ReLU; for images above 128 px one more of
+    64 channels for every doubling. The first ones have stride 2 until the map is 8 x 8.
+    """
+
+    def __init__(self, image_size: int):
+        halvings = int(math.log2(image_size // MAP_SIZE))
+        channels = (24, 48) + (64,) * max(2, halvings - 2)
+        layers, inputs = [], 3
+        for index, outputs in enumerate(channels):
+            stride = 2 if index < halvings else 1
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+            layers += [nn.ReLU(inplace=True)]
+            inputs = outputs
+        super().__init__(*layers)
+
+
+class Encoder(nn.Module):
+    """Backbone features, adjusted to `width` channels by a 1 x 1 convolution, batch norm and ReLU.
+
+    Parameters
+    ----------
+    backbone : str
+        "tiny" or any convolutional timm model with a stage of stride image_size / 8. The last stride is the model's
+        whole trunk (with EfficientNet's last 1 x 1 convolution); a smaller one cuts it there and drops the rest.
+    image_size : int
+        Side of the square images, px; 8 times a power of two, at least 16.
+    width : int
+        Channels of the result.
+    weights : None, "imagenet" or path
+        None: random. "imagenet": timm's pretrained weights, from the local cache or downloaded. Else a state dict
+        on disk (.pth, .pt, .safetensors) in timm's names; the classic xception-b5690688.pth is understood.
+
+    Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
+    """
+
+    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
+                 weights: str | Path | None = None):
+        super().__init__()
+        stride = image_size // MAP_SIZE
+        if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
+            raise ValueError(f"image_size must be 8 times a power of two, at least 16 px, not {image_size}")
+        self.backbone, self.stage = build_backbone(backbone, image_size, weights)
+        channels = _probe_channels(self.features, backbone, image_size)
+        self.adjust = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone's map (N, channels, 8, 8) of images (N, 3, H, H)."""
+        if isinstance(self.backbone, TinyBackbone):
+            return self.backbone(images)
+        if self.stage is None:
+            return self.backbone.forward_features(images)
+        options = {"indices": [self.stage], "stop_early": True, "intermediates_only": True}
+        return self.backbone.forward_intermediates(images, **options)[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (N, width, 8, 8) of images (N, 3, H, H)."""
+        return self.adjust(self.features(images))
+
+
+def build_backbone(name: str, image_size: int, weights: str | Path | None) -> tuple[nn.Module, int | None]:
+    """A trunk whose map is 8 x 8, and the timm stage to read (None: its last)."""
+    if name == "tiny":
+        if weights is not None:
+            raise ValueError('backbone "tiny" has no pretrained weights: leave weights=None')
+        return TinyBackbone(image_size), None
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, ["tiny", *timm.list_models()], n=5, cutoff=0.5)
+        hint = f"; close matches: {', '.join(close)}" if close else ""
+        raise ValueError(f'unknown backbone "{name}"{hint}. Use "tiny" or a name of timm.list_models()')
+    model = _imagenet_model(name) if weights == "imagenet" else timm.create_model(name, num_classes=0)
+    if weights not in (None, "imagenet"):
+        load_backbone_weights(model, Path(weights))
+    if name.startswith("legacy_xception"):
+        model.act4 = nn.Identity()  # the paper adjusts the map before the final ReLU
+    strides = [stage["reduction"] for stage in model.feature_info]
+    stride = image_size // MAP_SIZE
+    if stride not in strides:
+        raise ValueError(f'backbone "{name}" has stages of stride {strides}, but {image_size} px images need '
+                         f"stride {stride} for an 8 x 8 map: choose image_size from {[8 * s for s in strides]}")
+    if stride == strides[-1]:
+        return model, None
+    stage = strides.index(stride)
+    model.prune_intermediate_layers([stage], prune_norm=False, prune_head=True)
+    return model, stage
+
+
+def load_backbone_weights(model: nn.Module, path: Path) -> None:
+    """Loads a state dict file into a timm model, strictly.
+
+    Classifier entries are ignored; pointwise weights stored as matrices (the classic Xception file) get their two
+    spatial dimensions; batch-norm step counters, which old files lack, may be missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        One message with every unknown, missing and misshapen entry.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: put a state dict there, or pass weights=None")
+    found = _read_state_dict(path)
+    expected = model.state_dict()
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    ignored = tuple(f"{name}." for name in (*classifier, "fc", "last_linear"))
+    found = {key: value for key, value in found.items() if key in expected or not key.startswith(ignored)}
+    for key, value in found.items():
+        if key in expected and value.ndim == 2 and expected[key].ndim == 4:
+            found[key] = value[:, :, None, None]
+    unknown = sorted(found.keys() - expected.keys())
+    missing = sorted(key for key in expected.keys() - found.keys() if not key.endswith("num_batches_tracked"))
+    misshapen = [f"{key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
+                 for key in sorted(expected.keys() & found.keys()) if found[key].shape != expected[key].shape]
+    problems = {"unknown": unknown, "missing": missing, "misshapen": misshapen}
+    if any(problems.values()):
+        listing = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
+        raise ValueError(f"{path} does not hold the weights of this backbone. {listing}")
+    model.load_state_dict(expected | found)
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        found = found.get("state_dict", found.get("model", found))
+        return {name: value for name, value in found.items() if value.shape is not None}
+    except Exception as error:  # every reader and every wrong content has its own kind
+        raise ValueError(f"{path} holds no state dict of tensors: {error}") from error
+
+
+def _imagenet_model(name: str) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # timm, its hub client and the network each raise their own kinds
+        source = timm.get_pretrained_cfg(name)
+        wanted = source and (source.hf_hub_id or source.url and source.url.rsplit("/", 1)[-1])
+        raise OSError(f'ImageNet weights of "{name}" ({wanted or "none published"}) are neither in the local cache nor '
+                      "could they be downloaded. On a machine with a network, save that state dict as .pth or "
+                      f".safetensors, copy it here and pass its path as weights=. Cause: {error}") from error
+
+
+def _probe_channels(features, name: str, image_size: int) -> int:
+    """Channels of a trunk, by one zero image in evaluation mode; refuses anything but an 8 x 8 map."""
+    module = features.__self__.eval()
+    with torch.no_grad():
+        shape = tuple(features(torch.zeros(1, 3, image_size, image_size)).shape)
+    module.train()
+    if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
+        raise ValueError(f'backbone "{name}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
+                         "choose a convolutional backbone")
+    return shape[1]
