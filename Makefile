@@ -36,7 +36,7 @@ test: setup
 	$(PY) -m ruff check
 	$(PY) -m pytest
 	$(PY) -m fairdf_utils notebooks --check
-	$(PY) -m pytest --nbval-lax --no-header -p no:cacheprovider notebooks
+	$(PY) -m pytest --nbval-lax --no-header -p no:cacheprovider notebooks/*.ipynb
 
 notebooks: setup
 	$(PY) -m fairdf_utils notebooks --run runs/cpu
@@ -49,5 +49,5 @@ lab: setup
 	cd notebooks && ../$(PY) -m jupyterlab
 
 clean:
-	rm -rf $(VENV) runs/site .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) runs/site notebooks/book/chapters .pytest_cache .ruff_cache *.egg-info
 	find fairdf_utils notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

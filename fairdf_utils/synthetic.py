@@ -364,7 +364,7 @@ def _rendered(chunks, root, parameters, workers):
         return
     # "spawn" because forking a notebook's kernel, full of threads, may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=None) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         yield from pool.map(partial(_render_chunk, root=root, parameters=parameters), chunks)
 
 

@@ -272,8 +272,8 @@ if not image_root:
 assert np.array_equal(rendered[::-1], synthetic.render_rows(some[::-1], image_size, bias)), "order must not matter"
 
 # %% [markdown]
-# **What you should see.** Eight rows of faces that differ in skin, hair, eyes and face shape, each row
-# one person and five forgeries. Deepfakes blurs the inner face, FaceSwap leaves a seam, FaceShifter a skin without grain;
+# **What you should see.** Eight rows of faces that differ in skin, hair, eyes and face shape, each row one person and
+# five forgeries. Deepfakes blurs the inner face, FaceSwap leaves a seam, FaceShifter a skin without grain;
 # Face2Face and NeuralTextures change mouth and brows, or the mouth alone. The difference images are black outside
 # the face: a forgery leaves no trace in the background. DFDC is darker and noisier, and Celeb-DF's forgery is the
 # hardest to see. Alarming would be a forgery that nobody can see at this size, or one that shows from the background.

@@ -839,7 +839,7 @@ shares = pd.DataFrame(shares, pd.Index([GROUPS[code] for code in codes], name="g
 shares = shares.sort_values("L_g", ascending=False)
 worse_half = shares["exact"].iloc[: len(shares) // 2]
 assert np.isclose(shares["exact"].sum(), 1, atol=1e-5) and np.allclose(worse_half, 2 / len(shares), rtol=1e-4)
-assert (shares.loc[shares["L_g"] < shares["L_g"].max() - 0.1, "released"] == 0).all()
+assert (shares.loc[shares["L_g"] < shares["L_g"].max() - 0.1, "released"] < 1e-4).all()
 print(f"total gradient: exact {shares['exact'].sum():.2f}, released {shares['released'].sum():.2f}")
 
 # %%
