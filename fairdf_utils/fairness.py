@@ -334,7 +334,8 @@ def rate_interval(k, n, level=0.95):
     p, trials = _ratio(k, n), np.where(n > 0, n, np.nan)
     centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
     half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
-    return np.clip(centre - half, 0, 1)[()], np.clip(centre + half, 0, 1)[()]
+    low, high = np.where(k == 0, 0 * centre, centre - half), np.where(k == n, 0 * centre + 1, centre + half)
+    return low[()], high[()]
 
 
 def checked_level(level):

@@ -16,11 +16,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from .fairness import group_order, rate_interval
+from fairdf_utils.fairness import group_order, rate_interval
 
 # Okabe and Ito 2008: told apart with every common colour vision.
 DETECTOR_COLOURS = {
     "fairdf": "#0072B2",
+    "fairdf-nosam": "#882255",
     "ori": "#D55E00",
     "balanced": "#009E73",
     "daw_fdd": "#E69F00",
@@ -29,7 +30,7 @@ DETECTOR_COLOURS = {
 }
 # Paul Tol's "muted" scheme, so that no data set looks like a detector.
 DATASET_COLOURS = {"ffpp": "#332288", "dfdc": "#CC6677", "celebdf": "#44AA99", "dfd": "#999933"}
-SPARE_COLOURS = ("#000000", "#882255", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
+SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
 MARKERS = {"ffpp": "o", "dfdc": "s", "celebdf": "^", "dfd": "D"}
 REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
 
@@ -191,7 +192,7 @@ def group_counts(counts, title=None):
         bars = left.barh(rows + shift, counts[name], height=0.38, color=colour, label=name)
         left.bar_label(bars, [f"{n:,}" for n in counts[name]], padding=3, fontsize=9)
     bars = right.barh(rows, counts["videos"], height=0.5, color="#7F7F7F")
-    people = [f"{v:,} of {i:,} people" for v, i in zip(counts["videos"], counts["identities"], strict=True)]
+    people = [f"{v:,} videos, {i:,} people" for v, i in zip(counts["videos"], counts["identities"], strict=True)]
     right.bar_label(bars, people, padding=3, fontsize=9)
     left.set(yticks=rows, yticklabels=counts.index, xlabel="Images")
     left.xaxis.set_major_formatter("{x:,.0f}")

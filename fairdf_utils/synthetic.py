@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
 
 from fairdf_utils import forgery, renderer
 from fairdf_utils.manifests import (
@@ -273,12 +272,13 @@ def contact_sheet(size=128, bias=0.5, seed=0, dataset="ffpp"):
     return images.transpose(0, 2, 1, 3, 4).reshape(len(GROUPS) * size, len(METHODS) * size, 3)
 
 
-def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None, progress=True):
+def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None):
     """Render every image of the manifests, once.
 
     Files are written whole or not at all, so a run that was killed goes on where it stopped. A finished folder
     carries ``complete.json``; the next call with the same parameters returns at once. Files made by other manifests
-    or by another version of the renderer are replaced.
+    or by another version of the renderer are replaced. On two cores the benchmark's 10,864 images take about 20 s at
+    64 px and, extrapolated from 48 images, 5 minutes at 256 px.
 
     Parameters
     ----------
@@ -293,8 +293,6 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None, progr
         Folder of manifests, by default the repository's ``data_manifests/synthetic``.
     workers : int, optional
         Processes, by default one for each core.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -322,7 +320,7 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None, progr
         folder.mkdir(parents=True, exist_ok=True)
     complete.unlink(missing_ok=True)
     _write(started, parameters.encode())
-    _render_files(pending, root, (size, bias, seed), workers or os.cpu_count() or 1, progress, len(rows))
+    _render_files(pending, root, (size, bias, seed), workers or os.cpu_count() or 1, len(rows))
     _write(complete, parameters.encode())
     started.unlink(missing_ok=True)
     return root
@@ -349,10 +347,9 @@ def _write(path, content):
     os.replace(part, path)
 
 
-def _render_files(pending, root, parameters, workers, progress, total):
+def _render_files(pending, root, parameters, workers, total):
     chunks = [pending.iloc[start : start + 32] for start in range(0, len(pending), 32)]
-    show = bar if progress else partial(tqdm, disable=True)
-    with show(total=total, initial=total - len(pending), desc="rendering", unit="image") as shown:
+    with bar(total=total, initial=total - len(pending), desc="rendering", unit="image") as shown:
         for done in _rendered(chunks, root, parameters, min(workers, len(chunks))):
             shown.update(done)
 

@@ -1024,7 +1024,7 @@ run.finish({name: globals()[name] for name in names}, target.type,
 #   demographic features; a block with bends between the two repairs it.
 # - AdaIN after AdaIN forgets the statistics that the first one gave. That erased the content from the released
 #   decoder's condition; content as pattern instead of statistics repairs it.
-# - The worst share needs one sort and no search. The released search stops early and hears the worst group only.
+# - The worst share needs one sort and no search. The released search stops early and hears little but the worst group.
 # - The answer needs two encoders of three in the corrected form, one in the official form.
 
 # %% [markdown]

@@ -101,7 +101,8 @@ print(f"{len(train)} training and {len(validation)} validation images, {config.m
 # the detector from answering "fake" always. So an epoch shows every fake once, in random order, each with a real
 # drawn at random. With $F$ fakes and $R$ reals, the epoch is the list
 #
-# $$ (f_{\pi(1)}, r_1), \dots, (f_{\pi(F)}, r_F), \qquad \pi \text{ a permutation}, \quad r_i \sim \mathrm{Uniform}\{1..R\}. $$
+# $$ (f_{\pi(1)}, r_1), \dots, (f_{\pi(F)}, r_F), \qquad
+#    \pi \text{ a permutation}, \quad r_i \sim \mathrm{Uniform}\{1..R\}. $$
 #
 # By hand, from the same random generator as the package:
 

@@ -335,6 +335,11 @@ def test_wilson_interval_agrees_with_scipy(level):
         assert (low[i], high[i]) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
+def test_wilson_interval_of_none_and_all_reaches_the_end_exactly():
+    n = np.arange(1, 400)
+    assert (fairness.rate_interval(0 * n, n)[0] == 0).all() and (fairness.rate_interval(n, n)[1] == 1).all()
+
+
 def test_wilson_interval_without_trials_is_undefined():
     assert np.isnan(fairness.rate_interval(0, 0)).all()
     with pytest.raises(ValueError, match="0 <= k <= n"):

@@ -133,7 +133,7 @@ def test_group_counts_draws_and_prints_every_number():
     assert [bar.get_width() for bar in left.containers[1]] == list(range(1000, 9000, 1000))
     assert len(right.patches) == 8
     text = words(figure)
-    assert "8,000" in text and "5 of 3 people" in text and "train (n = 36,028 images)" in text
+    assert "8,000" in text and "5 videos, 3 people" in text and "train (n = 36,028 images)" in text
     assert [label.get_text() for label in left.get_yticklabels()] == list(GROUPS)
     with pytest.raises(ValueError, match="no column identities"):
         plots.group_counts(counts().drop(columns="identities"))

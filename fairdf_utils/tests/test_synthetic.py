@@ -174,8 +174,8 @@ def _folder(tmp_path, rows):
 
 def test_generate_stores_what_render_rows_gives_whatever_the_workers(tmp_path, few):
     lists = _folder(tmp_path, few)
-    one = synthetic.generate(tmp_path / "one", 64, 0.5, manifests=lists, workers=1, progress=False)
-    two = synthetic.generate(tmp_path / "two", 64, 0.5, manifests=lists, workers=2, progress=False)
+    one = synthetic.generate(tmp_path / "one", 64, 0.5, manifests=lists, workers=1)
+    two = synthetic.generate(tmp_path / "two", 64, 0.5, manifests=lists, workers=2)
     assert one == tmp_path / "one" / "64px-bias0.5-seed0"
     stored = np.stack([np.asarray(Image.open(one / path)) for path in few["img_path"]])
     assert np.array_equal(stored, synthetic.render_rows(few, 64, 0.5))
@@ -186,16 +186,16 @@ def test_generate_stores_what_render_rows_gives_whatever_the_workers(tmp_path, f
 
 def test_generate_is_cached_until_its_inputs_change(tmp_path, few, monkeypatch):
     lists = _folder(tmp_path, few.iloc[:3])
-    root = synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1, progress=False)
+    root = synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1)
     first = root / few["img_path"].iloc[0]
     content = first.read_bytes()
     first.write_bytes(b"stale")
 
-    assert synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1, progress=False) == root
+    assert synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1) == root
     assert first.read_bytes() == b"stale"  # complete: nothing was touched
 
     _folder(tmp_path, few.iloc[:4])
-    synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1, progress=False)
+    synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1)
     assert first.read_bytes() == content  # other manifests: nothing old is trusted
     assert (root / few["img_path"].iloc[3]).exists()
 
@@ -204,7 +204,7 @@ def test_generate_is_cached_until_its_inputs_change(tmp_path, few, monkeypatch):
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, splits):
     rows = splits["ffpp/test"].iloc[:200]
     lists = _folder(tmp_path, rows)
-    call = f"synthetic.generate({str(tmp_path)!r}, 64, 0.5, manifests={str(lists)!r}, workers=2, progress=False)"
+    call = f"synthetic.generate({str(tmp_path)!r}, 64, 0.5, manifests={str(lists)!r}, workers=2)"
     script = f"from fairdf_utils import synthetic\nif __name__ == '__main__':\n    {call}\n"
     (tmp_path / "script.py").write_text(script)
     root = tmp_path / "64px-bias0.5-seed0"
@@ -220,7 +220,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, splits):
 
     kept = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
     assert 20 <= len(kept) < len(rows) and not (root / "complete.json").exists()
-    synthetic.generate(tmp_path, 64, 0.5, manifests=lists, workers=1, progress=False)
+    synthetic.generate(tmp_path, 64, 0.5, manifests=lists, workers=1)
     assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
     stored = np.stack([np.asarray(Image.open(root / path)) for path in rows["img_path"]])
     assert np.array_equal(stored[::10], synthetic.render_rows(rows.iloc[::10], 64, 0.5))
