@@ -9,16 +9,16 @@ import fcntl
 import hashlib
 import inspect
 import json
-import os
 import re
 import subprocess
 import sys
-import tempfile
 import textwrap
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+
+from fairdf_utils.files import write_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -237,7 +237,7 @@ class Run:
             manifest = read_manifest_of_run(self.run_dir)
             manifest[self.name] = entry
             text = json.dumps(dict(sorted(manifest.items())), indent=1) + "\n"
-            write_atomically(self.run_dir / "manifest.json", text)
+            write_text(self.run_dir / "manifest.json", text)
 
     def _recorded(self):
         """Digests this run has already made, by (size, time of change): a big file is hashed once."""
@@ -324,21 +324,6 @@ def now():
 
 
 # --- files -----------------------------------------------------------------------------------------------
-
-
-def write_atomically(path, text):
-    """Write a text file so that a reader sees the old content or the new, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 @contextmanager

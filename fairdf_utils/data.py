@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from fairdf_utils import progress, synthetic
+from fairdf_utils.files import replacing
 from fairdf_utils.manifests import GROUPS, METHODS, ManifestError
 
 SAMPLING = ("natural", "balanced")
@@ -90,13 +91,8 @@ def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Pa
     paths = [image_root / path for path in frame["img_path"]]
     target = Path(cache_dir) / f"{_digest(paths, size)}.npy"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{os.getpid()}.partial")
-        try:
+        with replacing(target) as partial:
             _decode_into(partial, paths, frame["source"].tolist(), size)
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
     return np.load(target, mmap_mode="c")  # copy on write: torch asks for a writable array, the file stays as it is
 
 

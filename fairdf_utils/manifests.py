@@ -18,11 +18,12 @@ Files keep the columns of the released fair-deepfake-detection manifests; inside
 """
 
 import csv
-import os
 import re
 from pathlib import Path
 
 import pandas as pd
+
+from fairdf_utils.files import replacing
 
 GENDERS = ("male", "female")
 RACES = ("asian", "white", "black", "others")
@@ -260,10 +261,8 @@ def write_manifest(frame, path):
                 f"{', '.join(groups)})."
             )
     table = _seed_form(frame, groups)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    table.to_csv(part, index=False, lineterminator="\n", encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def _seed_form(frame, groups):

@@ -13,7 +13,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from fairdf_utils.book import BookError, write_atomically
+from fairdf_utils.book import BookError
+from fairdf_utils.files import write_text
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 FORMATS = "ipynb,py:percent"
@@ -111,7 +112,7 @@ def store_outputs(run, folder):
         notebook = _with_outputs(chapter, _executed_with_defaults(chapter, Path(run)), Path(folder).resolve())
         nbformat.validate(notebook)
         path = chapter.path.with_suffix(".ipynb")
-        write_atomically(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+        write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
         written.append(path)
     return written
 

@@ -23,7 +23,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
-from fairdf_utils.book import BookError, describe, locked, now, read_manifest_of_run, write_atomically
+from fairdf_utils.book import BookError, describe, locked, now, read_manifest_of_run
+from fairdf_utils.files import write_text
 from fairdf_utils.notebooks import read_chapters
 from fairdf_utils.plan import plan
 
@@ -230,7 +231,7 @@ class Progress:
 
     def save(self, cell, **changes):
         text = json.dumps({"cell": cell.name, **self.state(cell), **changes}, indent=1) + "\n"
-        write_atomically(self._state_path(cell), text)
+        write_text(self._state_path(cell), text)
 
     def _state_path(self, cell):
         return self.run / "state" / f"{cell.file}.json"
@@ -318,7 +319,7 @@ class Progress:
         with locked(self.run / ".manifest.lock"):
             manifest = read_manifest_of_run(self.run)
             manifest.pop(cell.name, None)
-            write_atomically(self.run / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+            write_text(self.run / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
     def finished(self, cell, seconds):
         entry = self.entry(cell)

@@ -12,11 +12,12 @@ Chapter 4 writes one; any other detector can. Nothing here needs torch.
 | score | P(fake), 0..1 |
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from fairdf_utils.files import replacing
 
 SCORE_COLUMNS = (
     "dataset",
@@ -69,12 +70,10 @@ def numbers(table, name, allowed, remedy):
 
 def write_scores(table, folder):
     """Write `scores.parquet` and `scores.csv` into `folder`, each whole or not at all; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, write in (("scores.parquet", table.to_parquet), ("scores.csv", table.to_csv)):
-        partial = folder / f".{name}.partial"
-        write(partial, index=False)
-        os.replace(partial, folder / name)
+        with replacing(folder / name) as partial:
+            write(partial, index=False)
         written.append(folder / name)
     return written
 

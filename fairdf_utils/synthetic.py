@@ -31,6 +31,7 @@ import pandas as pd
 from PIL import Image
 
 from fairdf_utils import forgery, renderer
+from fairdf_utils.files import replacing, write_text
 from fairdf_utils.manifests import (
     COLUMNS,
     DATASETS,
@@ -316,12 +317,10 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None):
         return root
     resumable = started.exists() and started.read_text() == parameters
     pending = rows[[not (resumable and (root / path).exists()) for path in rows["img_path"]]]
-    for folder in {root, *(root / Path(path).parent for path in rows["img_path"])}:
-        folder.mkdir(parents=True, exist_ok=True)
     complete.unlink(missing_ok=True)
-    _write(started, parameters.encode())
+    write_text(started, parameters)
     _render_files(pending, root, (size, bias, seed), workers or os.cpu_count() or 1, len(rows))
-    _write(complete, parameters.encode())
+    write_text(complete, parameters)
     started.unlink(missing_ok=True)
     return root
 
@@ -339,12 +338,6 @@ def _digest(rows):
     for file in (renderer.__file__, forgery.__file__, __file__):
         digest.update(Path(file).read_bytes())
     return digest.hexdigest()
-
-
-def _write(path, content):
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def _render_files(pending, root, parameters, workers, total):
@@ -377,5 +370,6 @@ def _end_with_parent():
 
 def _render_chunk(chunk, root, parameters):
     for row in chunk.itertuples(index=False):
-        _write(root / row.img_path, _jpeg(row, *parameters))
+        with replacing(root / row.img_path) as partial:
+            partial.write_bytes(_jpeg(row, *parameters))
     return len(chunk)

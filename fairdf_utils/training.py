@@ -25,6 +25,7 @@ from fairdf_utils import losses, progress
 from fairdf_utils.data import Batch, batches, decode, epoch_pairs, group_sizes
 from fairdf_utils.evaluation import predict, score_table
 from fairdf_utils.fairness import fairness_metrics
+from fairdf_utils.files import replacing
 from fairdf_utils.model import FairDetector, PlainDetector
 from fairdf_utils.sam import SAM, frozen_batch_norm
 
@@ -348,7 +349,8 @@ class Training:
         best = max(self.history, key=lambda row: row["val_auc"])
         if best is self.history[-1]:
             save_detector(self.folder / "best.safetensors", self.model, self.config, self.epoch)
-        _write(self.folder / "history.csv", lambda path: pd.DataFrame(self.history).to_csv(path, index=False))
+        with replacing(self.folder / "history.csv") as partial:
+            pd.DataFrame(self.history).to_csv(partial, index=False)
         state = {
             "config": asdict(self.config),
             "history": self.history,
@@ -358,8 +360,10 @@ class Training:
         }
         last = self.folder / "last.pt"
         if last.exists():
-            _write(self.folder / "previous.pt", lambda path: os.link(last, path))
-        _write(last, lambda path: torch.save(state, path))
+            with replacing(self.folder / "previous.pt") as partial:
+                os.link(last, partial)
+        with replacing(last) as partial:
+            torch.save(state, partial)
 
     def resume(self) -> None:
         """Restore the last checkpoint, if any.
@@ -409,19 +413,12 @@ def _epoch_line(row: dict[str, float], epochs: int) -> str:
     )
 
 
-def _write(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then put it in the target's place: the target is never half written."""
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
-    write(partial)
-    os.replace(partial, target)
-
-
 def save_detector(path: Path, model: torch.nn.Module, config: TrainingConfig, epoch: int) -> None:
     """Publish a detector: its weights as safetensors, with the configuration that rebuilds it in the metadata."""
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"config": json.dumps(asdict(config)), "epoch": str(epoch)}
-    _write(path, lambda partial: safetensors.torch.save_file(weights, partial, metadata))
+    with replacing(path) as partial:
+        safetensors.torch.save_file(weights, partial, metadata)
 
 
 def load_detector(path: str | Path, device: torch.device) -> tuple[torch.nn.Module, TrainingConfig]:

@@ -54,7 +54,8 @@ import pandas as pd
 import seaborn as sns
 
 from fairdf_utils import fairness, plots, resampling, synthetic
-from fairdf_utils.book import Run, read_manifest_of_run, show, write_atomically
+from fairdf_utils.book import Run, read_manifest_of_run, show
+from fairdf_utils.files import write_text
 from fairdf_utils.manifests import DATASETS, GROUPS, read_split
 from fairdf_utils.scores import read_scores
 
@@ -770,7 +771,7 @@ saved = {
     "differences.csv": differences.drop(columns=["shown", "name"]),
 }
 for name, table in saved.items():
-    write_atomically(run.path(name), table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    write_text(run.path(name), table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
 run.finish(
     {
         "scores": scores, "manifests": manifests, "image_root": image_root, "bias": bias, "reference": reference,

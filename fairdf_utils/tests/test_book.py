@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fairdf_utils import book
-from fairdf_utils.book import BookError, MissingResult, Run, read_manifest_of_run, show, write_atomically
+from fairdf_utils.book import BookError, MissingResult, Run, read_manifest_of_run, show
+from fairdf_utils.files import write_text
 
 MODULE = '''\
 import functools
@@ -228,8 +229,8 @@ def test_an_unreadable_manifest_is_named(tmp_path):
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "table.csv"
-    write_atomically(path, "old")
+    write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "\ud800")
+        write_text(path, "\ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

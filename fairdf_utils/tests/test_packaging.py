@@ -12,7 +12,8 @@ PACKAGE = ROOT / "fairdf_utils"
 
 # Lowest first: a module may import only from modules of lower rank.
 ARROWS = [
-    {"manifests", "book", "progress", "scores"},
+    {"files", "progress"},
+    {"manifests", "book", "scores"},
     {"renderer", "notebooks"},
     {"forgery", "plan"},
     {"synthetic", "reproduce"},

@@ -1,0 +1,28 @@
+"""Files that are whole or not there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """The path of a temporary file that takes the place of `path` when the block ends.
+
+    When the block fails, the temporary file is removed and `path` stays as it was. Missing folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file with "\\n" line ends; a reader sees the old content or the new, never a part."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
