@@ -45,7 +45,7 @@ seed: int = 0  # the batch, the initial weights, the triplets, the noise
 backbone: str = "tiny"  # "tiny" or the name of a timm model
 image_size: int = 64  # pixels
 width: int = 64  # channels of the encoders' feature map (paper: 512)
-batch_size: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
+pair_count: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
 
 # %%
 import matplotlib.pyplot as plt
@@ -98,18 +98,18 @@ print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 
 # %%
 train = read_split(f"{manifests}/{train_set}", "train")
-pairs = data.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:batch_size]
+pairs = data.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
 root = data.locate_images(image_root, data_dir, image_size, bias)
 pictures = data.decode(rows, root, image_size, data_dir)
-order = np.arange(2 * batch_size).reshape(2, batch_size).T
-batch = next(data.batches(rows, pictures, order, batch_size, target))
-assert (batch.label[:batch_size] == 1).all() and (batch.label[batch_size:] == 0).all()
-assert (batch.method[batch_size:] == 0).all() and batch.images.abs().max() <= 1
+order = np.arange(2 * pair_count).reshape(2, pair_count).T
+batch = next(data.batches(rows, pictures, order, pair_count, target))
+assert (batch.label[:pair_count] == 1).all() and (batch.label[pair_count:] == 0).all()
+assert (batch.method[pair_count:] == 0).all() and batch.images.abs().max() <= 1
 print("images", tuple(batch.images.shape), " groups present", len(batch.group.unique()))
 
 # %%
-first = [*range(8), *range(batch_size, batch_size + 8)]  # eight fakes, then their reals
+first = [*range(8), *range(pair_count, pair_count + 8)]  # eight fakes, then their reals
 titles = [f"{rows['method'][row]}\n{rows['group'][row]}" for row in first]
 plots.image_grid(pictures[first], titles, columns=8)
 
@@ -152,7 +152,7 @@ show(encoders.Encoder)
 # %%
 with torch.no_grad():
     assert torch.allclose(by_hand, encoder(batch.images), atol=1e-4)
-assert by_hand.shape == (2 * batch_size, width, 8, 8)
+assert by_hand.shape == (2 * pair_count, width, 8, 8)
 print("backbone's map", tuple(features.shape), " encoder's map", tuple(by_hand.shape))
 
 # %% [markdown]
@@ -229,8 +229,8 @@ with torch.no_grad():
     h_f, h_c, h_d = (getattr(corrected, part)(batch.images) for part in ("forgery", "content", "demographic"))
     f_s, f_a = corrected.specific_split(h_f), corrected.agnostic_split(h_f)
     d = corrected.demographic_split(h_d)
-assert h_f.shape == h_c.shape == h_d.shape == (2 * batch_size, width, 8, 8)
-assert f_s.shape == f_a.shape == d.shape == (2 * batch_size, width // 2, 8, 8)
+assert h_f.shape == h_c.shape == h_d.shape == (2 * pair_count, width, 8, 8)
+assert f_s.shape == f_a.shape == d.shape == (2 * pair_count, width // 2, 8, 8)
 print("each encoder", tuple(h_f.shape), " each split", tuple(d.shape))
 
 # %% [markdown]
@@ -440,7 +440,7 @@ def draw(decoder, condition, forgery):
 # %%
 with torch.no_grad():
     forgery_map = torch.cat([f_s, f_a], 1)  # (32, width, 8, 8)
-    partners = torch.cat([forgery_map[batch_size:], forgery_map[:batch_size]])  # fake i <-> real i
+    partners = torch.cat([forgery_map[pair_count:], forgery_map[:pair_count]])  # fake i <-> real i
     condition = corrected.condition(model.adain(h_c, h_d))
     own = draw(corrected.decoder, condition, forgery_map)
     cross = draw(corrected.decoder, condition, partners)
@@ -510,8 +510,8 @@ heads = {"specific": len(METHODS), "agnostic": 2, "demographic": len(GROUPS), "f
 assert torch.allclose(by_hand, outputs.agnostic.logits, atol=1e-3)
 for name, classes in heads.items():
     head = getattr(outputs, name)
-    assert head.logits.shape == (2 * batch_size, classes)
-    assert head.pooled.shape == (2 * batch_size, width // 2)
+    assert head.logits.shape == (2 * pair_count, classes)
+    assert head.pooled.shape == (2 * pair_count, width // 2)
     print(f"{name:12} logits {tuple(head.logits.shape)}  pooled {tuple(head.pooled.shape)}")
 
 # %% [markdown]
@@ -619,7 +619,7 @@ print(f"loss of the batch {package:.2f}; four hinges at the margin would be 12")
 # each a mean over pixels, channels and pairs. By hand, with the reconstructions of section 2.6:
 
 # %%
-fake, real = slice(0, batch_size), slice(batch_size, None)
+fake, real = slice(0, pair_count), slice(pair_count, None)
 x_fake, x_real = batch.images[fake], batch.images[real]
 four = [(x_fake - own[fake]).abs().mean(), (x_real - own[real]).abs().mean(),
         (x_fake - cross[fake]).abs().mean(), (x_real - cross[real]).abs().mean()]
@@ -684,7 +684,7 @@ print(f"the image: loss {loss_by_hand:.3f} with its margin, {without:.3f} withou
 # %%
 counts = torch.from_numpy(data.group_sizes(train)).to(target)
 shifted = outputs.demographic.logits.clone()
-shifted[torch.arange(2 * batch_size), batch.group] -= losses.ldam_margins(counts)[batch.group]
+shifted[torch.arange(2 * pair_count), batch.group] -= losses.ldam_margins(counts)[batch.group]
 by_hand = losses.cross_entropy(30 * shifted, batch.group).mean()
 assert torch.allclose(by_hand, losses.ldam(outputs.demographic.logits, batch.group, counts), rtol=1e-4)
 for scale in (30.0, 5.0, 1.0):
@@ -1012,7 +1012,7 @@ for name in used:
 parameters.to_csv(run.path("parameters.csv"))
 margins.to_csv(run.path("margins.csv"), index=False)
 names = ("run_dir", "manifests", "train_set", "image_root", "data_dir", "bias", "device", "seed", "backbone",
-         "image_size", "width", "batch_size")
+         "image_size", "width", "pair_count")
 run.finish({name: globals()[name] for name in names}, target.type,
            [f"{manifests}/{train_set}/{file}train.csv" for file in ("fake", "real")])
 

@@ -33,6 +33,7 @@ image_root: str = ""  # folder that img_path starts from; "" renders the embedde
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
+threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 detector: str = "fairdf"  # name under which chapter 3 stored the detector
 seed: int = 0  # seed of that training
 
@@ -54,7 +55,7 @@ from fairdf_utils.manifests import read_split
 from fairdf_utils.scores import read_scores, write_scores
 from fairdf_utils.training import choose_device, load_detector
 
-target = choose_device(device)
+target = choose_device(device, threads)
 run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")
 model, config = load_detector(run.require(f"03_sam_training/{detector}-s{seed}/best.safetensors"), target)
 images_at = locate_images(image_root, data_dir, config.image_size, bias)

@@ -46,9 +46,9 @@ def test_profile_holds_known_parameters_of_the_right_type(profile):
     for chapter in CHAPTERS:
         declared |= parameters_of(chapter)
     settings = [given | line for line in given.pop("grid")]
-    given.pop("seeds")
     for setting in settings:
-        setting.pop("grid", None), setting.pop("seeds", None)
+        for reserved in ("grid", "seeds", "jobs"):
+            setting.pop(reserved, None)
         for name, value in setting.items():
             assert name in declared, f"{profile}.yaml: no chapter declares {name}"
             assert type(value) is type(declared[name]), f"{profile}.yaml: {name} is {value!r}"
