@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fairdf_utils import progress, synthetic
+from fairdf_utils import processes, progress, synthetic
 from fairdf_utils.files import replacing
 from fairdf_utils.manifests import GROUPS, METHODS, ManifestError
 
@@ -31,7 +31,7 @@ class Batch:
 
     Attributes
     ----------
-    images : float32 tensor (2B, 3, H, H) in [-1, 1]
+    images : float32 tensor (2b, 3, H, H) in [-1, 1]; b = B, or with several processes this one's share of it
     label : int64 tensor (2B,), 1 = fake
     method : int64 tensor (2B,), position in `manifests.METHODS`, 0 = real
     group : int64 tensor (2B,), position in `manifests.GROUPS`
@@ -183,14 +183,17 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of `batch_size` pairs; a short last batch is dropped unless it is the only one.
 
-    A handful of images gives noisy batch-norm statistics and hardly any group twice.
+    A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes each
+    loads the images of its own pairs only; the annotations are those of the whole batch.
     """
     labels = codes(frame)
     full = len(pairs) // batch_size * batch_size or len(pairs)
     for start in range(0, full, batch_size):
-        rows = pairs[start : start + batch_size].T.reshape(-1)  # fakes, then reals
+        drawn = pairs[start : start + batch_size]
+        rows = drawn.T.reshape(-1)  # fakes, then reals
+        own = np.array_split(drawn, processes.count())[processes.rank()].T.reshape(-1)
         yield Batch(
-            images=to_device(images[rows], device),
+            images=to_device(images[own], device),
             rows=rows,
             **{name: torch.from_numpy(code[rows]).to(device) for name, code in labels.items()},
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 from fairdf_utils.manifests import GROUPS
 from fairdf_utils.model import FIDELITIES, Outputs, first_pairs
 
+FAIRNESS_LOSSES = ("group_cvar", "cross_entropy")
 WEIGHTS = {"agnostic": 1.0, "specific": 0.1, "reconstruction": 0.3, "contrastive": 0.05, "demographic": 0.1,
            "fairness": 1.0}
 
@@ -245,7 +246,7 @@ def reconstruction(images: Tensor, own: Tensor, cross: Tensor) -> Tensor:
 def fairdf_terms(outputs: Outputs, images: Tensor, label: Tensor, method: Tensor, group: Tensor, triplets: Triplets,
                  counts: Tensor | Sequence[int], *, margin_scale: float = 30.0, max_margin: float = 0.5,
                  triplet_margin: float = 3.0, alpha_in: float = 0.9, alpha_across: float = 0.5,
-                 fidelity: str = "corrected") -> dict[str, Tensor]:
+                 fidelity: str = "corrected", fairness_loss: str = "group_cvar") -> dict[str, Tensor]:
     """The six terms of the paper's loss, unweighted; `WEIGHTS` holds the paper's weights under the same names.
 
     Parameters
@@ -261,23 +262,31 @@ def fairdf_terms(outputs: Outputs, images: Tensor, label: Tensor, method: Tensor
         Training images of every group.
     fidelity : {"corrected", "official"}
         Exact or released form of the fairness term.
+    fairness_loss : {"group_cvar", "cross_entropy"}
+        What trains the fused head: the bi-level CVaR, or for the ablation without it the plain mean.
 
     Returns
     -------
-    dict of scalars; without "reconstruction" when the outputs hold none
+    dict of scalars; a term whose outputs are None is left out
 
     Source: Lin et al. 2024, overall objective.
     """
     if fidelity not in FIDELITIES:
         raise ValueError(f'fidelity must be one of {", ".join(FIDELITIES)}, not "{fidelity}"')
-    fairness = group_cvar if fidelity == "corrected" else official_group_cvar
+    if fairness_loss not in FAIRNESS_LOSSES:
+        raise ValueError(f'fairness_loss must be one of {", ".join(FAIRNESS_LOSSES)}, not "{fairness_loss}"')
     terms = {
         "agnostic": cross_entropy(outputs.agnostic.logits, label).mean(),
         "specific": cross_entropy(outputs.specific.logits, method).mean(),
         "contrastive": contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets, triplet_margin),
-        "demographic": ldam(outputs.demographic.logits, group, counts, margin_scale, max_margin),
-        "fairness": fairness(cross_entropy(outputs.fused.logits, label), group, alpha_in, alpha_across),
     }
+    if outputs.demographic is not None:
+        terms["demographic"] = ldam(outputs.demographic.logits, group, counts, margin_scale, max_margin)
+    if outputs.fused is not None:
+        errors = cross_entropy(outputs.fused.logits, label)  # (2B,)
+        bilevel = group_cvar if fidelity == "corrected" else official_group_cvar
+        by_group = fairness_loss == "group_cvar"
+        terms["fairness"] = bilevel(errors, group, alpha_in, alpha_across) if by_group else errors.mean()
     if outputs.self_reconstruction is not None:
         terms["reconstruction"] = reconstruction(images, outputs.self_reconstruction, outputs.cross_reconstruction)
     return terms

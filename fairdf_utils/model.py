@@ -187,13 +187,14 @@ class Outputs:
 
     `specific` (forgery method, 6 classes), `agnostic` (real/fake), `demographic` (8 groups) and `fused` (real/fake, the
     detector's answer) hold logits and pooled vector of their head. `self_reconstruction` and `cross_reconstruction`
-    (2k, 3, S, S) are the first k fakes, then the first k reals; None when no pair is reconstructed.
+    (2k, 3, S, S) are the first k fakes, then the first k reals; None when no pair is reconstructed. A detector without
+    a demographic branch or a fused head has None there.
     """
 
     specific: HeadOutput
     agnostic: HeadOutput
-    demographic: HeadOutput
-    fused: HeadOutput
+    demographic: HeadOutput | None
+    fused: HeadOutput | None
     self_reconstruction: Tensor | None
     cross_reconstruction: Tensor | None
 
@@ -306,6 +307,64 @@ class FairDetector(nn.Module):
         else:
             condition = self.condition(adain(content, demographic))  # (2k, width, 8, 8)
         return self.decoder(condition, forgery)
+
+
+class TwoEncoderDetector(nn.Module):
+    """The method without its demographic branch; without a fused head too it is UCF (Yan et al. 2023).
+
+    The decoder's condition is the content map itself. The answer comes from the fused head, which here looks at the
+    agnostic map through the same 1 x 1 convolutions as in `FairDetector`, or else from the agnostic head.
+
+    Parameters
+    ----------
+    fused_head : bool
+        Have a fused head, for the fairness loss to act on.
+    backbone, image_size, width, weights, logit_dropout, initialisation, decoder_dropout, reconstruction_size, \
+    reconstruction_share
+        As in `FairDetector`.
+
+    Source: Yan et al. 2023; Lin et al. 2024, ablation.
+    """
+
+    def __init__(self, fused_head: bool, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
+                 weights: str | Path | None = None, logit_dropout: float = 0.2, initialisation: str = "default",
+                 decoder_dropout: float = 0.3, reconstruction_size: int | None = None,
+                 reconstruction_share: float = 1.0):
+        super().__init__()
+        _check_choice("initialisation", initialisation, INITIALISATIONS)
+        self.reconstruction_share = reconstruction_share
+        half = width // 2
+        self.forgery = Encoder(backbone, image_size, width, weights)
+        self.content = Encoder(backbone, image_size, width, weights)
+        self.specific_split = pointwise_block(width, half, half)
+        self.agnostic_split = pointwise_block(width, half, half)
+        self.specific = Head(half, width, len(METHODS), logit_dropout)
+        self.agnostic = Head(half, width, 2, logit_dropout)
+        self.fusion = pointwise_block(half, half, half) if fused_head else None
+        self.fused = Head(half, width, 2, logit_dropout) if fused_head else None
+        self.decoder = Decoder(width, reconstruction_size or image_size, decoder_dropout)
+        if initialisation == "kaiming":
+            untouched = {self.forgery, self.content, self.decoder}
+            for part in self.children():  # in order: the seed decides the weights
+                if part not in untouched:
+                    part.apply(_initialise_kaiming)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Everything that the loss needs, of B fakes and then the B reals they are paired with; see `FairDetector`."""
+        forgery = self.forgery(images)  # (2B, width, 8, 8)
+        specific_map, agnostic_map = self.specific_split(forgery), self.agnostic_split(forgery)  # (2B, width / 2, 8, 8)
+        fused = self.fused(self.fusion(agnostic_map)) if self.fused else None
+        own, cross = None, None
+        pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
+        if pairs:
+            content = self.content(first_pairs(images, pairs))  # (2k, width, 8, 8)
+            own, cross = self.decoder(content, first_pairs(torch.cat([specific_map, agnostic_map], 1), pairs))
+        return Outputs(self.specific(specific_map), self.agnostic(agnostic_map), None, fused, own, cross)
+
+    def detect(self, images: Tensor) -> Tensor:
+        """Logits (N, 2) of the answer for images (N, 3, H, H) of any composition, from the forgery encoder alone."""
+        agnostic_map = self.agnostic_split(self.forgery(images))  # (N, width / 2, 8, 8)
+        return (self.fused(self.fusion(agnostic_map)) if self.fused else self.agnostic(agnostic_map)).logits
 
 
 class PlainDetector(nn.Module):

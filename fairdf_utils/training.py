@@ -1,8 +1,12 @@
-"""Training: one step, the epochs, checkpoints, resuming.
+"""Training: one step, the epochs, checkpoints, resuming, in one process or several.
 
-`fit` trains any of the `METHODS` on the same batches with the same budget. Everything random in an epoch comes
-from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see the same
-dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
+`Training` trains any of the `methods.METHODS` on the same batches with the same budget. Everything random in an
+epoch comes from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see
+the same dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
+
+    torchrun --nproc-per-node 2 -m fairdf_utils.training --params gpu --run runs/gpu --detector fairdf
+
+trains one detector of a parameters file with several processes; chapter 3 then finds it finished.
 """
 
 from __future__ import annotations
@@ -11,111 +15,28 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from fairdf_utils import losses, progress
+from fairdf_utils import losses, processes, progress
 from fairdf_utils.data import Batch, batches, decode, epoch_pairs, group_sizes
 from fairdf_utils.evaluation import predict, score_table
 from fairdf_utils.fairness import fairness_metrics
 from fairdf_utils.files import replacing
-from fairdf_utils.model import FairDetector, PlainDetector
+from fairdf_utils.methods import TrainingConfig, build, objective
 from fairdf_utils.sam import SAM, frozen_batch_norm
 
-METHODS = {
-    "ori": "plain detector, cross-entropy",
-    "balanced": "plain detector, cross-entropy, group-balanced batches",
-    "fairdf": "disentanglement and fair learning (Lin et al. 2024)",
-}
 CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
 
 
 class TrainingError(RuntimeError):
     """Training cannot start or go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what is trained; the defaults are the paper's (Lin et al. 2024, 4.1).
-
-    Attributes
-    ----------
-    detector : name under which the result is stored and reported
-    method : a key of `METHODS`
-    seed : decides initial weights, pairs, dropout masks, triplets
-    backbone : "tiny" or the name of a timm model
-    weights : "" (random), "imagenet", or the path of a state dict for the backbone
-    image_size : side of the input, pixels
-    width : channels of the encoders' feature map
-    fidelity : "corrected" or "official"
-    initialisation : of the 1 x 1 blocks and heads, "default" or "kaiming"
-    logit_dropout : dropout rate on the heads' logits
-    sam, rho : use sharpness-aware minimisation; radius of its ascent step
-    epochs, batch_size : batch_size counts pairs of a fake and a real
-    optimizer, lr, momentum, weight_decay : "sgd" or "adamw" (no momentum parameter)
-    schedule : "step" (x 0.9 every 60 epochs) or "cosine" (to zero, every step)
-    weight_* : factors of the terms beside the agnostic cross-entropy
-    alpha_in, alpha_across : CVaR levels inside a group and across the groups
-    margin_scale, max_margin : of the label-distribution-aware margin loss
-    triplet_margin : of the contrastive loss
-    reconstruction_size, reconstruction_share : side of the reconstructions, pixels; share of the pairs reconstructed
-    precision : "float32" or "bfloat16" (autocast)
-    """
-
-    detector: str = "fairdf"
-    method: str = "fairdf"
-    seed: int = 0
-    backbone: str = "legacy_xception"
-    weights: str = "imagenet"
-    image_size: int = 256
-    width: int = 512
-    fidelity: str = "corrected"
-    initialisation: str = "default"
-    logit_dropout: float = 0.2
-    sam: bool = True
-    rho: float = 0.05
-    epochs: int = 100
-    batch_size: int = 16
-    optimizer: str = "sgd"
-    lr: float = 5e-4
-    momentum: float = 0.9
-    weight_decay: float = 5e-3
-    schedule: str = "step"
-    weight_specific: float = losses.WEIGHTS["specific"]
-    weight_reconstruction: float = losses.WEIGHTS["reconstruction"]
-    weight_contrastive: float = losses.WEIGHTS["contrastive"]
-    weight_demographic: float = losses.WEIGHTS["demographic"]
-    weight_fairness: float = losses.WEIGHTS["fairness"]
-    alpha_in: float = 0.9
-    alpha_across: float = 0.5
-    margin_scale: float = 30.0
-    max_margin: float = 0.5
-    triplet_margin: float = 3.0
-    reconstruction_size: int = 256
-    reconstruction_share: float = 1.0
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "method": METHODS,
-            "fidelity": ("corrected", "official"),
-            "optimizer": ("sgd", "adamw"),
-            "schedule": ("step", "cosine"),
-            "precision": ("float32", "bfloat16"),
-        }
-        for name, choices in allowed.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
@@ -129,51 +50,6 @@ def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
-
-
-def build(config: TrainingConfig) -> FairDetector | PlainDetector:
-    """The untrained detector of a configuration; the same seed gives the same weights."""
-    torch.manual_seed(config.seed)
-    shared = {
-        "backbone": config.backbone,
-        "image_size": config.image_size,
-        "width": config.width,
-        "weights": config.weights or None,
-        "initialisation": config.initialisation,
-        "logit_dropout": config.logit_dropout,
-    }
-    if config.method == "fairdf":
-        return FairDetector(
-            **shared,
-            fidelity=config.fidelity,
-            reconstruction_size=config.reconstruction_size,
-            reconstruction_share=config.reconstruction_share,
-        )
-    return PlainDetector(**shared)
-
-
-def objective(
-    config: TrainingConfig, model: torch.nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Terms of the loss, weighted: scalars whose sum is minimised (Lin et al. 2024, eq. 8)."""
-    if config.method in ("ori", "balanced"):
-        return {"detection": F.cross_entropy(model(batch.images).float(), batch.label)}
-    terms = losses.fairdf_terms(
-        model(batch.images),
-        batch.images,
-        batch.label,
-        batch.method,
-        batch.group,
-        triplets,
-        group_counts,
-        fidelity=config.fidelity,
-        alpha_in=config.alpha_in,
-        alpha_across=config.alpha_across,
-        margin_scale=config.margin_scale,
-        max_margin=config.max_margin,
-        triplet_margin=config.triplet_margin,
-    )
-    return {name: value * getattr(config, f"weight_{name}", 1.0) for name, value in terms.items()}
 
 
 def build_optimizer(
@@ -251,10 +127,17 @@ class Training:
         data_dir: str | Path,
         device: torch.device,
     ) -> None:
-        self.config, self.train, self.validation, self.folder, self.device = config, train, validation, folder, device
-        self.train_images = decode(train, image_root, config.image_size, data_dir)
-        self.validation_images = decode(validation, image_root, config.image_size, data_dir)
-        self.model = build(config).to(device, memory_format=torch.channels_last)
+        self.config, self.train, self.validation, self.folder = config, train, validation, folder
+        self.device = processes.join(device)
+        if config.batch_size % processes.count():
+            raise TrainingError(
+                f"batch_size {config.batch_size} cannot be shared by {processes.count()} processes; make it a multiple"
+            )
+        with processes.first_alone():
+            self.train_images = decode(train, image_root, config.image_size, data_dir)
+            self.validation_images = decode(validation, image_root, config.image_size, data_dir)
+        self.spread = processes.spread(build(config).to(self.device, memory_format=torch.channels_last))
+        self.model = processes.bare(self.spread)
         self.steps_per_epoch = max(1, int((train["label"] == 1).sum()) // config.batch_size)
         self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
         self.history: list[dict[str, float]] = []
@@ -264,6 +147,11 @@ class Training:
     def epoch(self) -> int:
         """Epochs completed."""
         return len(self.history)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process prints and writes."""
+        return processes.rank() == 0
 
     def run(self, stop_after: int | None = None) -> pd.DataFrame:
         """Train until `stop_after` epochs (default: all) are done, from the last checkpoint on if there is one.
@@ -279,8 +167,9 @@ class Training:
         ) as steps:
             while self.epoch < (stop_after or self.config.epochs):
                 self.history.append(self.train_epoch(steps.update) | self.validate())
-                print(_epoch_line(self.history[-1], self.config.epochs), flush=True)
-                self.save()
+                if self.main:
+                    print(_epoch_line(self.history[-1], self.config.epochs), flush=True)
+                    self.save()
         return pd.DataFrame(self.history)
 
     def train_epoch(self, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
@@ -303,6 +192,7 @@ class Training:
             advance()
         log = torch.stack(log)
         self._refuse_non_finite(log, list(terms), rows)
+        log = processes.mean(log)
         mean = log.double().mean(0).tolist()
         seconds = time.perf_counter() - started
         return {
@@ -320,14 +210,14 @@ class Training:
 
         def weighted_terms() -> dict[str, torch.Tensor]:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                return objective(config, self.model, batch, triplets, group_counts)
+                return objective(config, self.spread, batch, triplets, group_counts)
 
-        terms = training_step(self.model, self.optimizer, weighted_terms, seed)
+        terms = training_step(self.spread, self.optimizer, weighted_terms, seed)
         self.schedule.step()
         return terms
 
     def _refuse_non_finite(self, log: torch.Tensor, names: list[str], rows: list[np.ndarray]) -> None:
-        finite = torch.isfinite(log).cpu()
+        finite = torch.isfinite(processes.mean(log.clone())).cpu()  # all processes stop together
         if finite.all():
             return
         step = int((~finite.all(1)).nonzero()[0])
@@ -341,7 +231,9 @@ class Training:
 
     def validate(self) -> dict[str, float]:
         """Validation AUC and fairness by intersectional group, as columns of the history."""
-        logits = predict(self.model, self.validation_images, self.device, self.config.precision)
+        share = np.array_split(np.arange(len(self.validation)), processes.count())[processes.rank()]
+        logits = predict(self.model, self.validation_images[share], self.device, self.config.precision)
+        logits = np.concatenate(processes.gather_rows(logits))
         table = score_table(self.validation, logits, self.config.fidelity)
         fairness = fairness_metrics(table, "group")
         return {

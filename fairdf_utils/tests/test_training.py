@@ -218,7 +218,7 @@ def test_first_epoch_uses_the_schedule_and_the_last_ends_near_zero(start):
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("method", "fair", "choose one of ori, balanced, fairdf"),
+        ("method", "fair", "choose one of ori, balanced, dag_fdd, daw_fdd, ucf, fairdf"),
         ("optimizer", "adam", "choose one of sgd, adamw"),
         ("epochs", 0, "epochs must be at least 1"),
     ],

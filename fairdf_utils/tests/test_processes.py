@@ -1,0 +1,51 @@
+"""Two processes with half of every batch each train what one process trains."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from fairdf_utils import processes
+from fairdf_utils.tests.spread_training import trained
+
+CPU = torch.device("cpu")
+
+
+def spread(corpus, folder, data_dir, kind):
+    """Train with two processes; the history that process 0 wrote."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "fairdf_utils.tests.spread_training", str(corpus), str(folder), str(data_dir), kind]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("epoch   1/") == 1, "one process prints"
+    return pd.read_csv(folder / "history.csv")
+
+
+def test_two_processes_take_the_same_steps(corpus, tmp_path):
+    """SAM, all losses that compare images, AUC and fairness: equal but for the order of float32 sums."""
+    history = spread(corpus, tmp_path / "two", tmp_path / "data", "exact")
+    one = trained(corpus, tmp_path / "one", tmp_path / "data", exact=True)
+    expected = pd.DataFrame(one.history)
+    for column in expected.columns.drop(["seconds", "images_per_second"]):
+        assert history[column].to_numpy() == pytest.approx(expected[column].to_numpy(), rel=1e-4, abs=1e-5), column
+    together = torch.load(tmp_path / "two/last.pt", weights_only=True)["model"]
+    for name, weight in one.model.state_dict().items():
+        assert torch.allclose(together[name], weight, rtol=1e-3, atol=1e-5), name
+
+
+def test_two_processes_with_batch_norm_and_dropout_stay_close(corpus, tmp_path):
+    """Own batch statistics and dropout masks of each half: within 15 % of the loss, 0.05 of the AUC."""
+    history = spread(corpus, tmp_path / "two", tmp_path / "data", "as it is")
+    expected = pd.DataFrame(trained(corpus, tmp_path / "one", tmp_path / "data", exact=False).history)
+    assert history["loss"].to_numpy() == pytest.approx(expected["loss"].to_numpy(), rel=0.15)
+    assert history["val_auc"].iloc[-1] == pytest.approx(expected["val_auc"].iloc[-1], abs=0.05)
+
+
+def test_one_process_gathers_what_it_has():
+    rows = torch.arange(6.0, requires_grad=True)
+    assert processes.gather(rows) is rows
+    assert processes.gather_rows(rows) == [rows]
+    assert processes.count() == 1 and processes.rank() == 0
+    assert processes.join(CPU) == CPU
