@@ -36,13 +36,15 @@ bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 detector: str = "fairdf"  # name of the result in folders and tables
-method: str = "fairdf"  # "ori", "balanced" or "fairdf"
+method: str = "fairdf"  # "ori", "balanced", "dag_fdd", "daw_fdd", "ucf" or "fairdf"
 seed: int = 0  # initial weights, pairs, dropout masks, triplets
 backbone: str = "tiny"  # "tiny" or the name of a timm model
 weights: str = ""  # "" random, "imagenet", or the path of a state dict for the backbone
 image_size: int = 64  # pixels
 width: int = 64  # channels of the encoders' feature map (paper: 512)
 fidelity: str = "corrected"  # "corrected" or "official"
+demographic_branch: bool = True  # of fairdf; False drops the demographic encoder, head and loss
+fairness_loss: str = "group_cvar"  # what trains the answer of fairdf: "group_cvar" or "cross_entropy"
 initialisation: str = "kaiming"  # of 1 x 1 blocks and heads: "default" or "kaiming"
 logit_dropout: float = 0.0  # dropout rate on the logits (released code: 0.2)
 sam: bool = True  # sharpness-aware minimisation
@@ -77,6 +79,7 @@ import pandas as pd
 import torch
 
 import fairdf_utils.data
+import fairdf_utils.methods
 import fairdf_utils.sam
 import fairdf_utils.training
 from fairdf_utils import plots
@@ -84,8 +87,9 @@ from fairdf_utils.book import Run, show
 from fairdf_utils.data import epoch_pairs, locate_images
 from fairdf_utils.evaluation import predict
 from fairdf_utils.manifests import read_split
+from fairdf_utils.methods import TrainingConfig
 from fairdf_utils.sam import SAM
-from fairdf_utils.training import Training, TrainingConfig, choose_device, load_detector, training_step
+from fairdf_utils.training import Training, choose_device, load_detector, training_step
 
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
 target = choose_device(device, threads)
@@ -274,7 +278,7 @@ assert set(paper) == set(ours)
 table[table["paper"].astype(str) != table["this run"].astype(str)]
 
 # %%
-show(fairdf_utils.training.objective)
+show(fairdf_utils.methods.objective)
 
 # %%
 training = Training(config, train, validation, run.folder, images_at, data_dir, target)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 jupytext = pytest.importorskip("jupytext")
-from fairdf_utils.training import TrainingConfig  # noqa: E402
+from fairdf_utils.methods import TrainingConfig  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 CHAPTERS = sorted(NOTEBOOKS.glob("0*.py"))
@@ -39,7 +39,7 @@ def test_a_parameter_has_one_default_in_all_chapters():
             assert seen.setdefault(name, value) == value, f"{name} in {chapter.name}"
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("profile", ["cpu", "gpu", "ablation"])
 def test_profile_holds_known_parameters_of_the_right_type(profile):
     given = yaml.safe_load((NOTEBOOKS / "params" / f"{profile}.yaml").read_text())
     declared = {}
