@@ -4,13 +4,14 @@
 epoch comes from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see
 the same dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
 
-    torchrun --nproc-per-node 2 -m fairdf_utils.training --params gpu --run runs/gpu --detector fairdf
+    torchrun --nproc-per-node 2 -m fairdf_utils.training --params gpu --run-dir runs/gpu --detector fairdf
 
 trains one detector of a parameters file with several processes; chapter 3 then finds it finished.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import time
@@ -25,11 +26,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from fairdf_utils import losses, processes, progress
-from fairdf_utils.data import Batch, batches, decode, epoch_pairs, group_sizes
+from fairdf_utils.book import REPOSITORY, BookError
+from fairdf_utils.data import Batch, batches, decode, epoch_pairs, group_sizes, locate_images
 from fairdf_utils.evaluation import predict, score_table
 from fairdf_utils.fairness import fairness_metrics
 from fairdf_utils.files import replacing
+from fairdf_utils.manifests import read_split
 from fairdf_utils.methods import TrainingConfig, build, objective
+from fairdf_utils.notebooks import read_chapters
+from fairdf_utils.plan import find_parameters, plan
 from fairdf_utils.sam import SAM, frozen_batch_norm
 
 CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
@@ -337,3 +342,46 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[torch.nn.Modu
     untrained = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
     untrained.load_state_dict(weights)
     return untrained.to(device, memory_format=torch.channels_last).eval(), config
+
+
+def train_detector(*arguments) -> None:
+    """`Training(*arguments).run()`, as a function that `accelerate.notebook_launcher` can start in each process."""
+    Training(*arguments).run()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train one detector of a parameters file as chapter 3 would, in this process or as one of several.
+
+    Raises
+    ------
+    BookError
+        The parameters file is faulty, or does not ask for this detector.
+    """
+    parser = argparse.ArgumentParser(prog="python -m fairdf_utils.training", description=main.__doc__.split("\n")[0])
+    parser.add_argument("--params", required=True, help="name of a file in notebooks/params, or a path")
+    parser.add_argument("--run-dir", required=True, help="the run folder, e.g. runs/gpu")
+    parser.add_argument("--detector", required=True, help="name of a detector in the file's grid")
+    parser.add_argument("--seed", type=int, default=0, help="one of the file's seeds (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    notebooks = REPOSITORY / "notebooks"  # paths in a parameters file are relative to it
+    path = find_parameters(options.params, notebooks)
+    wanted = f"03_sam_training/{options.detector}-s{options.seed}"
+    cells = {cell.name: cell.effective for cell in plan(read_chapters(notebooks), path).cells}
+    if wanted not in cells:
+        trained = ", ".join(name for name in cells if name.startswith("03_"))
+        raise BookError(f"{path} does not ask for {wanted}; it asks for {trained}")
+    given = cells[wanted]
+    device = processes.join(choose_device(given["device"], given["threads"]))
+    config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
+    image_root, data_dir = given["image_root"] and str(notebooks / given["image_root"]), notebooks / given["data_dir"]
+    with processes.first_alone():
+        images_at = locate_images(image_root, data_dir, config.image_size, given["bias"])
+    sets = [read_split(notebooks / given["manifests"] / given["train_set"], split) for split in ("train", "val")]
+    train_detector(config, *sets, Path(options.run_dir) / wanted, images_at, data_dir, device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BookError, TrainingError) as error:
+        raise SystemExit(f"error: {error}") from None

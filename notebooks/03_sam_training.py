@@ -34,6 +34,7 @@ image_root: str = ""  # folder that img_path starts from; "" renders the embedde
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
+processes: int = 1  # GPUs to train on side by side, each with its share of a batch
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 detector: str = "fairdf"  # name of the result in folders and tables
 method: str = "fairdf"  # "ori", "balanced", "dag_fdd", "daw_fdd", "ucf" or "fairdf"
@@ -77,6 +78,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import notebook_launcher
 
 import fairdf_utils.data
 import fairdf_utils.methods
@@ -89,7 +91,7 @@ from fairdf_utils.evaluation import predict
 from fairdf_utils.manifests import read_split
 from fairdf_utils.methods import TrainingConfig
 from fairdf_utils.sam import SAM
-from fairdf_utils.training import Training, choose_device, load_detector, training_step
+from fairdf_utils.training import Training, choose_device, load_detector, train_detector, training_step
 
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
 target = choose_device(device, threads)
@@ -281,7 +283,10 @@ table[table["paper"].astype(str) != table["this run"].astype(str)]
 show(fairdf_utils.methods.objective)
 
 # %%
-training = Training(config, train, validation, run.folder, images_at, data_dir, target)
+arguments = (config, train, validation, run.folder, images_at, data_dir, target)
+if processes > 1:  # they leave a finished checkpoint behind, which the next lines find
+    notebook_launcher(train_detector, arguments, num_processes=processes)
+training = Training(*arguments)
 history = training.run()
 assert len(history) == epochs and np.isfinite(history["loss"]).all()
 

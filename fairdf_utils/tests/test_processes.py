@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from fairdf_utils import processes
+from fairdf_utils.book import BookError
 from fairdf_utils.tests.spread_training import trained
+from fairdf_utils.training import load_detector, main
 
 CPU = torch.device("cpu")
 
@@ -49,3 +51,33 @@ def test_one_process_gathers_what_it_has():
     assert processes.gather_rows(rows) == [rows]
     assert processes.count() == 1 and processes.rank() == 0
     assert processes.join(CPU) == CPU
+
+
+def test_torchrun_trains_a_detector_of_a_parameters_file(tmp_path, corpus):
+    """The command line of the training module, with the chapter's own parameters where the file says nothing."""
+    (tmp_path / "small.yaml").write_text(
+        f"""
+manifests: {corpus}/manifests
+image_root: {corpus}/images
+data_dir: {tmp_path}/data
+image_size: 16
+width: 16
+batch_size: 8
+epochs: 1
+seeds: [3]
+grid:
+  - {{detector: mine, method: daw_fdd, sam: false}}
+"""
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "fairdf_utils.training", "--params", str(tmp_path / "small.yaml"), "--detector", "mine"]
+    command += ["--seed", "3", "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    detector, config = load_detector(tmp_path / "run/03_sam_training/mine-s3/best.safetensors", CPU)
+    assert (config.method, config.seed, config.epochs, config.optimizer) == ("daw_fdd", 3, 1, "adamw")
+
+
+def test_a_detector_that_the_file_does_not_ask_for_is_refused(tmp_path):
+    with pytest.raises(BookError, match="does not ask for 03_sam_training/none-s0; it asks for .*fairdf-s0"):
+        main(["--params", "cpu", "--run-dir", str(tmp_path), "--detector", "none"])
