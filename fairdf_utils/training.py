@@ -118,8 +118,9 @@ class Training:
     config : what to train
     train, validation : canonical manifests
     folder : where checkpoints and the history go
-    data_dir, image_root : see `data.decode`
+    image_root, data_dir : see `data.decode`
     device : where to train
+    tensorboard : also write the history as TensorBoard scalars, into `folder`/tensorboard
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Training:
         image_root: Path,
         data_dir: str | Path,
         device: torch.device,
+        tensorboard: bool = False,
     ) -> None:
         self.config, self.train, self.validation, self.folder = config, train, validation, folder
         self.device = processes.join(device)
@@ -146,6 +148,7 @@ class Training:
         self.steps_per_epoch = max(1, int((train["label"] == 1).sum()) // config.batch_size)
         self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
         self.history: list[dict[str, float]] = []
+        self.board = _open_board(folder) if tensorboard and self.main else None
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -254,6 +257,10 @@ class Training:
             save_detector(self.folder / "best.safetensors", self.model, self.config, self.epoch)
         with replacing(self.folder / "history.csv") as partial:
             pd.DataFrame(self.history).to_csv(partial, index=False)
+        if self.board:
+            for name, value in self.history[-1].items():
+                self.board.add_scalar(name, value, self.epoch)
+            self.board.flush()
         state = {
             "config": asdict(self.config),
             "history": self.history,
@@ -285,6 +292,14 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = state["history"]
+
+
+def _open_board(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainingError("tensorboard is not installed: pip install tensorboard, or train without it") from error
+    return SummaryWriter(str(folder / "tensorboard"))
 
 
 def _read_checkpoint(path: Path) -> dict:

@@ -70,6 +70,7 @@ triplet_margin: float = 3.0
 reconstruction_size: int = 32  # side of the reconstructions, pixels (paper: 256)
 reconstruction_share: float = 0.25  # share of a batch's pairs that is reconstructed (paper: 1)
 precision: str = "float32"  # "float32" or "bfloat16" (autocast)
+tensorboard: bool = False  # also write the history for TensorBoard
 
 # %%
 from dataclasses import asdict, fields
@@ -283,7 +284,7 @@ table[table["paper"].astype(str) != table["this run"].astype(str)]
 show(fairdf_utils.methods.objective)
 
 # %%
-arguments = (config, train, validation, run.folder, images_at, data_dir, target)
+arguments = (config, train, validation, run.folder, images_at, data_dir, target, tensorboard)
 if processes > 1:  # they leave a finished checkpoint behind, which the next lines find
     notebook_launcher(train_detector, arguments, num_processes=processes)
 training = Training(*arguments)

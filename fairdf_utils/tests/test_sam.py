@@ -219,3 +219,44 @@ def test_frozen_batch_norm_leaves_statistics_alone_but_normalises_by_the_batch()
     assert not torch.equal(model[1].running_mean, before["1.running_mean"])
     assert model[1].num_batches_tracked == before["1.num_batches_tracked"] + 1
     assert torch.equal(model[3].running_mean, before["3.running_mean"])
+
+
+def test_gradient_clipping_limits_the_update_not_the_ascent():
+    torch.manual_seed(0)
+    network = torch.nn.Linear(6, 1)
+    optimizer = SAM(network.parameters(), torch.optim.SGD, rho=0.05, lr=1.0)
+    before = [p.detach().clone() for p in network.parameters()]
+    inputs = 100 * torch.randn(8, 6)
+    network(inputs).square().mean().backward()
+    optimizer.first_step()
+    optimizer.zero_grad()
+    network(inputs).square().mean().backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+    optimizer.second_step()
+    moved = torch.cat([(p - old).flatten() for p, old in zip(network.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.1, rel=1e-4)
+
+
+def test_works_under_accelerate_with_a_schedule():
+    """Accelerate's prepare() loads the optimizer's state: groups must stay shared with the base."""
+    from accelerate import Accelerator
+
+    torch.manual_seed(0)
+    network, inputs = torch.nn.Linear(6, 1), torch.randn(8, 6)
+    optimizer = SAM(network.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9)
+    accelerator = Accelerator(cpu=True)
+    network, prepared = accelerator.prepare(network, optimizer)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    def closure():
+        prepared.zero_grad()
+        loss = network(inputs).square().mean()
+        accelerator.backward(loss)
+        return loss
+
+    losses = []
+    for _ in range(3):
+        losses.append(prepared.step(closure) or closure().item())
+        schedule.step()
+    assert optimizer.base.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
+    assert closure().item() < losses[0]

@@ -250,7 +250,24 @@ def test_non_finite_loss_names_epoch_step_term_and_images(start, monkeypatch, tm
     assert torch.load(tmp_path / "a/last.pt", weights_only=True)["history"][-1]["epoch"] == 1
 
 
-def test_first_epoch_uses_the_schedule_and_the_last_ends_near_zero(start):
+def test_tensorboard_holds_the_history_when_asked(corpus, training_set, validation_set, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sets = (training_set, validation_set, tmp_path / "run", corpus / "images", tmp_path / "data", CPU)
+    history = Training(replace(SMALL, epochs=2), *sets, tensorboard=True).run()
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    written = [event.value for event in events.Scalars("val_auc")]
+    assert written == pytest.approx(history["val_auc"].tolist())
+
+
+def test_bfloat16_and_sgd_with_steps_train(start):
+    history = start(replace(SMALL, precision="bfloat16", optimizer="sgd", schedule="step", lr=0.02)).run()
+    assert history["lr"].tolist() == [0.02] * 3, "the first 60 epochs keep the learning rate"
+    assert np.isfinite(history["loss"]).all() and history["loss"].iloc[-1] < history["loss"].iloc[0]
+
+
+def test_cosine_schedule_ends_at_zero(start):
     attempt = start()
     attempt.run()
     assert attempt.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
