@@ -7,14 +7,19 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 
 import difflib
 import math
+from collections.abc import Set
 from pathlib import Path
 
 import timm
 import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MAP_SIZE = 8
+HUB_TIMEOUT = 5  # seconds in which the hub must answer before a download is tried
 
 
 class TinyBackbone(nn.Sequential):
@@ -121,7 +126,7 @@ def load_backbone_weights(model: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: put a state dict there, or pass weights=None")
-    found = _read_state_dict(path)
+    found = read_state_dict(path)
     expected = model.state_dict()
     classifier = model.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
@@ -130,35 +135,70 @@ def load_backbone_weights(model: nn.Module, path: Path) -> None:
     for key, value in found.items():
         if key in expected and value.ndim == 2 and expected[key].ndim == 4:
             found[key] = value[:, :, None, None]
-    unknown = sorted(found.keys() - expected.keys())
-    missing = sorted(key for key in expected.keys() - found.keys() if not key.endswith("num_batches_tracked"))
-    misshapen = [f"{key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
-                 for key in sorted(expected.keys() & found.keys()) if found[key].shape != expected[key].shape]
-    problems = {"unknown": unknown, "missing": missing, "misshapen": misshapen}
-    if any(problems.values()):
-        listing = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
-        raise ValueError(f"{path} does not hold the weights of this backbone. {listing}")
+    shapes = {key: value.shape for key, value in expected.items()}
+    misfits = list_misfits(found, shapes, optional={key for key in expected if key.endswith("num_batches_tracked")})
+    if misfits:
+        raise ValueError(f"{path} does not hold the weights of this backbone. {misfits}")
     model.load_state_dict(expected | found)
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def list_misfits(found: dict[str, Tensor], shapes: dict[str, torch.Size], optional: Set[str] = frozenset()) -> str:
+    """Every unknown, missing and misshapen entry of a state dict in one line; "" when it fits.
+
+    Parameters
+    ----------
+    found : the state dict
+    shapes : the entries that it should have
+    optional : names among them that may be missing
+    """
+    kinds = {
+        "unknown": found.keys() - shapes.keys(),
+        "missing": shapes.keys() - found.keys() - optional,
+        "misshapen": {f"{key} is {tuple(found[key].shape)}, not {tuple(shapes[key])}"
+                      for key in shapes.keys() & found.keys() if found[key].shape != shapes[key]},
+    }
+    return "; ".join(f"{kind}: {', '.join(sorted(entries))}" for kind, entries in kinds.items() if entries)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a torch file, there bare or under "state_dict" or "model".
+
+    Raises
+    ------
+    ValueError
+        Anything else; pickled code is never run.
+    """
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         found = found.get("state_dict", found.get("model", found))
         return {name: value for name, value in found.items() if value.shape is not None}
     except Exception as error:  # every reader and every wrong content has its own kind
-        raise ValueError(f"{path} holds no state dict of tensors: {error}") from error
+        raise ValueError(f"{path} holds no state dict of tensors ({type(error).__name__}); whole pickled models are "
+                         "refused, because reading them runs their code. Save model.state_dict() instead") from error
 
 
 def _imagenet_model(name: str) -> nn.Module:
+    source = timm.get_pretrained_cfg(name)
     try:
+        if source and source.hf_hub_id:
+            _check_hub(source.hf_hub_id)
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # timm, its hub client and the network each raise their own kinds
-        source = timm.get_pretrained_cfg(name)
         wanted = source and (source.hf_hub_id or source.url and source.url.rsplit("/", 1)[-1])
         raise OSError(f'ImageNet weights of "{name}" ({wanted or "none published"}) are neither in the local cache nor '
                       "could they be downloaded. On a machine with a network, save that state dict as .pth or "
                       f".safetensors, copy it here and pass its path as weights=. Cause: {error}") from error
+
+
+def _check_hub(hub_id: str) -> None:
+    """Raises soon when a repository ("owner/name@revision") is not in the local cache and the hub does not answer.
+
+    The hub's client alone would repeat its request for most of a minute. The one request here goes through the same
+    client: same address, proxies and offline switch.
+    """
+    folder = repo_folder_name(repo_id=hub_id.partition("@")[0], repo_type="model")
+    if not any(Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*")):
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)  # any answer will do
 
 
 def _probe_channels(features, name: str, image_size: int) -> int:

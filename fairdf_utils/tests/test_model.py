@@ -7,10 +7,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from huggingface_hub import constants
+from safetensors.torch import save, save_file
 from torch import nn
 
-from fairdf_utils import losses
+from fairdf_utils import encoders, losses
 from fairdf_utils.encoders import Encoder
 from fairdf_utils.model import (
     Decoder,
@@ -307,6 +308,21 @@ def test_every_backbone_gives_an_8_by_8_map(name, size, channels):
     assert encoder.training and all(module.training for module in encoder.modules())
 
 
+@pytest.mark.parametrize("name", ["legacy_xception", "resnet50", "efficientnet_b3", "efficientnet_b4", "tiny"])
+def test_every_backbone_trains_at_paper_resolution(name):
+    torch.manual_seed(0)
+    model = FairDetector(name, 256, width=64)
+    outputs = model(images_of(2, 256))
+    assert outputs.self_reconstruction.shape == outputs.cross_reconstruction.shape == (2, 3, 256, 256)
+    heads = (outputs.specific, outputs.agnostic, outputs.demographic, outputs.fused)
+    loss = sum(head.logits.square().mean() for head in heads)
+    (loss + outputs.self_reconstruction.square().mean() + outputs.cross_reconstruction.square().mean()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for encoder in ENCODERS:
+        first = next(getattr(model, encoder).parameters())
+        assert first.ndim == 4 and first.grad.abs().max() > 0  # the gradient reaches the first convolution
+
+
 def test_a_cut_backbone_equals_the_whole_one_at_its_stage():
     torch.manual_seed(0)
     whole = timm.create_model("resnet50", num_classes=0).eval()
@@ -389,3 +405,60 @@ def test_imagenet_weights_offline_say_what_to_put_where(monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(OSError, match=r"xception-43020ad28\.pth.*weights=.*no network"):
         Encoder("legacy_xception", weights="imagenet")
+
+
+class Hub:
+    """Stands in for the hub and its cache; counts requests."""
+
+    def __init__(self, monkeypatch, folder):
+        self.folder, self.requests, self.online = folder, [], False
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+        monkeypatch.setattr(encoders, "get_session", lambda: self)
+
+    def head(self, address, timeout):
+        self.requests.append((address, timeout))
+        if not self.online:
+            raise ConnectionError("no route")
+
+    def cache(self, repository, state):
+        folder = self.folder / f"models--{repository.replace('/', '--')}"
+        for path, content in (("refs/main", "0" * 40), (f"snapshots/{'0' * 40}/model.safetensors", save(state))):
+            (folder / path).parent.mkdir(parents=True)
+            (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    return Hub(monkeypatch, tmp_path / "hub")
+
+
+def test_an_unreachable_hub_is_asked_once_and_for_seconds_only(monkeypatch, hub):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("the hub's client would now wait"))
+    with pytest.raises(OSError, match=r"timm/resnet50\.a1_in1k.*weights=.*no route"):
+        Encoder("resnet50", weights="imagenet")
+    assert len(hub.requests) == 1
+    address, timeout = hub.requests[0]
+    assert address == constants.ENDPOINT and timeout <= 10
+
+
+def test_a_reachable_hub_is_left_to_timm(monkeypatch, hub):
+    hub.online, plain, asked = True, timm.create_model, []
+
+    def create_model(name, pretrained=False, **options):
+        asked.append((name, pretrained))
+        return plain(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    Encoder("lcnet_050", 64, width=8, weights="imagenet")
+    assert asked == [("lcnet_050", True)] and len(hub.requests) == 1
+
+
+def test_imagenet_weights_in_the_local_cache_need_no_network(monkeypatch, hub):
+    state = timm.create_model("lcnet_050").state_dict()
+    hub.cache("timm/lcnet_050.ra2_in1k", state)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # the hub's client refuses every request
+    encoder = Encoder("lcnet_050", 64, width=8, weights="imagenet")
+    assert hub.requests == []
+    loaded = encoder.backbone.state_dict()
+    assert torch.equal(loaded["conv_stem.weight"], state["conv_stem.weight"])
+    assert all(torch.equal(value, state[name]) for name, value in loaded.items())
