@@ -40,9 +40,10 @@ def _reproduce(options) -> int:
     from fairdf_utils.reproduce import ChapterFailed, reproduce
 
     try:
-        reproduce(options.params, options.run, options.notebooks)
+        reproduce(options.params, options.run, options.notebooks, options.jobs)
     except ChapterFailed as error:
-        print(f"error: {error}", file=sys.stderr)
+        for failure in error.args:
+            print(f"error: {failure}", file=sys.stderr)
         return 1
     return 0
 
@@ -83,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--params", required=True, help="name of a file in notebooks/params (cpu, gpu), or a path")
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")
+    whole.add_argument(
+        "--jobs",
+        type=_at_least_one,
+        help="cells of a repeated chapter that run at a time (default: `jobs` of the parameters file, or 1)",
+    )
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
 
@@ -95,8 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--check", action="store_true", help="list where the two files of a chapter differ")
     what.add_argument("--run", help="run the book with the cpu profile into this folder, then write every .ipynb")
     _add_notebooks(pairs)
-    pairs.set_defaults(command=_notebooks, params="cpu")
+    pairs.set_defaults(command=_notebooks, params="cpu", jobs=None)
     return parser
+
+
+def _at_least_one(text) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _add_notebooks(parser) -> None:

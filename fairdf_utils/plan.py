@@ -1,19 +1,31 @@
-"""What a parameters file such as notebooks/params/cpu.yaml asks for: the cells of the book, checked.
+"""What is to do: the cells of the book that a parameters file asks for, and which of them a run folder holds.
 
-The file holds `name: value` lines for the parameters of the chapters, and two reserved keys: `grid`, a list of
-mappings that override parameters of the repeated chapters, and `seeds`, the seeds each of them is run with.
-Chapters that declare the parameter `detector` are repeated over grid x seeds; the others run once.
+A parameters file such as notebooks/params/cpu.yaml holds `name: value` lines for the parameters of the chapters, and
+three reserved keys: `grid`, a list of mappings that override parameters of the repeated chapters, `seeds`, the seeds
+each of them is run with, and `jobs`, how many cells of one chapter run at a time. Chapters that declare the parameter
+`detector` are repeated over grid x seeds; the others run once.
 """
 
 import difflib
+import hashlib
+import heapq
 import itertools
+import json
+import os
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
-from fairdf_utils.book import BookError
+from fairdf_utils.book import BookError, describe, locked, now, read_manifest_of_run
+from fairdf_utils.files import write_text
 from fairdf_utils.notebooks import Chapter
+
+PACKAGE = Path(__file__).resolve().parent
+# These run the book; they do not change what a chapter computes.
+MACHINERY = {"plan", "reproduce", "notebooks", "__main__"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +45,35 @@ class Cell:
         """Name of its files in the run folder: 03_sam_training/fairdf-s0 -> 03_sam_training-fairdf-s0."""
         return self.name.replace("/", "-", 1)
 
+    @property
+    def short(self):
+        """Its name among the cells of its chapter: fairdf-s0."""
+        return self.name.rpartition("/")[2]
+
     def __str__(self):
         if "/" not in self.name:
             return self.chapter.name
         return f"{self.chapter.name} detector={self.effective['detector']} seed={self.effective['seed']}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of the book in order, and how many cells of one chapter run at a time."""
+
+    cells: list[Cell]
+    jobs: int = 1
+
+    def batches(self):
+        """The cells of each chapter: those of one chapter do not depend on each other, chapters do."""
+        return [list(cells) for _, cells in itertools.groupby(self.cells, lambda cell: cell.chapter)]
+
+
+def time_side_by_side(seconds, jobs):
+    """Seconds until the last cell ends, if each starts in turn as soon as one of `jobs` places is free."""
+    places = [0.0] * jobs
+    for needed in seconds:
+        heapq.heapreplace(places, places[0] + needed)
+    return max(places)
 
 
 class _Unambiguous(yaml.SafeLoader):
@@ -48,6 +85,16 @@ class _Unambiguous(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"{key!r} is given twice in the mapping at line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
+
+
+def find_parameters(params, notebooks):
+    """The file of a profile of notebooks/params given by name, or of a path."""
+    named = notebooks / "params" / f"{params}.yaml"
+    path = named if named.is_file() else Path(params)
+    if not path.is_file():
+        names = ", ".join(sorted(found.stem for found in named.parent.glob("*.yaml")))
+        raise BookError(f"no parameters file {params}: give a path, or one of these names: {names}")
+    return path
 
 
 def read_parameters(path):
@@ -62,7 +109,12 @@ def read_parameters(path):
 
 
 def plan(chapters, path):
-    """The cells of the book in order, from the parameters file at `path`.
+    """What the parameters file at `path` asks for.
+
+    Returns
+    -------
+    Plan
+        The cells of the book in order, and how many run at a time.
 
     Raises
     ------
@@ -71,11 +123,13 @@ def plan(chapters, path):
         that names one detector twice.
     """
     values = read_parameters(path)
-    grid, seeds = values.pop("grid", [{}]), values.pop("seeds", None)
+    grid, seeds, jobs = values.pop("grid", [{}]), values.pop("seeds", None), values.pop("jobs", 1)
     if not (isinstance(grid, list) and grid and all(isinstance(row, dict) for row in grid)):
         raise BookError(f"{path}: grid is a list of mappings such as {{detector: ori, method: ori}}")
     if seeds is not None and not (isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)):
         raise BookError(f"{path}: seeds is a list of whole numbers such as [0, 1, 2]")
+    if type(jobs) is not int or jobs < 1:
+        raise BookError(f"{path}: jobs is a whole number from 1: how many cells of a chapter run at a time")
     repeated = [chapter for chapter in chapters if "detector" in chapter.defaults]
     _check(values, chapters, path)
     for row in grid:
@@ -94,7 +148,7 @@ def plan(chapters, path):
     for name in names:
         if names.count(name) > 1:
             raise BookError(f"{path}: the grid asks for {name} twice; give each row its own detector name")
-    return cells
+    return Plan(cells, jobs)
 
 
 def _repetition(cell, path):
@@ -138,3 +192,152 @@ def _wanted(value, default):
     if isinstance(default, float) and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
         return f"YAML reads a number with an exponent only with a point, {value.lower().replace('e', '.0e')}"
     return f"a value of type {type(default).__name__} is needed" + (", not an empty one" if value == "" else "")
+
+
+# --- what is done ----------------------------------------------------------------------------------------
+
+
+class Progress:
+    """What has been done in a run folder: one state file a cell, and the manifest that the chapters write."""
+
+    def __init__(self, run, asked):
+        self.run, self.asked, self.cells = run, asked, asked.cells
+        self.notebooks = self.cells[0].chapter.path.parent
+        self.package = _package_digest()
+
+    def state(self, cell):
+        path = self._state_path(cell)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def save(self, cell, **changes):
+        text = json.dumps({"cell": cell.name, **self.state(cell), **changes}, indent=1) + "\n"
+        write_text(self._state_path(cell), text)
+
+    def _state_path(self, cell):
+        return self.run / "state" / f"{cell.file}.json"
+
+    def entry(self, cell):
+        return read_manifest_of_run(self.run).get(cell.name)
+
+    def inputs(self, cell):
+        """Digest of the chapter's code, its parameters, the package and the results it builds on."""
+        before = itertools.takewhile(lambda other: other.chapter is not cell.chapter, self.cells)
+        _, _, mine = cell.name.partition("/")
+        upstream = {}
+        for other in before:
+            _, _, theirs = other.name.partition("/")
+            if not mine or not theirs or mine == theirs:
+                upstream[other.name] = self.state(other).get("outputs")
+        parameters = {name: value for name, value in cell.effective.items() if name != "run_dir"}
+        return _digest([cell.chapter.code, parameters, self.package, upstream])
+
+    def done(self, cell):
+        """Whether the cell was finished from these inputs and its files are still what it read and wrote."""
+        entry = self.entry(cell)
+        if not self._noted_done(cell) or entry is None:
+            return False
+        return self.state(cell)["outputs"] == _digest_of_outputs(entry) and all(
+            self._unchanged(name, recorded) for name, recorded in {**entry["read"], **entry["wrote"]}.items()
+        )
+
+    def _noted_done(self, cell):
+        state = self.state(cell)
+        return state.get("status") == "done" and state["digest"] == self.inputs(cell)
+
+    def _unchanged(self, name, recorded):
+        # Names of results are seen from the run folder, others from the folder that the chapter ran in.
+        path = self.run / name if (self.run / name).exists() else self.notebooks / name
+        return path.exists() and describe(path, {str(path): recorded})["sha256"] == recorded["sha256"]
+
+    def refuse_leftovers(self):
+        """Chapter 05 compares every detector it finds: results that are not asked for must not be among them."""
+        extra = {state["cell"] for state in self.states()} - {cell.name for cell in self.cells}
+        if extra:
+            raise BookError(
+                f"{shown(self.run)} holds results that the parameters no longer ask for: {', '.join(sorted(extra))}; "
+                "choose another --run, or delete that folder"
+            )
+
+    def states(self):
+        """All that is noted in the folder, whether these parameters ask for it or not."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((self.run / "state").glob("*.json"))]
+
+    def prepare(self, cell):
+        """Make the cell's sub-folder fit to start: resumed, cleared, or set aside if made by hand."""
+        folder, state, digest = self.run / cell.name, self.state(cell), self.inputs(cell)
+        if state.get("status") in ("running", "failed") and state["digest"] == digest:
+            return "resumed" if (self.run / cell.name).exists() else ""
+        entry, note = self.entry(cell), ""
+        if folder.exists() and any(folder.iterdir()):
+            by_hand = not state or (entry and state.get("outputs") not in (None, _digest_of_outputs(entry)))
+            if by_hand:
+                aside = self.run / "set_aside" / f"{cell.file}-{now().replace(':', '')}"
+                aside.parent.mkdir(exist_ok=True)
+                folder.rename(aside)
+                note = f"results made by hand are now in {shown(aside)}"
+            else:
+                shutil.rmtree(folder)
+                note = "inputs changed, starting anew"
+        if entry:
+            self._forget(cell)
+        return note
+
+    def _forget(self, cell):
+        with locked(self.run / ".manifest.lock"):
+            manifest = read_manifest_of_run(self.run)
+            manifest.pop(cell.name, None)
+            write_text(self.run / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+
+    def finished(self, cell, seconds):
+        """Note the end of a cell; whether it recorded in the manifest what it did."""
+        entry = self.entry(cell)
+        if entry is None:
+            self.save(cell, status="failed", kernel=None)
+            return False
+        self.save(cell, status="done", outputs=_digest_of_outputs(entry), seconds=seconds, kernel=None)
+        return True
+
+    def left(self, running):
+        """Words for the time until all cells are done, from past durations of their chapters.
+
+        `running` maps the cells that are being executed to the seconds since their start.
+        """
+        known, unknown = 0, False
+        for cells in self.asked.batches():
+            past = {cell: self.state(cell).get("seconds") for cell in cells}
+            timed = [seconds for seconds in past.values() if seconds is not None]
+            expected = []
+            for cell in cells:
+                if cell in running or not self._noted_done(cell):
+                    whole = past[cell] or (sum(timed) / len(timed) if timed else 0)
+                    expected.append(max(0, whole - running.get(cell, 0)))
+                    unknown |= not timed
+            known += time_side_by_side(expected, self.asked.jobs)
+        return f"{'at least' if unknown else 'about'} {in_words(known)} left" if known else ""
+
+
+def _digest(value):
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _digest_of_outputs(entry):
+    return _digest({name: item["sha256"] for name, item in entry["wrote"].items()})
+
+
+def _package_digest():
+    files = sorted(path for path in PACKAGE.glob("*.py") if path.stem not in MACHINERY)
+    return _digest([(path.name, path.read_text(encoding="utf-8")) for path in files])
+
+
+def in_words(seconds):
+    """A duration, e.g. 1 h 5 min."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def shown(path):
+    """A path as the reader would type it."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else str(path)

@@ -4,15 +4,17 @@ What is done with the same inputs is skipped, and what was interrupted is resume
 what the chapters write, `notebooks/` (executed copies and their logs) and `state/` (what has been done).
 """
 
-import hashlib
-import itertools
-import json
 import logging
 import os
 import shutil
 import sys
+import threading
 import time
-from contextlib import ExitStack
+import traceback
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -23,24 +25,22 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
 
-from fairdf_utils.book import BookError, describe, locked, now, read_manifest_of_run
-from fairdf_utils.files import write_text
+from fairdf_utils.book import BookError, locked
 from fairdf_utils.notebooks import read_chapters
-from fairdf_utils.plan import plan
+from fairdf_utils.plan import Progress, find_parameters, in_words, plan, shown
 
-PACKAGE = Path(__file__).resolve().parent
-# These run the book; they do not change what a chapter computes.
-MACHINERY = {"plan", "reproduce", "notebooks", "__main__"}
 ECHO_SECONDS = 10
 PERCENT = ["auc", "fpr_sum", "oae", "dp", "meo"]
+# Kernels are started one after the other: they share what jupyter_client knows of the ports in use.
+_STARTING = threading.Lock()
 
 
 class ChapterFailed(Exception):
-    """A chapter ended in an error; its log and its half-executed copy are kept."""
+    """Cells ended in an error, each with its message; their logs and half-executed copies are kept."""
 
 
-def reproduce(params, run, notebooks):
-    """Run the book.
+def reproduce(params, run, notebooks, jobs=None):
+    """Run the book: chapter after chapter, the cells of a repeated chapter side by side.
 
     Parameters
     ----------
@@ -50,16 +50,19 @@ def reproduce(params, run, notebooks):
         The run folder; made if it does not exist.
     notebooks : str or Path
         Folder of the chapters.
+    jobs : int, optional
+        How many cells run at a time; else what the parameters file says.
 
     Raises
     ------
     BookError
         If the parameters or the run folder cannot be used; nothing has been run.
     ChapterFailed
-        If a chapter ended in an error; the same command goes on from there.
+        If a cell ended in an error; the same command goes on from there. What ran beside it was finished.
     """
     run, notebooks = Path(run).resolve(), Path(notebooks).resolve()
-    cells = plan(read_chapters(notebooks), _parameters_file(params, notebooks))
+    asked = plan(read_chapters(notebooks), find_parameters(params, notebooks))
+    asked = replace(asked, jobs=jobs or asked.jobs)
     # Threads of several torch processes that wait by spinning slow each other down many times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -68,31 +71,15 @@ def reproduce(params, run, notebooks):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         _hold(run, stack)
-        progress = Progress(run, cells)
+        progress = Progress(run, asked)
         progress.refuse_leftovers()
-        progress.end_orphans()
-        for number, cell in enumerate(cells, start=1):
-            label = f"[{number}/{len(cells)}] {cell}"
-            if progress.done(cell):
-                print(f"{label}: done before", flush=True)
-                continue
-            started = "; ".join(filter(None, [progress.prepare(cell), progress.left(cells[number - 1 :])]))
-            print(f"{label} … {started}".rstrip(), flush=True)
-            ended = "; ".join(filter(None, [_minutes(_execute(cell, progress)), progress.left(cells[number:])]))
-            print(f"{label}: {ended}", flush=True)
+        kernels = _Kernels(progress)
+        kernels.end()
+        _run(asked, progress, kernels)
     table = result_table(run)
     if table:
         print(f"\nResults in percent\n{table}")
-    print(f"\nThe executed chapters are in {_shown(run / 'notebooks')}")
-
-
-def _parameters_file(params, notebooks):
-    named = notebooks / "params" / f"{params}.yaml"
-    path = named if named.is_file() else Path(params)
-    if not path.is_file():
-        names = ", ".join(sorted(found.stem for found in named.parent.glob("*.yaml")))
-        raise BookError(f"no parameters file {params}: give a path, or one of these names: {names}")
-    return path
+    print(f"\nThe executed chapters are in {shown(run / 'notebooks')}")
 
 
 def _hold(run, stack):
@@ -102,7 +89,7 @@ def _hold(run, stack):
         file = stack.enter_context(locked(path, wait=False))
     except BlockingIOError:
         process = path.read_text()
-        raise BookError(f"{_shown(run)} is being run by process {process}: wait, or use another --run") from None
+        raise BookError(f"{shown(run)} is being run by process {process}: wait, or use another --run") from None
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
@@ -116,16 +103,86 @@ def result_table(run):
     import pandas as pd
 
     table = pd.read_csv(path)
-    shown = [name for name in PERCENT if name in table]
-    table[shown] = 100 * table[shown]
-    return table.to_string(index=False, formatters={name: "{:.1f}".format for name in shown}, na_rep="-")
+    names = [name for name in PERCENT if name in table]
+    table[names] = 100 * table[names]
+    return table.to_string(index=False, formatters={name: "{:.1f}".format for name in names}, na_rep="-")
 
 
-# --- one chapter -----------------------------------------------------------------------------------------
+# --- cells side by side ----------------------------------------------------------------------------------
 
 
-def _execute(cell, progress):
-    """Run a chapter's `.py` with its parameters; seconds taken."""
+def _run(asked, progress, kernels):
+    """Run all cells; each is executed in a thread, everything else happens in this one."""
+    # One pool: a thread keeps its event loop. Its exit waits for the threads, which end with their kernels.
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        try:
+            for cells in asked.batches():
+                _Batch(cells, asked, progress, kernels, pool).run()
+        except KeyboardInterrupt:
+            kernels.interrupt()
+            raise
+
+
+class _Batch:
+    """The cells of one chapter, which run side by side."""
+
+    def __init__(self, cells, asked, progress, kernels, pool):
+        self.waiting, self.running, self.failures = deque(cells), {}, []
+        self.asked, self.progress, self.kernels, self.pool = asked, progress, kernels, pool
+        self.beside, self.terminal = min(asked.jobs, len(cells)), _Terminal()
+
+    def run(self):
+        """Run what is not done; after a failure, only what is already running."""
+        while self.running or (self.waiting and not self.failures):
+            while self.waiting and not self.failures and len(self.running) < self.beside:
+                self._start(self.waiting.popleft())
+            for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                self._end(future)
+        if self.failures:
+            raise ChapterFailed(*self.failures)
+
+    def _start(self, cell):
+        if self.progress.done(cell):
+            self._say(cell, ":", "done before")
+            return
+        note = self.progress.prepare(cell)
+        self._say(cell, " …", note, self._left())
+        environment = _environment(self.beside)
+        future = self.pool.submit(_execute, cell, self.progress, self.kernels, environment, self.terminal)
+        self.running[future] = (cell, time.monotonic())
+
+    def _end(self, future):
+        cell, started = self.running.pop(future)
+        taken = in_words(time.monotonic() - started)
+        error = future.exception()
+        if isinstance(error, ChapterFailed):
+            self.failures += error.args
+        elif error:  # not even a kernel that started: the others are still to be waited for
+            self.failures.append(f"{cell} could not be run\n{''.join(traceback.format_exception(error))}")
+        left = "" if self.failures else self._left()
+        self._say(cell, ":", f"failed after {taken}" if error else taken, left)
+
+    def _left(self):
+        return self.progress.left({cell: time.monotonic() - started for cell, started in self.running.values()})
+
+    def _say(self, cell, mark, *notes):
+        number = f"[{self.asked.cells.index(cell) + 1}/{len(self.asked.cells)}]"
+        self.terminal.say(f"{number} {cell}{mark} {'; '.join(filter(None, notes))}".rstrip())
+
+
+def _environment(beside):
+    """Environment of a kernel that shares the cores with others."""
+    environment = dict(os.environ)
+    if beside > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
+    return environment
+
+
+# --- one cell --------------------------------------------------------------------------------------------
+
+
+def _execute(cell, progress, kernels, environment, terminal):
+    """Run a chapter's `.py` with its parameters, in a kernel of its own."""
     folder = progress.run / "notebooks"
     folder.mkdir(exist_ok=True)
     copy, log = folder / f"{cell.file}.ipynb", folder / f"{cell.file}.log"
@@ -133,27 +190,28 @@ def _execute(cell, progress):
     progress.save(cell, status="running", digest=progress.inputs(cell), outputs=None, kernel=None)
     start = time.monotonic()
     try:
-        with _Log(log) as output:
+        with _Log(log, cell, terminal) as output:
             papermill.execute_notebook(
                 cell.chapter.notebook,
                 copy,
                 parameters={**cell.given, "run_dir": run_dir},
-                cwd=progress.notebooks,
                 progress_bar=False,
                 stdout_file=output,
                 stderr_file=output,
-                kernel_manager_class=_kernel_manager(lambda kernel: progress.save(cell, kernel=kernel)),
+                # Papermill's own cwd would change the folder of this process, and so of every cell.
+                kernel_manager_class=_kernel_manager(
+                    lambda kernel: kernels.register(cell, kernel), cwd=str(progress.notebooks), env=environment
+                ),
             )
-        seconds = time.monotonic() - start
-        progress.finished(cell, seconds)
     except (papermill.PapermillExecutionError, DeadKernelError) as error:
         progress.save(cell, status="failed", kernel=None)
         raise ChapterFailed(
             f"{cell} failed in {_where(error, copy)}\n"
-            f"  log:                 {_shown(log)}\n"
-            f"  half-executed copy:  {_shown(copy)}"
+            f"  log:                 {shown(log)}\n"
+            f"  half-executed copy:  {shown(copy)}"
         ) from None
-    return seconds
+    if not progress.finished(cell, time.monotonic() - start):
+        raise ChapterFailed(f"{cell} ended without recording what it did: its last cell calls run.finish(...)")
 
 
 def _where(error, copy):
@@ -167,7 +225,61 @@ def _where(error, copy):
     return f"In [{count}], which begins `{source.strip().splitlines()[0]}`\n  {reason}"
 
 
-def _kernel_manager(started):
+class _Log:
+    """What a cell prints: all of it into the log, its latest line now and then to the terminal."""
+
+    def __init__(self, path, cell, terminal):
+        self.file, self.cell, self.terminal = path.open("w", encoding="utf-8"), cell, terminal
+        self.echoed = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.terminal.forget(self.cell)
+
+    def write(self, text):
+        self.file.write(text)
+        lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+        if lines and time.monotonic() - self.echoed >= (0.2 if self.terminal.live else ECHO_SECONDS):
+            self.echoed = time.monotonic()
+            self.terminal.echo(self.cell, lines[-1])
+
+    def flush(self):
+        self.file.flush()
+
+
+class _Terminal:
+    """Lines that stay; in a live terminal, the latest lines of all running cells share one that does not."""
+
+    def __init__(self):
+        self.live, self.lock, self.latest = sys.stdout.isatty(), threading.Lock(), {}
+
+    def say(self, line):
+        with self.lock:
+            self._print(line, "\n")
+
+    def echo(self, cell, line):
+        with self.lock:
+            self.latest = {**(self.latest if self.live else {}), cell: line}
+            width = (shutil.get_terminal_size().columns - 5) // len(self.latest) - 2
+            lines = [f"{other.short}: {latest}"[:width] for other, latest in self.latest.items()]
+            self._print("    " + "  ".join(lines), "" if self.live else "\n")
+
+    def forget(self, cell):
+        with self.lock:
+            if self.latest.pop(cell, None) and self.live:
+                self._print("", "")
+
+    def _print(self, text, end):
+        print(f"\r\x1b[K{text}" if self.live else text, end=end, flush=True)
+
+
+# --- processes -------------------------------------------------------------------------------------------
+
+
+def _kernel_manager(started, **options):
     """A manager of kernels of this very Python, which reports each kernel's process when it has started."""
 
     class Manager(AsyncKernelManager):
@@ -177,196 +289,56 @@ def _kernel_manager(started):
             # Else each start prints that local connections are not encrypted, and each interrupt a traceback.
             return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]))
 
-        async def start_kernel(self, **options):
-            await super().start_kernel(**options)
+        async def start_kernel(self, **given):
+            with _STARTING:
+                await super().start_kernel(**given, **options)
             process = psutil.Process(self.provisioner.pid)
             started({"pid": process.pid, "started": process.create_time()})
 
     return Manager
 
 
-class _Log:
-    """What a chapter prints: all of it into the log, its latest line now and then to the terminal."""
+class _Kernels:
+    """The processes of the running cells, noted in their states."""
 
-    def __init__(self, path):
-        self.file = path.open("w", encoding="utf-8")
-        self.live = sys.stdout.isatty()
-        self.echoed = time.monotonic()
+    def __init__(self, progress):
+        self.progress, self.interrupted = progress, False
 
-    def __enter__(self):
-        return self
+    def register(self, cell, kernel):
+        """Note a kernel that has started; called in the cell's thread."""
+        self.progress.save(cell, kernel=kernel)
+        if self.interrupted:  # perhaps too late for `interrupt` to have seen it
+            _end([kernel])
 
-    def __exit__(self, *_):
-        self.file.close()
-        if self.live:
-            print("\r\x1b[K", end="", flush=True)
+    def interrupt(self):
+        """End all kernels, and those that are just being started."""
+        self.interrupted = True
+        self.end()
 
-    def write(self, text):
-        self.file.write(text)
-        lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-        if not lines or time.monotonic() - self.echoed < (0.2 if self.live else ECHO_SECONDS):
-            return
-        self.echoed = time.monotonic()
-        line = lines[-1][: shutil.get_terminal_size().columns - 5]
-        print(f"\r\x1b[K    {line}" if self.live else f"    {line}", end="" if self.live else "\n", flush=True)
-
-    def flush(self):
-        self.file.flush()
+    def end(self):
+        """End all kernels; before a run, those that a killed executor left and that may still write."""
+        _end([state["kernel"] for state in self.progress.states() if state.get("kernel")])
 
 
-# --- what is done ----------------------------------------------------------------------------------------
+def _end(kernels):
+    """Kill kernels, given as {"pid", "started"}, and the processes they have started."""
+    family = []
+    for kernel in kernels:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(kernel["pid"])
+            # By now, the number may belong to another process.
+            if abs(process.create_time() - kernel["started"]) <= 2:
+                family += [process, *process.children(recursive=True)]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline = time.monotonic() + 10
+    while any(map(_runs, family)) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
-class Progress:
-    """What has been done in a run folder: one state file a cell, and the manifest that the chapters write."""
-
-    def __init__(self, run, cells):
-        self.run, self.cells = run, cells
-        self.notebooks = cells[0].chapter.path.parent
-        self.package = _package_digest()
-
-    def state(self, cell):
-        path = self._state_path(cell)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    def save(self, cell, **changes):
-        text = json.dumps({"cell": cell.name, **self.state(cell), **changes}, indent=1) + "\n"
-        write_text(self._state_path(cell), text)
-
-    def _state_path(self, cell):
-        return self.run / "state" / f"{cell.file}.json"
-
-    def entry(self, cell):
-        return read_manifest_of_run(self.run).get(cell.name)
-
-    def inputs(self, cell):
-        """Digest of the chapter's code, its parameters, the package and the results it builds on."""
-        before = itertools.takewhile(lambda other: other.chapter is not cell.chapter, self.cells)
-        _, _, mine = cell.name.partition("/")
-        upstream = {}
-        for other in before:
-            _, _, theirs = other.name.partition("/")
-            if not mine or not theirs or mine == theirs:
-                upstream[other.name] = self.state(other).get("outputs")
-        parameters = {name: value for name, value in cell.effective.items() if name != "run_dir"}
-        return _digest([cell.chapter.code, parameters, self.package, upstream])
-
-    def done(self, cell):
-        """Whether the cell was finished from these inputs and its files are still what it read and wrote."""
-        state, entry = self.state(cell), self.entry(cell)
-        if state.get("status") != "done" or state["digest"] != self.inputs(cell) or entry is None:
-            return False
-        return state["outputs"] == _digest_of_outputs(entry) and all(
-            self._unchanged(name, recorded) for name, recorded in {**entry["read"], **entry["wrote"]}.items()
-        )
-
-    def _unchanged(self, name, recorded):
-        # Names of results are seen from the run folder, others from the folder that the chapter ran in.
-        path = self.run / name if (self.run / name).exists() else self.notebooks / name
-        return path.exists() and describe(path, {str(path): recorded})["sha256"] == recorded["sha256"]
-
-    def refuse_leftovers(self):
-        """Chapter 05 compares every detector it finds: results that are not asked for must not be among them."""
-        states = [json.loads(path.read_text(encoding="utf-8")) for path in self._state_paths()]
-        extra = {state["cell"] for state in states} - {cell.name for cell in self.cells}
-        if extra:
-            raise BookError(
-                f"{_shown(self.run)} holds results that the parameters no longer ask for: {', '.join(sorted(extra))}; "
-                "choose another --run, or delete that folder"
-            )
-
-    def end_orphans(self):
-        """End kernels of an executor that was killed, before two of them write into one folder."""
-        for path in self._state_paths():
-            kernel = json.loads(path.read_text(encoding="utf-8")).get("kernel")
-            if kernel is None or not psutil.pid_exists(kernel["pid"]):
-                continue
-            try:
-                process = psutil.Process(kernel["pid"])
-                if abs(process.create_time() - kernel["started"]) > 2:
-                    continue  # the number now belongs to another process
-                family = [process, *process.children(recursive=True)]
-                for member in family:
-                    member.kill()
-            except psutil.NoSuchProcess:
-                continue
-            psutil.wait_procs(family, timeout=10)
-
-    def _state_paths(self):
-        return sorted((self.run / "state").glob("*.json"))
-
-    def prepare(self, cell):
-        """Make the cell's sub-folder fit to start: resumed, cleared, or set aside if made by hand."""
-        folder, state, digest = self.run / cell.name, self.state(cell), self.inputs(cell)
-        if state.get("status") in ("running", "failed") and state["digest"] == digest:
-            return "resumed" if (self.run / cell.name).exists() else ""
-        entry, note = self.entry(cell), ""
-        if folder.exists() and any(folder.iterdir()):
-            by_hand = not state or (entry and state.get("outputs") not in (None, _digest_of_outputs(entry)))
-            if by_hand:
-                aside = self.run / "set_aside" / f"{cell.file}-{now().replace(':', '')}"
-                aside.parent.mkdir(exist_ok=True)
-                folder.rename(aside)
-                note = f"results made by hand are now in {_shown(aside)}"
-            else:
-                shutil.rmtree(folder)
-                note = "inputs changed, starting anew"
-        if entry:
-            self._forget(cell)
-        return note
-
-    def _forget(self, cell):
-        with locked(self.run / ".manifest.lock"):
-            manifest = read_manifest_of_run(self.run)
-            manifest.pop(cell.name, None)
-            write_text(self.run / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-
-    def finished(self, cell, seconds):
-        entry = self.entry(cell)
-        if entry is None:
-            self.save(cell, status="failed", kernel=None)
-            raise ChapterFailed(f"{cell} ended without recording what it did: its last cell calls run.finish(...)")
-        self.save(cell, status="done", outputs=_digest_of_outputs(entry), seconds=seconds, kernel=None)
-
-    def left(self, cells):
-        """Words for the time that the unfinished among `cells` take, from past durations of their chapters."""
-        past = {cell: self.state(cell).get("seconds") for cell in self.cells}
-        known, unknown = [], 0
-        for cell in cells:
-            state = self.state(cell)
-            if state.get("status") == "done" and state["digest"] == self.inputs(cell):
-                continue
-            same = [past[other] for other in self.cells if other.chapter is cell.chapter and past[other] is not None]
-            if past[cell] is None and not same:
-                unknown += 1
-            else:
-                known.append(sum(same) / len(same) if past[cell] is None else past[cell])
-        if not known:
-            return ""
-        return f"{'at least' if unknown else 'about'} {_minutes(sum(known))} left"
-
-
-def _digest(value):
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _digest_of_outputs(entry):
-    return _digest({name: item["sha256"] for name, item in entry["wrote"].items()})
-
-
-def _package_digest():
-    files = sorted(path for path in PACKAGE.glob("*.py") if path.stem not in MACHINERY)
-    return _digest([(path.name, path.read_text(encoding="utf-8")) for path in files])
-
-
-def _minutes(seconds):
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _shown(path):
-    """A path as the reader would type it."""
-    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else str(path)
+def _runs(process):
+    # In a container nobody may collect what has ended, which psutil.wait_procs would wait for.
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

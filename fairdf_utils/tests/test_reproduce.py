@@ -1,5 +1,6 @@
 """Papermill with real kernels on a tiny book: what runs, what is skipped, what a fault leaves behind."""
 
+import io
 import json
 import os
 import signal
@@ -12,22 +13,25 @@ import nbformat
 import psutil
 import pytest
 
+from fairdf_utils import plan as planning
 from fairdf_utils import reproduce as executor
 from fairdf_utils.__main__ import main
 from fairdf_utils.book import BookError, Run, read_manifest_of_run
 from fairdf_utils.notebooks import read_chapters
-from fairdf_utils.plan import plan
+from fairdf_utils.plan import Progress, plan, time_side_by_side
 from fairdf_utils.reproduce import ChapterFailed, reproduce, result_table
 from fairdf_utils.tests.tiny_book import write_book
 
 FAIR = "03_training/fair-s0"
+PLAIN = "03_training/plain-s0"
 ONE = "grid: [{detector: fair}]\n"
+TWO = "grid: [{detector: fair}, {detector: plain}]\njobs: 2\n"
 
 
 @pytest.fixture(autouse=True)
 def package(monkeypatch):
     """The package's files count as inputs; while it is being edited, tests need a fixed answer."""
-    monkeypatch.setattr(executor, "_package_digest", lambda: "package")
+    monkeypatch.setattr(planning, "_package_digest", lambda: "package")
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def book(tmp_path):
 def cells_of(folder, profile):
     path = folder / "params" / "cpu.yaml"
     path.write_text(profile)
-    return plan(read_chapters(folder), path)
+    return plan(read_chapters(folder), path).cells
 
 
 def statuses(output):
@@ -95,12 +99,34 @@ def test_without_a_grid_the_notebooks_own_values_run(book):
         ("grid: [{detector: ../a}]", "names a folder"),
         ("grid: {detector: a}", "grid is a list"),
         ("seeds: 0", "seeds is a list"),
+        ("jobs: 0", "jobs is a whole number from 1"),
+        ("jobs: true", "jobs is a whole number from 1"),
         ("[", "cpu.yaml"),
     ],
 )
 def test_a_profile_that_asks_for_something_else_is_refused(book, profile, message):
     with pytest.raises(BookError, match=message):
         cells_of(book, profile)
+
+
+def test_jobs_is_one_unless_the_profile_says_more(book):
+    path = book / "params" / "cpu.yaml"
+    assert plan(read_chapters(book), path).jobs == 1
+    path.write_text(TWO)
+    asked = plan(read_chapters(book), path)
+    assert asked.jobs == 2
+    assert [[cell.name for cell in batch] for batch in asked.batches()] == [
+        ["01_data"], [FAIR, PLAIN], ["05_fairness_analysis"],
+    ]  # fmt: skip
+    assert not any("jobs" in cell.given for cell in asked.cells)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "jobs", "whole"),
+    [([], 2, 0), ([3, 2, 2], 1, 7), ([3, 2, 2], 2, 4), ([1, 1, 4], 2, 5), ([3, 2, 2], 8, 3)],
+)
+def test_time_side_by_side(seconds, jobs, whole):
+    assert time_side_by_side(seconds, jobs) == whole
 
 
 @pytest.mark.parametrize("line", ["rate = 1 / 2", "seed = other = 1", "import os", "names[0] = 1"])
@@ -178,17 +204,15 @@ def test_what_counts_as_done(book, tmp_path, capfd, monkeypatch):
     outside.write_text("1")
     (book / "params/cpu.yaml").write_text(f"{ONE}source: {outside}\n")
     reproduce("cpu", run, book)
-    cells = plan(read_chapters(book), book / "params/cpu.yaml")
 
     def done():
-        progress = executor.Progress(run, cells)
-        return [progress.done(cell) for cell in cells]
+        asked = plan(read_chapters(book), book / "params/cpu.yaml")
+        return [Progress(run, asked).done(cell) for cell in asked.cells]
 
     assert done() == [True, True, True]
     chapter = book / "01_data.py"
     text = chapter.read_text()
     chapter.write_text(text.replace("# # 1. Data", "# # 1. The data"))
-    cells = plan(read_chapters(book), book / "params/cpu.yaml")
     assert done() == [True, True, True]  # prose is no input
 
     outside.write_text("2")
@@ -202,9 +226,9 @@ def test_what_counts_as_done(book, tmp_path, capfd, monkeypatch):
     (run / FAIR / "epochs.txt").write_text("0\n7\n")
     assert done() == [True, False, False]
 
-    monkeypatch.setattr(executor, "_package_digest", lambda: "edited")
+    monkeypatch.setattr(planning, "_package_digest", lambda: "edited")
     assert done() == [False, False, False]
-    monkeypatch.setattr(executor, "_package_digest", lambda: "package")
+    monkeypatch.setattr(planning, "_package_digest", lambda: "package")
 
     # A chapter run by hand in the same folder is set aside, not deleted.
     by_hand = Run(run, "03_training", "fair-s0")
@@ -245,12 +269,6 @@ def test_a_chapter_that_fails_is_named_and_resumed(book, tmp_path, capfd):
     assert (run / FAIR / "epochs.txt").read_text() == "0\n1\n"
 
 
-def test_a_kernel_that_dies_is_named(book, tmp_path):
-    (book / "params/cpu.yaml").write_text(f"{ONE}fault: death\n")
-    with pytest.raises(ChapterFailed, match=r"In \[4\], which begins `# train`\n  the kernel died"):
-        reproduce("cpu", tmp_path / "run", book)
-
-
 def test_a_chapter_that_records_nothing_has_failed(book, tmp_path):
     chapter = book / "01_data.py"
     chapter.write_text(chapter.read_text().split("# %%\nrun.finish")[0])
@@ -258,61 +276,181 @@ def test_a_chapter_that_records_nothing_has_failed(book, tmp_path):
         reproduce("cpu", tmp_path / "run", book)
 
 
+def test_a_cell_that_cannot_be_run_is_named(book, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(executor, "_kernel_manager", broken)
+    with pytest.raises(ChapterFailed, match="(?s)01_data could not be run.*Traceback.*RuntimeError: no kernel"):
+        reproduce("cpu", tmp_path / "run", book)
+
+
+# --- several at a time -----------------------------------------------------------------------------------
+
+
+def test_the_cells_of_a_chapter_run_side_by_side(book, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(executor, "ECHO_SECONDS", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run, folder = tmp_path / "run", os.getcwd()
+    (book / "params/cpu.yaml").write_text(
+        f"grid: [{{detector: fair, wait_for: '{PLAIN}/begun.txt: begun'}},"
+        f" {{detector: plain, wait_for: 'state/03_training-fair-s0.json: done'}}]\njobs: 1\n"
+    )
+    command = ["reproduce", "--params", "cpu", "--run", str(run), "--notebooks", str(book)]
+    assert main([*command, "--jobs", "2"]) == 0  # each waits for the other: one at a time, this could not end
+    output = capfd.readouterr().out
+    lines = [line for line in output.splitlines() if line.startswith("[")]
+    fair, plain = "03_training detector=fair seed=0", "03_training detector=plain seed=0"
+    assert [line.split(" …")[0].split(": ")[0] for line in lines] == [
+        "[1/4] 01_data", "[1/4] 01_data", f"[2/4] {fair}", f"[3/4] {plain}",
+        f"[2/4] {fair}", f"[3/4] {plain}", "[4/4] 05_fairness_analysis", "[4/4] 05_fairness_analysis",
+    ]  # fmt: skip
+    assert "\n    fair-s0: " in output and "\n    plain-s0: " in output
+    for name in (FAIR, PLAIN):
+        assert (run / name / "epochs.txt").read_text() == "0\n1\n"
+        # A kernel has its share of the cores, its own log, copy and state.
+        log = (run / "notebooks" / f"{name.replace('/', '-')}.log").read_text()
+        assert "threads 3" in log and f"epoch 1 in {book}" in log
+    assert os.getcwd() == folder
+
+    assert main([*command, "--jobs", "3"]) == 0  # not an input
+    assert set(statuses(capfd.readouterr().out).values()) == {"done before"}
+
+
+@pytest.mark.parametrize(
+    ("before", "cores", "beside", "threads"),
+    [(None, 8, 2, "4"), (None, 2, 4, "1"), (None, 8, 1, None), ("5", 8, 2, "5"), ("5", 8, 1, "5")],
+)
+def test_a_kernel_has_its_share_of_the_cores(monkeypatch, before, cores, beside, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if before:
+        monkeypatch.setenv("OMP_NUM_THREADS", before)
+    assert executor._environment(beside).get("OMP_NUM_THREADS") == threads
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_what_fails_is_named_and_its_neighbour_is_kept(book, tmp_path, capfd):
+    run = tmp_path / "run"
+    (book / "params/cpu.yaml").write_text(
+        f"""grid:
+- {{detector: fair, fault: error, wait_for: '{PLAIN}/begun.txt: begun'}}
+- {{detector: dying, fault: death, wait_for: '{PLAIN}/begun.txt: begun'}}
+- {{detector: plain, wait_for: 'state/03_training-fair-s0.json: failed'}}
+- {{detector: late}}
+jobs: 3
+"""
+    )
+    assert main(["reproduce", "--params", "cpu", "--run", str(run), "--notebooks", str(book)]) == 1
+    output = capfd.readouterr()
+    for detector in ("fair", "dying"):
+        assert output.err.count(f"error: 03_training detector={detector} seed=0 failed in In [4]") == 1
+        assert f"03_training-{detector}-s0.log" in output.err and f"03_training-{detector}-s0.ipynb" in output.err
+        assert f"detector={detector} seed=0: failed" in output.out
+    assert "AssertionError: the loss is not finite" in output.err
+    assert "the kernel died; out of memory is the usual cause" in output.err
+    states = {path.stem: json.loads(path.read_text())["status"] for path in (run / "state").glob("*.json")}
+    assert states == {
+        "01_data": "done", "03_training-fair-s0": "failed", "03_training-dying-s0": "failed",
+        "03_training-plain-s0": "done",
+    }  # fmt: skip
+    assert read_manifest_of_run(run)[PLAIN]["wrote"]
+
+
+def test_the_time_left_counts_what_runs_side_by_side(book, tmp_path):
+    path = book / "params/cpu.yaml"
+    path.write_text("grid: [{detector: a}, {detector: b}, {detector: c}, {detector: d}]\njobs: 2\n")
+    progress = Progress(tmp_path / "run", plan(read_chapters(book), path))
+    data, a, b, c, _, fairness = progress.cells
+    assert progress.left({}) == ""
+    progress.save(data, seconds=60)
+    assert progress.left({}) == "at least 1 min 0 s left"
+    progress.save(a, seconds=600)
+    progress.save(b, seconds=300)
+    progress.save(c, seconds=300)
+    progress.save(fairness, seconds=30)
+    # a (600 s) beside b and c (300 s each); d, never timed, takes the mean, 400 s; then the last chapter.
+    assert progress.left({}) == "about 18 min 10 s left"
+    progress.save(data, status="done", digest=progress.inputs(data))
+    # Of a 500 s are left; b takes longer than expected, then c and d one after the other: 700 s, and 30 s.
+    assert progress.left({a: 100.0, b: 400.0}) == "about 12 min 10 s left"
+
+
+def test_a_terminal_shows_the_latest_line_of_every_cell(book, monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    _, fair, plain, _ = cells_of(book, TWO)
+    terminal = executor._Terminal()
+    terminal.say("[2/4] begins")
+    terminal.echo(fair, "epoch 1")
+    terminal.echo(plain, "epoch 2 " + 200 * "x")
+    terminal.forget(fair)
+    terminal.echo(plain, "epoch 3")
+    shown = screen.getvalue().split("\r\x1b[K")
+    assert shown[1] == "[2/4] begins\n"
+    assert shown[2] == "    fair-s0: epoch 1"
+    assert shown[3].startswith("    fair-s0: epoch 1  plain-s0: epoch 2 xx") and len(shown[3]) < 80
+    assert shown[-1] == "    plain-s0: epoch 3"
+
+
+# --- kills and interrupts --------------------------------------------------------------------------------
+
+
 def start(book, run, profile):
-    """The executor in a process group of its own, once the training has written two more epochs."""
+    """The executor in a process group of its own, once both trainings have written two more epochs; kernels."""
     (book / "params/cpu.yaml").write_text(profile)
     code = (
-        "import sys, fairdf_utils.reproduce as r, fairdf_utils.__main__ as m;"
-        "r._package_digest = lambda: 'package'; sys.exit(m.main(sys.argv[1:]))"
+        "import sys, fairdf_utils.plan as p, fairdf_utils.__main__ as m;"
+        "p._package_digest = lambda: 'package'; sys.exit(m.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "reproduce", "--params", "cpu", "--run", run, "--notebooks", book]
-    written = Path(run, FAIR, "epochs.txt")
+    written = [Path(run, name, "epochs.txt") for name in (FAIR, PLAIN)]
 
     def epochs():
-        return len(written.read_text().split()) if written.exists() else 0
+        return [len(path.read_text().split()) if path.exists() else 0 for path in written]
 
-    enough = epochs() + 2
+    enough = [count + 2 for count in epochs()]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 60
-    while epochs() < enough:
+    while any(count < least for count, least in zip(epochs(), enough, strict=True)):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0].decode()
         time.sleep(0.02)
-    return process
+    states = [json.loads(path.read_text()) for path in sorted((run / "state").glob("03*.json"))]
+    assert [state["status"] for state in states] == ["running", "running"]
+    return process, [psutil.Process(state["kernel"]["pid"]) for state in states]
 
 
-def test_kill_9_in_the_middle_of_a_chapter_then_the_same_command_finishes(book, tmp_path):
+def ended(kernels):
+    return all(not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE for kernel in kernels)
+
+
+def test_kill_9_in_the_middle_of_two_cells_then_the_same_command_finishes(book, tmp_path):
     run = tmp_path / "run"
-    process = start(book, run, f"{ONE}epochs: 12\npause: 0.1\n")
-    state = json.loads((run / "state/03_training-fair-s0.json").read_text())
-    assert state["status"] == "running"
-    kernel = psutil.Process(state["kernel"]["pid"])
-    kernel.suspend()  # one that cannot notice that its parent has died, as in a long computation without Python
+    process, (frozen, other) = start(book, run, f"{TWO}epochs: 8\npause: 0.1\n")
+    frozen.suspend()  # one that cannot notice that its parent has died, as in a long computation without Python
     with pytest.raises(BookError, match=f"is being run by process {process.pid}"):
         reproduce("cpu", run, book)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert kernel.is_running()
+    psutil.wait_procs([other], timeout=20)
+    assert ended([other]) and frozen.is_running()
 
     reproduce("cpu", run, book)
-    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
-    assert (run / FAIR / "epochs.txt").read_text().split() == [str(epoch) for epoch in range(12)]
-    assert "epoch 0 " not in (run / "notebooks/03_training-fair-s0.log").read_text()  # resumed, not started anew
+    assert ended([frozen])
+    for name in (FAIR, PLAIN):
+        assert (run / name / "epochs.txt").read_text().split() == [str(epoch) for epoch in range(8)]
+        # Resumed, not started anew.
+        assert "epoch 0 " not in (run / "notebooks" / f"{name.replace('/', '-')}.log").read_text()
     assert read_manifest_of_run(run)["05_fairness_analysis"]
 
 
-def test_an_orphaned_kernel_ends_by_itself_and_an_interrupt_is_clean(book, tmp_path):
-    run = tmp_path / "run"
-    process = start(book, run, f"{ONE}epochs: 1000\npause: 0.1\n")
-    kernel = psutil.Process(json.loads((run / "state/03_training-fair-s0.json").read_text())["kernel"]["pid"])
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    psutil.wait_procs([kernel], timeout=20)
-    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
-
-    process = start(book, run, f"{ONE}epochs: 1000\npause: 0.1\n")
-    kernel = psutil.Process(json.loads((run / "state/03_training-fair-s0.json").read_text())["kernel"]["pid"])
+def test_an_interrupt_ends_all_kernels(book, tmp_path):
+    process, kernels = start(book, tmp_path / "run", f"{TWO}epochs: 1000\npause: 0.1\n")
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=30)[0].decode()
     assert process.returncode == 130
-    assert "Interrupted; the same command goes on from here." in output and "Traceback" not in output
-    assert not kernel.is_running() or kernel.status() == psutil.STATUS_ZOMBIE
+    assert output.endswith("Interrupted; the same command goes on from here.\n")
+    assert "Traceback" not in output and "error" not in output
+    assert ended(kernels)

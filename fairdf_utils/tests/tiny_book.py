@@ -54,12 +54,14 @@ rate: float = 0.5
 epochs: int = 2
 pause: float = 0.0  # seconds an epoch
 fault: str = ""  # "error" or "death", in the middle of the training
+wait_for: str = ""  # "file: words" of the run folder, which the training waits for
 
 # %%
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from fairdf_utils.book import Run
 
@@ -67,9 +69,16 @@ run = Run(run_dir, "03_training", f"{detector}-s{seed}")
 run.require("01_data/words.txt")
 checkpoint = run.path("epochs.txt")
 first = len(checkpoint.read_text().split()) if checkpoint.exists() else 0
+run.path("begun.txt").write_text("begun")
 
 # %%
 # train
+name, _, words = wait_for.partition(": ")
+deadline = time.monotonic() + 60
+while wait_for and not (Path(run_dir, name).exists() and words in Path(run_dir, name).read_text()):
+    assert time.monotonic() < deadline, f"waited in vain for {wait_for}"
+    time.sleep(0.02)
+print("threads", os.environ.get("OMP_NUM_THREADS"))
 for epoch in range(first, epochs):
     if fault == "death" and epoch == 1:
         os.kill(os.getpid(), signal.SIGKILL)
