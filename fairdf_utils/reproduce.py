@@ -30,7 +30,7 @@ from fairdf_utils.notebooks import read_chapters
 from fairdf_utils.plan import Progress, find_parameters, in_words, plan, shown
 
 ECHO_SECONDS = 10
-PERCENT = ["auc", "fpr_sum", "oae", "dp", "meo"]
+PERCENT = ["auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr"]
 # Kernels are started one after the other: they share what jupyter_client knows of the ports in use.
 _STARTING = threading.Lock()
 

@@ -56,7 +56,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils import data, encoders, losses, model, plots
+from fairdf_utils import data, encoders, losses, model, plots, released
 from fairdf_utils.book import Run, show
 from fairdf_utils.manifests import GROUPS, METHODS, read_split
 from fairdf_utils.training import choose_device
@@ -1004,6 +1004,14 @@ for name in used:
 # head and a second real/fake head under a worst-group loss; the two other encoders do not touch its answer. The
 # corrected one needs two encoders. Neither needs the content encoder or the decoder to answer, so `detect` does not run
 # them.
+
+# %% [markdown]
+# A checkpoint of the released implementation can be read into the official detector: every entry is mapped by name,
+# those that the released code never uses are checked and dropped, and anything unknown, missing or of another shape is
+# listed in one error. The mapping is short:
+
+# %%
+show(released.load_released_checkpoint)
 
 # %% [markdown]
 # ## Save
