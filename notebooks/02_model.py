@@ -56,9 +56,10 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils import data, encoders, losses, model, plots, released
+from fairdf_utils import data, encoders, losses, model, plots
 from fairdf_utils.book import Run, show
 from fairdf_utils.manifests import GROUPS, METHODS, read_split
+from fairdf_utils.released import load_released_checkpoint
 from fairdf_utils.training import choose_device
 
 run = Run(run_dir, "02_model")
@@ -1011,7 +1012,7 @@ for name in used:
 # listed in one error. The mapping is short:
 
 # %%
-show(released.load_released_checkpoint)
+show(load_released_checkpoint)
 
 # %% [markdown]
 # ## Save

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from fairdf_utils.data import decode
-from fairdf_utils.evaluation import predict, score_table
-from fairdf_utils.model import FairDetector
+from fairdf_utils.evaluation import predict, score_table, scoring_copy
+from fairdf_utils.model import FairDetector, PlainDetector, TwoEncoderDetector
 from fairdf_utils.scores import SCORE_COLUMNS, ScoreTableError, read_scores, write_scores
 
 CPU = torch.device("cpu")
@@ -35,6 +36,121 @@ def test_predictions_are_in_evaluation_mode_and_the_mode_is_restored(scored):
 def test_bfloat16_stays_close(scored):
     model, images, logits = scored
     assert np.allclose(predict(model, images, CPU, "bfloat16"), logits, atol=0.05)
+
+
+# The fast form of a detector
+
+
+def unlike_fresh(model):
+    """Batch norms with the statistics and weights of a trained model, not 0 and 1; evaluation mode."""
+    torch.manual_seed(1)
+    for norm in norms_of(model):
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 2)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, 0, 0.1)
+    return model.eval()
+
+
+def norms_of(model):
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def assert_same_logits(model, image_size, **tolerance):
+    images = torch.rand(2, 3, image_size, image_size) * 2 - 1
+    with torch.inference_mode():
+        fast, slow = scoring_copy(model, image_size).detect(images), model.detect(images)
+    torch.testing.assert_close(fast, slow, **({"rtol": 1e-4, "atol": 1e-6} | tolerance))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        FairDetector("tiny", 32, 16),
+        FairDetector("tiny", 32, 16, fidelity="official"),
+        TwoEncoderDetector(True, "tiny", 32, 16),
+        TwoEncoderDetector(False, "tiny", 32, 16),
+        PlainDetector("tiny", 32, 16),
+    ],
+    ids=["corrected", "official", "without groups", "ucf", "plain"],
+)
+def test_every_detector_keeps_its_logits(model):
+    assert_same_logits(unlike_fresh(model), 32)
+
+
+# Up to stride 16, DenseNet has 6 + 12 + 24 layers and 2 transitions that normalise a concatenation; the 6 blocks of
+# a pre-activation ResNet normalise a sum.
+@pytest.mark.parametrize(
+    "backbone, size, left",
+    [
+        ("legacy_xception", 256, 0),
+        ("resnet18", 64, 0),
+        ("efficientnet_b0", 256, 0),
+        ("densenet121", 128, 6 + 12 + 24 + 2),
+        ("resnetv2_18", 128, 6),
+        ("convnext_atto", 64, 0),
+    ],
+)
+def test_batch_norms_of_any_backbone_are_folded_where_they_can_be(backbone, size, left):
+    model = unlike_fresh(PlainDetector(backbone, size, 16))
+    assert len(norms_of(scoring_copy(model, size))) == left
+    assert_same_logits(model, size)
+
+
+def test_only_the_encoders_that_answer_are_prepared():
+    model = FairDetector("tiny", 16, 16, fidelity="official")
+    fast = scoring_copy(model, 16)
+    assert not norms_of(fast.forgery) and norms_of(fast.content) and norms_of(fast.demographic)
+
+
+class Odd(nn.Module):
+    """A detector none of whose batch norms may be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice, self.after_twice = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.shared, self.norm = nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)
+        self.bare, self.batch = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False)
+        self.between = nn.BatchNorm2d(2)
+
+    def detect(self, images):
+        maps = self.after_twice(self.twice(self.twice(images)))
+        maps = self.shared(maps)
+        maps = maps + self.norm(maps)  # the convolution's own result is needed too
+        maps = self.batch(self.bare(maps))
+        return self.between(maps.relu()).mean((2, 3))
+
+
+def test_a_batch_norm_that_cannot_be_folded_stays():
+    torch.manual_seed(0)
+    model = Odd()
+    for norm in (model.after_twice, model.norm, model.between):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    model.eval()
+    assert len(norms_of(scoring_copy(model, 16))) == 4
+    assert_same_logits(model, 16)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_scoring_leaves_the_model_as_it_is(scored, precision):
+    model, images, _ = scored
+    model(torch.rand(4, 3, 16, 16)).fused.logits.sum().backward()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    gradient = model.forgery.adjust[0].weight.grad.clone()
+    predict(model, images, CPU, precision)
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    assert torch.equal(model.forgery.adjust[0].weight.grad, gradient)
+    for name, value in model.state_dict().items():
+        assert value.dtype == before[name].dtype and torch.equal(value, before[name]), name
+
+
+def test_frozen_weights_and_inference_mode_do_not_hinder_folding(scored):
+    model, images, logits = scored
+    model.requires_grad_(False)
+    with torch.inference_mode():
+        assert not norms_of(scoring_copy(model, 16).forgery)
+        assert np.array_equal(predict(model, images, CPU), logits)
 
 
 def test_score_table_has_a_row_an_image(scored, test_set):

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "fairdf_utils"
 
 # Lowest first: a module may import only from modules of lower rank.
 ARROWS = [
-    {"files", "processes", "progress"},
+    {"files", "processes", "progress", "timing"},
     {"manifests", "book", "scores"},
     {"renderer", "notebooks"},
     {"forgery", "plan"},
@@ -23,6 +23,7 @@ ARROWS = [
     {"evaluation", "methods"},
     {"training", "released"},
     {"plots", "straightforward"},
+    {"benchmark_network"},
     {"benchmark"},
     {"__main__"},
 ]
