@@ -1,4 +1,4 @@
-"""The command line: `python -m fairdf_utils synthetic | reproduce | notebooks`, each with --help."""
+"""The command line: `python -m fairdf_utils synthetic | reproduce | notebooks | benchmark`, each with --help."""
 
 import argparse
 import os
@@ -63,6 +63,12 @@ def _notebooks(options) -> int:
     return 1 if problems else 0
 
 
+def _benchmark(options) -> int:
+    from fairdf_utils.benchmark import main as measure
+
+    return measure(quick=options.quick, out=options.out)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fairdf_utils", description="Fair deepfake detection: the book.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -82,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the chapters in order. What is done with the same inputs is skipped, what was interrupted is "
         "resumed, results from other inputs are replaced.",
     )
-    whole.add_argument("--params", required=True, help="name of a file in notebooks/params (cpu, gpu), or a path")
+    whole.add_argument("--params", required=True, help="name of a file in notebooks/params, such as cpu, or a path")
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")
     whole.add_argument(
         "--jobs",
@@ -91,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
+
+    speed = commands.add_parser(
+        "benchmark",
+        help="measure training, scoring, loading and metrics against a straightforward form, side by side",
+    )
+    speed.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to learn ratios")
+    speed.add_argument("--out", help="also write the table to this CSV file")
+    speed.set_defaults(command=_benchmark)
 
     pairs = commands.add_parser(
         "notebooks",

@@ -82,9 +82,7 @@ def loader_rows(sizes: Sizes, device: torch.device) -> list[dict]:
         frame = write_images(Path(folder), sizes)
         pngs = [Path(folder, name) for name in frame["img_path"]]
         pairs = np.arange(len(frame)).reshape(2, -1).T  # the fakes are first
-        mapped = MemoryMap(
-            frame, decode(frame, Path(folder), sizes.image_size, folder), pairs, sizes.pairs, device
-        )
+        mapped = MemoryMap(frame, decode(frame, Path(folder), sizes.image_size, folder), pairs, sizes.pairs, device)
         loaders = {
             "PIL, PNG": read_files(pngs, sizes, pairs),
             "DataLoader, 2 workers, PNG": read_files(pngs, sizes, pairs, 2),

@@ -60,8 +60,13 @@ class Encoder(nn.Module):
     Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
     """
 
-    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
-                 weights: str | Path | None = None):
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        weights: str | Path | None = None,
+    ):
         super().__init__()
         stride = image_size // MAP_SIZE
         if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
@@ -102,8 +107,10 @@ def build_backbone(name: str, image_size: int, weights: str | Path | None) -> tu
     strides = [stage["reduction"] for stage in model.feature_info]
     stride = image_size // MAP_SIZE
     if stride not in strides:
-        raise ValueError(f'backbone "{name}" has stages of stride {strides}, but {image_size} px images need '
-                         f"stride {stride} for an 8 x 8 map: choose image_size from {[8 * s for s in strides]}")
+        raise ValueError(
+            f'backbone "{name}" has stages of stride {strides}, but {image_size} px images need '
+            f"stride {stride} for an 8 x 8 map: choose image_size from {[8 * s for s in strides]}"
+        )
     if stride == strides[-1]:
         return model, None
     stage = strides.index(stride)
@@ -154,8 +161,11 @@ def list_misfits(found: dict[str, Tensor], shapes: dict[str, torch.Size], option
     kinds = {
         "unknown": found.keys() - shapes.keys(),
         "missing": shapes.keys() - found.keys() - optional,
-        "misshapen": {f"{key} is {tuple(found[key].shape)}, not {tuple(shapes[key])}"
-                      for key in shapes.keys() & found.keys() if found[key].shape != shapes[key]},
+        "misshapen": {
+            f"{key} is {tuple(found[key].shape)}, not {tuple(shapes[key])}"
+            for key in shapes.keys() & found.keys()
+            if found[key].shape != shapes[key]
+        },
     }
     return "; ".join(f"{kind}: {', '.join(sorted(entries))}" for kind, entries in kinds.items() if entries)
 
@@ -173,8 +183,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         found = found.get("state_dict", found.get("model", found))
         return {name: value for name, value in found.items() if value.shape is not None}
     except Exception as error:  # every reader and every wrong content has its own kind
-        raise ValueError(f"{path} holds no state dict of tensors ({type(error).__name__}); whole pickled models are "
-                         "refused, because reading them runs their code. Save model.state_dict() instead") from error
+        raise ValueError(
+            f"{path} holds no state dict of tensors ({type(error).__name__}); whole pickled models are "
+            "refused, because reading them runs their code. Save model.state_dict() instead"
+        ) from error
 
 
 def _imagenet_model(name: str) -> nn.Module:
@@ -185,9 +197,11 @@ def _imagenet_model(name: str) -> nn.Module:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # timm, its hub client and the network each raise their own kinds
         wanted = source and (source.hf_hub_id or source.url and source.url.rsplit("/", 1)[-1])
-        raise OSError(f'ImageNet weights of "{name}" ({wanted or "none published"}) are neither in the local cache nor '
-                      "could they be downloaded. On a machine with a network, save that state dict as .pth or "
-                      f".safetensors, copy it here and pass its path as weights=. Cause: {error}") from error
+        raise OSError(
+            f'ImageNet weights of "{name}" ({wanted or "none published"}) are neither in the local cache nor '
+            "could they be downloaded. On a machine with a network, save that state dict as .pth or "
+            f".safetensors, copy it here and pass its path as weights=. Cause: {error}"
+        ) from error
 
 
 def _check_hub(hub_id: str) -> None:
@@ -208,6 +222,8 @@ def _probe_channels(features, name: str, image_size: int) -> int:
         shape = tuple(features(torch.zeros(1, 3, image_size, image_size)).shape)
     module.train()
     if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
-        raise ValueError(f'backbone "{name}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
-                         "choose a convolutional backbone")
+        raise ValueError(
+            f'backbone "{name}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
+            "choose a convolutional backbone"
+        )
     return shape[1]

@@ -126,11 +126,15 @@ def _fold(detector: nn.Module, convolution: nn.Conv2d, norm: nn.Module) -> None:
     detector.set_submodule(name, nn.Sequential(*norm.children()))  # timm's norms hold their activation, others nothing
 
 
-def score_table(frame: pd.DataFrame, logits: np.ndarray, fidelity: str = "corrected") -> pd.DataFrame:
-    """One row an image (`SCORE_COLUMNS`): the manifest's annotations, the two logits and score = P(fake)."""
+def score_table(frame: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+    """One row an image (`SCORE_COLUMNS`): the manifest's annotations, the two logits and score = P(fake).
+
+    `score` is the softmax whatever the detector's fidelity; the released score follows from `logit_fake`, and
+    `fairness` computes it when asked for fidelity "official".
+    """
     table = frame.assign(
         logit_real=logits[:, 0],
         logit_fake=logits[:, 1],
-        score=score(torch.from_numpy(logits), fidelity).numpy(),
+        score=score(torch.from_numpy(logits)).numpy(),
     )
     return table[list(SCORE_COLUMNS)].reset_index(drop=True)

@@ -22,11 +22,10 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fairdf_utils.manifests import GENDERS, GROUPS, RACES
-from fairdf_utils.scores import ScoreTableError, column, numbers
+from fairdf_utils.scores import FIDELITIES, ScoreTableError, column, numbers
 
 METRICS = ("fpr_sum", "fpr_gap", "oae", "dp", "meo", "eo", "auc_gap")
 OVERALL = ("auc", "acc", "fpr", "tpr")
-FIDELITIES = ("corrected", "official")
 
 
 @dataclass(frozen=True)
@@ -284,7 +283,7 @@ def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected"):
     ScoreTableError
         As in `group_rates`.
 
-    Source: Lin et al. 2024, Evaluation metrics; oae, dp, meo after Wang et al. 2022.
+    Source: Lin et al. 2024, evaluation metrics.
     """
     scored = as_arrays(table, by, threshold, fidelity)
     counts = contingency(scored, np.zeros(len(table), np.int64), 1)[0]

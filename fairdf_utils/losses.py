@@ -18,8 +18,14 @@ from fairdf_utils.manifests import GROUPS
 from fairdf_utils.model import FIDELITIES, Outputs, first_pairs
 
 FAIRNESS_LOSSES = ("group_cvar", "cross_entropy")
-WEIGHTS = {"agnostic": 1.0, "specific": 0.1, "reconstruction": 0.3, "contrastive": 0.05, "demographic": 0.1,
-           "fairness": 1.0}
+WEIGHTS = {
+    "agnostic": 1.0,
+    "specific": 0.1,
+    "reconstruction": 0.3,
+    "contrastive": 0.05,
+    "demographic": 0.1,
+    "fairness": 1.0,
+}
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -46,8 +52,9 @@ def ldam_margins(counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Ten
     return max_margin * rarity / rarity.max()
 
 
-def ldam(logits: Tensor, group: Tensor, counts: Tensor | Sequence[int], scale: float = 30.0,
-         max_margin: float = 0.5) -> Tensor:
+def ldam(
+    logits: Tensor, group: Tensor, counts: Tensor | Sequence[int], scale: float = 30.0, max_margin: float = 0.5
+) -> Tensor:
     """Label-distribution-aware margin loss: mean cross-entropy of scale * (z - margin_g e_g) with g.
 
     Parameters
@@ -218,10 +225,12 @@ def contrastive(agnostic: Tensor, specific: Tensor, triplets: Triplets, margin: 
 
     Source: Lin et al. 2024, contrastive loss.
     """
-    agnostic_hinge = triplet(agnostic, agnostic[triplets.agnostic_positive], agnostic[triplets.agnostic_negative],
-                             margin)
-    specific_hinge = triplet(specific, specific[triplets.specific_positive], specific[triplets.specific_negative],
-                             margin)
+    agnostic_hinge = triplet(
+        agnostic, agnostic[triplets.agnostic_positive], agnostic[triplets.agnostic_negative], margin
+    )
+    specific_hinge = triplet(
+        specific, specific[triplets.specific_positive], specific[triplets.specific_negative], margin
+    )
     return 2 * (agnostic_hinge + specific_hinge)
 
 
@@ -243,10 +252,23 @@ def reconstruction(images: Tensor, own: Tensor, cross: Tensor) -> Tensor:
     return 2 * (F.l1_loss(own, target.to(own.dtype)) + F.l1_loss(cross, target.to(cross.dtype)))  # mean over halves
 
 
-def fairdf_terms(outputs: Outputs, images: Tensor, label: Tensor, method: Tensor, group: Tensor, triplets: Triplets,
-                 counts: Tensor | Sequence[int], *, margin_scale: float = 30.0, max_margin: float = 0.5,
-                 triplet_margin: float = 3.0, alpha_in: float = 0.9, alpha_across: float = 0.5,
-                 fidelity: str = "corrected", fairness_loss: str = "group_cvar") -> dict[str, Tensor]:
+def fairdf_terms(
+    outputs: Outputs,
+    images: Tensor,
+    label: Tensor,
+    method: Tensor,
+    group: Tensor,
+    triplets: Triplets,
+    counts: Tensor | Sequence[int],
+    *,
+    margin_scale: float = 30.0,
+    max_margin: float = 0.5,
+    triplet_margin: float = 3.0,
+    alpha_in: float = 0.9,
+    alpha_across: float = 0.5,
+    fidelity: str = "corrected",
+    fairness_loss: str = "group_cvar",
+) -> dict[str, Tensor]:
     """The six terms of the paper's loss, unweighted; `WEIGHTS` holds the paper's weights under the same names.
 
     Parameters

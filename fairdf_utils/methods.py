@@ -10,7 +10,7 @@ from fairdf_utils import losses, processes
 from fairdf_utils.data import Batch
 from fairdf_utils.model import FIDELITIES, FairDetector, HeadOutput, Outputs, PlainDetector, TwoEncoderDetector
 
-METHODS = {
+TRAINING_METHODS = {
     "ori": "plain detector, cross-entropy",
     "balanced": "plain detector, cross-entropy, group-balanced batches",
     "dag_fdd": "plain detector, CVaR over the images (Ju et al. 2024)",
@@ -27,7 +27,7 @@ class TrainingConfig:
     Attributes
     ----------
     detector : name under which the result is stored and reported
-    method : a key of `METHODS`
+    method : a key of `TRAINING_METHODS`
     seed : decides initial weights, pairs, dropout masks, triplets
     backbone : "tiny" or the name of a timm model
     weights : "" (random), "imagenet", or the path of a state dict for the backbone
@@ -87,7 +87,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         allowed = {
-            "method": METHODS,
+            "method": TRAINING_METHODS,
             "fidelity": FIDELITIES,
             "fairness_loss": losses.FAIRNESS_LOSSES,
             "optimizer": ("sgd", "adamw"),
@@ -160,6 +160,4 @@ def objective(
 def gather_outputs(outputs: Outputs) -> Outputs:
     """Logits and pooled vectors of all processes; reconstructions stay where they are, their loss is a mean."""
     heads = {name: getattr(outputs, name) for name in ("specific", "agnostic", "demographic", "fused")}
-    return replace(
-        outputs, **{name: head and HeadOutput(*map(processes.gather, head)) for name, head in heads.items()}
-    )
+    return replace(outputs, **{name: head and HeadOutput(*map(processes.gather, head)) for name, head in heads.items()})

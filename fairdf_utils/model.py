@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fairdf_utils.encoders import MAP_SIZE, Encoder
 from fairdf_utils.manifests import GROUPS, METHODS
+from fairdf_utils.scores import FIDELITIES
 
-FIDELITIES = ("corrected", "official")
 INITIALISATIONS = ("default", "kaiming")
 
 
@@ -88,8 +88,9 @@ class Head(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, classes: int, dropout: float = 0.2):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.LeakyReLU(0.01, inplace=True),
-                                    nn.Linear(hidden, classes), nn.Dropout(dropout))
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.LeakyReLU(0.01, inplace=True), nn.Linear(hidden, classes), nn.Dropout(dropout)
+        )
 
     def forward(self, features: Tensor) -> HeadOutput:
         """Features (N, inputs, 8, 8)."""
@@ -99,9 +100,13 @@ class Head(nn.Module):
 
 def pointwise_block(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Three 1 x 1 convolutions with LeakyReLU(0.01) between them and none after the last (the "split" block)."""
-    return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.LeakyReLU(0.01, inplace=True),
-                         nn.Conv2d(hidden, hidden, 1), nn.LeakyReLU(0.01, inplace=True),
-                         nn.Conv2d(hidden, outputs, 1))
+    return nn.Sequential(
+        nn.Conv2d(inputs, hidden, 1),
+        nn.LeakyReLU(0.01, inplace=True),
+        nn.Conv2d(hidden, hidden, 1),
+        nn.LeakyReLU(0.01, inplace=True),
+        nn.Conv2d(hidden, outputs, 1),
+    )
 
 
 class MapDropout(nn.Dropout):
@@ -113,8 +118,8 @@ class MapDropout(nn.Dropout):
     def forward(self, maps: Tensor) -> Tensor:
         if maps.device.type != "cpu" or not self.training or self.p in (0, 1):
             return super().forward(maps)
-        words = torch.empty((maps.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None)
-        bits = words.view(torch.int16)[:maps.numel()]  # uniform in [-2^15, 2^15)
+        words = torch.empty((maps.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: maps.numel()]  # uniform in [-2^15, 2^15)
         bits = bits.view(maps.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)  # laid out like channels_last maps
         kept = bits >= round(self.p * 2**16) - 2**15
         return maps * (kept.to(maps.dtype) / (1 - self.p))
@@ -150,9 +155,14 @@ class Decoder(nn.Module):
         self.dropout = MapDropout(dropout)
         widths = (width, width // 2, width // 4, width // 8)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True),
-                          nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(inplace=True))
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True))
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(outputs, outputs, 3, padding=1),
+                nn.ReLU(inplace=True),
+            )
+            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+        )
         self.to_rgb = nn.Conv2d(widths[-1], 3, 1)
 
     def forward(self, condition: Tensor, forgery: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +186,7 @@ class Decoder(nn.Module):
             drawn = restyle(drawn, *style)
             both = drawn if stage is last else torch.cat([drawn, forgery])  # (6k, C, s, s)
             both = stage(self.dropout(_resize(both, size)))  # (6k, C / 2, 2s, 2s)
-            drawn, forgery = both[:len(drawn)], both[len(drawn):]
+            drawn, forgery = both[: len(drawn)], both[len(drawn) :]
         images = _resize(self.to_rgb(drawn), self.output_size).tanh()  # (4k, 3, S, S)
         return images.chunk(2)
 
@@ -226,10 +236,19 @@ class FairDetector(nn.Module):
     Source: Lin et al. 2024, method.
     """
 
-    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
-                 fidelity: str = "corrected", weights: str | Path | None = None, logit_dropout: float = 0.2,
-                 initialisation: str = "default", decoder_dropout: float = 0.3,
-                 reconstruction_size: int | None = None, reconstruction_share: float = 1.0):
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        fidelity: str = "corrected",
+        weights: str | Path | None = None,
+        logit_dropout: float = 0.2,
+        initialisation: str = "default",
+        decoder_dropout: float = 0.3,
+        reconstruction_size: int | None = None,
+        reconstruction_share: float = 1.0,
+    ):
         super().__init__()
         _check_choice("fidelity", fidelity, FIDELITIES)
         _check_choice("initialisation", initialisation, INITIALISATIONS)
@@ -276,8 +295,14 @@ class FairDetector(nn.Module):
         demographic_map = self.demographic_split(demographic)  # (2B, width / 2, 8, 8)
         fused_map = self._fuse(demographic_map, agnostic_map)  # (2B, width / 2, 8, 8)
         own, cross = self._reconstruct(images, demographic, torch.cat([specific_map, agnostic_map], 1))
-        return Outputs(self.specific(specific_map), self.agnostic(agnostic_map),
-                       self.demographic_head(demographic_map), self.fused(fused_map), own, cross)
+        return Outputs(
+            self.specific(specific_map),
+            self.agnostic(agnostic_map),
+            self.demographic_head(demographic_map),
+            self.fused(fused_map),
+            own,
+            cross,
+        )
 
     def detect(self, images: Tensor) -> Tensor:
         """Logits (N, 2) of the fused head for images (N, 3, H, H) of any composition, and nothing else.
@@ -326,10 +351,19 @@ class TwoEncoderDetector(nn.Module):
     Source: Yan et al. 2023; Lin et al. 2024, ablation.
     """
 
-    def __init__(self, fused_head: bool, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
-                 weights: str | Path | None = None, logit_dropout: float = 0.2, initialisation: str = "default",
-                 decoder_dropout: float = 0.3, reconstruction_size: int | None = None,
-                 reconstruction_share: float = 1.0):
+    def __init__(
+        self,
+        fused_head: bool,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        weights: str | Path | None = None,
+        logit_dropout: float = 0.2,
+        initialisation: str = "default",
+        decoder_dropout: float = 0.3,
+        reconstruction_size: int | None = None,
+        reconstruction_share: float = 1.0,
+    ):
         super().__init__()
         _check_choice("initialisation", initialisation, INITIALISATIONS)
         self.reconstruction_share = reconstruction_share
@@ -370,9 +404,15 @@ class TwoEncoderDetector(nn.Module):
 class PlainDetector(nn.Module):
     """The same encoder and head alone: the baseline of every comparison (cross-entropy, CVaR or balanced)."""
 
-    def __init__(self, backbone: str = "legacy_xception", image_size: int = 256, width: int = 512,
-                 weights: str | Path | None = None, logit_dropout: float = 0.2,
-                 initialisation: str = "default"):
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        weights: str | Path | None = None,
+        logit_dropout: float = 0.2,
+        initialisation: str = "default",
+    ):
         super().__init__()
         _check_choice("initialisation", initialisation, INITIALISATIONS)
         self.encoder = Encoder(backbone, image_size, width, weights)
@@ -392,7 +432,7 @@ def first_pairs(batch: Tensor, pairs: int) -> Tensor:
     if 2 * pairs == len(batch):
         return batch
     reals = len(batch) // 2
-    return torch.cat([batch[:pairs], batch[reals:reals + pairs]])
+    return torch.cat([batch[:pairs], batch[reals : reals + pairs]])
 
 
 def _resize(maps: Tensor, size: int) -> Tensor:

@@ -195,9 +195,7 @@ def check(folder):
     folder = Path(folder)
     sources = {path.stem for path in folder.glob("[0-9][0-9]_*.py")}
     problems = [
-        f"{path.name} has no .py beside it"
-        for path in sorted(folder.glob("*.ipynb"))
-        if path.stem not in sources
+        f"{path.name} has no .py beside it" for path in sorted(folder.glob("*.ipynb")) if path.stem not in sources
     ]
     for chapter in read_chapters(folder):
         path = chapter.path.with_suffix(".ipynb")

@@ -102,7 +102,7 @@ def read_parameters(path):
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Unambiguous) or {}
     except yaml.YAMLError as error:
-        raise BookError(f"{path}: {error}") from None
+        raise BookError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise BookError(f"{path} holds no `name: value` lines")
     return values

@@ -36,8 +36,9 @@ class SAM(torch.optim.Optimizer):
         For the base optimizer.
     """
 
-    def __init__(self, params: Iterable, base_optimizer: Callable, rho: float = 0.05, adaptive: bool = False,
-                 **base_kwargs):
+    def __init__(
+        self, params: Iterable, base_optimizer: Callable, rho: float = 0.05, adaptive: bool = False, **base_kwargs
+    ):
         if rho < 0:
             raise ValueError(f"rho must not be negative, is {rho}")
         self.base = base_optimizer(params, **base_kwargs)

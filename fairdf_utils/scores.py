@@ -19,6 +19,7 @@ import pandas as pd
 
 from fairdf_utils.files import replacing
 
+FIDELITIES = ("corrected", "official")
 SCORE_COLUMNS = (
     "dataset",
     "img_path",

@@ -1,6 +1,6 @@
 """Training: one step, the epochs, checkpoints, resuming, in one process or several.
 
-`Training` trains any of the `methods.METHODS` on the same batches with the same budget. Everything random in an
+`Training` trains any of `methods.TRAINING_METHODS` on the same batches with the same budget. Everything random in an
 epoch comes from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see
 the same dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
 
@@ -242,7 +242,7 @@ class Training:
         share = np.array_split(np.arange(len(self.validation)), processes.count())[processes.rank()]
         logits = predict(self.model, self.validation_images[share], self.device, self.config.precision)
         logits = np.concatenate(processes.gather_rows(logits))
-        table = score_table(self.validation, logits, self.config.fidelity)
+        table = score_table(self.validation, logits)
         fairness = fairness_metrics(table, "group")
         return {
             "val_auc": float(roc_auc_score(table["label"], table["score"])),
@@ -319,9 +319,7 @@ def _refuse_other_config(path: Path, stored: dict, asked: dict) -> None:
     differing = [name for name in asked if stored.get(name) != asked[name]]
     if differing:
         was = ", ".join(f"{name} {stored.get(name)!r} (now {asked[name]!r})" for name in differing)
-        raise TrainingError(
-            f"{path} was trained with {was}; choose another `detector` name, or delete the folder"
-        )
+        raise TrainingError(f"{path} was trained with {was}; choose another `detector` name, or delete the folder")
 
 
 def _epoch_line(row: dict[str, float], epochs: int) -> str:

@@ -27,8 +27,9 @@
 # its six losses, piece by piece, on one batch of pictures. Training is chapter 3.
 #
 # At two places of the released code one step undoes another. We derive both from one equation, measure them, and repair
-# them. The detector has a switch for this: `fidelity="official"` does what the released code does,
-# `fidelity="corrected"` (the default) does what it set out to do.
+# them. The detector has a switch for this: `fidelity="official"` computes network, condition, fairness loss and score
+# as the released code does, `fidelity="corrected"` (the default) as it set out to. How training goes (one randomness
+# for both passes of SAM, a fixed validation set) is ours in both.
 #
 # Source of the method: Lin et al., "Preserving Fairness Generalization in Deepfake Detection", CVPR 2024
 # (arXiv 2402.17229).
@@ -162,8 +163,14 @@ print("backbone's map", tuple(features.shape), " encoder's map", tuple(by_hand.s
 
 # %%
 # NBVAL_CHECK_OUTPUT
-choices = {"tiny": 64, "mobilenetv3_small_050": 64, "resnet18": 128, "resnet50": 256,
-           "efficientnet_b3": 256, "legacy_xception": 256}
+choices = {
+    "tiny": 64,
+    "mobilenetv3_small_050": 64,
+    "resnet18": 128,
+    "resnet50": 256,
+    "efficientnet_b3": 256,
+    "legacy_xception": 256,
+}
 table = []
 for name, size in choices.items():
     with torch.device("meta"):
@@ -219,8 +226,14 @@ assert torch.allclose(block(small_map)[0, :, 3, 5], block(elsewhere)[0, :, 3, 5]
 # passes can be compared. The heads and 1 x 1 blocks start from Kaiming's initialisation, as in chapter 3.
 
 # %%
-settings = {"backbone": backbone, "image_size": image_size, "width": width, "initialisation": "kaiming",
-            "logit_dropout": 0.0, "decoder_dropout": 0.0}
+settings = {
+    "backbone": backbone,
+    "image_size": image_size,
+    "width": width,
+    "initialisation": "kaiming",
+    "logit_dropout": 0.0,
+    "decoder_dropout": 0.0,
+}
 corrected = model.FairDetector(**settings, fidelity="corrected").to(target)
 official = model.FairDetector(**settings, fidelity="official").to(target)
 official.load_state_dict(corrected.state_dict(), strict=False)  # not strict: it lacks the two extra blocks
@@ -327,6 +340,7 @@ print(f"largest difference between the pooled AdaIN(d, f_a) and the pooled f_a: 
 # So much for the formula. Does it hold for the whole network? Two experiments. First, put noise in the place of one
 # part's result and see whether the answer moves. A forward hook does that without touching the model:
 
+
 # %%
 def with_noise(detector, part):
     """Outputs of a detector one of whose parts returns noise instead of features."""
@@ -359,10 +373,13 @@ for name, detector in detectors.items():
         moved = with_noise(detector, "demographic_split").fused.logits - outputs.fused.logits
     fairness = losses.group_cvar(losses.cross_entropy(outputs.fused.logits, batch.label), batch.group)
     to_forgery, to_demographic = gradient_norms(fairness, detector, ("forgery", "demographic"))
-    report[name] = {"spread of the fused logits": outputs.fused.logits.std(0).mean().item(),
-                    "largest change, d = noise": moved.abs().max().item(),
-                    "fairness gradient into E_f": to_forgery, "into E_d": to_demographic,
-                    "E_d / E_f": to_demographic / to_forgery}
+    report[name] = {
+        "spread of the fused logits": outputs.fused.logits.std(0).mean().item(),
+        "largest change, d = noise": moved.abs().max().item(),
+        "fairness gradient into E_f": to_forgery,
+        "into E_d": to_demographic,
+        "E_d / E_f": to_demographic / to_forgery,
+    }
 report = pd.DataFrame(report).T
 relative = report["largest change, d = noise"] / report["spread of the fused logits"]
 assert relative["official"] < 1e-4 and relative["corrected"] > 0.1
@@ -372,8 +389,9 @@ report.map("{:.1e}".format)
 # %% [markdown]
 # **What you should see.** In the official form, noise in the place of $d$ moves the logits by rounding errors only,
 # many orders of magnitude below their spread; the fairness loss sends the demographic encoder a gradient that is
-# rounding too. In the corrected form the logits move as much as they spread, and both encoders get gradients of
-# similar size. Alarming would be a corrected row that looks like the official one: the repair would be dead as well.
+# rounding too. In the corrected form the largest move is of the size of the logits' spread, and both encoders get
+# gradients of similar size. Alarming would be a corrected row that looks like the official one: the repair would be
+# dead as well.
 
 # %% [markdown]
 # ## 2.6 The decoder, and how its condition erased the content
@@ -393,6 +411,7 @@ report.map("{:.1e}".format)
 # $$ \mathrm{AdaIN}\big(\mathrm{AdaIN}(h_d, h_c),\, f\big) = \mathrm{AdaIN}(h_d, f). $$
 #
 # The content has left. By hand, one channel of four positions, two contents that could not differ more:
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -422,6 +441,7 @@ show(model.Decoder)
 # %% [markdown]
 # The package draws the four reconstructions of a batch in one pass. By hand it is one call for each pair of condition
 # and forgery map:
+
 
 # %%
 def enlarge(maps, size):
@@ -464,9 +484,11 @@ for name, detector in detectors.items():
         moved = with_noise(detector, "content").self_reconstruction - outputs.self_reconstruction
     error = losses.reconstruction(batch.images, outputs.self_reconstruction, outputs.cross_reconstruction)
     norms = gradient_norms(error, detector)
-    report[name] = {"spread inside a picture": outputs.self_reconstruction.std((2, 3)).mean().item(),
-                    "change, h_c = noise": moved.square().mean().sqrt().item(),
-                    **dict(zip(("gradient into E_f", "into E_c", "into E_d"), norms, strict=True))}
+    report[name] = {
+        "spread inside a picture": outputs.self_reconstruction.std((2, 3)).mean().item(),
+        "change, h_c = noise": moved.square().mean().sqrt().item(),
+        **dict(zip(("gradient into E_f", "into E_c", "into E_d"), norms, strict=True)),
+    }
 report = pd.DataFrame(report).T
 change = report["change, h_c = noise"]
 assert change["official"] < 0.05 * change["corrected"]
@@ -548,9 +570,9 @@ for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": b
     print(f"{name:9} {value:.2f}   for comparison log {heads[name]} = {np.log(heads[name]):.2f}")
 
 # %% [markdown]
-# **What you should see.** Untrained heads are somewhat worse than a detector that knows nothing, because Kaiming's
-# initialisation starts with visible logits instead of zeros. Far larger values, or values near zero before training,
-# would be alarming.
+# **What you should see.** Untrained heads are near a detector that knows nothing, the one with many classes somewhat
+# worse, because Kaiming's initialisation starts with visible logits instead of zeros. Far larger values, or values near
+# zero before training, would be alarming.
 
 # %% [markdown]
 # ## 2.9 Contrastive loss: triplets
@@ -622,8 +644,12 @@ print(f"loss of the batch {package:.2f}; four hinges at the margin would be 12")
 # %%
 fake, real = slice(0, pair_count), slice(pair_count, None)
 x_fake, x_real = batch.images[fake], batch.images[real]
-four = [(x_fake - own[fake]).abs().mean(), (x_real - own[real]).abs().mean(),
-        (x_fake - cross[fake]).abs().mean(), (x_real - cross[real]).abs().mean()]
+four = [
+    (x_fake - own[fake]).abs().mean(),
+    (x_real - own[real]).abs().mean(),
+    (x_fake - cross[fake]).abs().mean(),
+    (x_real - cross[real]).abs().mean(),
+]
 
 # %%
 show(losses.reconstruction)
@@ -635,9 +661,9 @@ print("fake, real, fake with the real's forgery map, real with the fake's:", [f"
 print(f"loss {package:.3f};  a grey picture would cost {4 * batch.images.abs().mean():.3f}")
 
 # %% [markdown]
-# **What you should see.** Four similar numbers, and a sum close to the cost of drawing plain grey: the decoder has
-# learned nothing yet. In the corrected form all of this can fall during training; in the official form the content can
-# only pass through the forgery map, the one place where it should not be.
+# **What you should see.** Four similar numbers, and a sum of the size of what drawing plain grey would cost: the
+# decoder has learned nothing yet. In the corrected form all of this can fall during training; in the official form the
+# picture can only pass through the forgery map or the demographic encoder's pattern, where it should not be.
 
 # %% [markdown]
 # ## 2.11 Demographic loss: a margin for rare groups
@@ -756,8 +782,12 @@ for alpha, colour in zip((0.9, 0.5, 0.3), sns.color_palette(), strict=False):
     best = min(five.tolist(), key=lambda e, alpha=alpha: e + (five - e).relu().mean().item() / alpha)
     axis.plot(best, losses.cvar(five, alpha), "o", color=colour)
 sns.rugplot(x=five, height=0.06, lw=2, color="black", ax=axis)
-axis.set(xlabel="threshold eta (strokes: the five losses)", ylabel="objective", ylim=(0, 4.5),
-         title="CVaR is the lowest point of each curve (dot)")
+axis.set(
+    xlabel="threshold eta (strokes: the five losses)",
+    ylabel="objective",
+    ylim=(0, 4.5),
+    title="CVaR is the lowest point of each curve (dot)",
+)
 axis.legend()
 plt.close(figure)
 figure
@@ -782,9 +812,11 @@ figure
 # %%
 loss = torch.tensor([2.0, 0.4, 0.1, 1.6, 0.8, 0.3])
 group = torch.tensor([0, 0, 0, 4, 4, 7])  # male-asian, female-asian, female-others
-inside = [(2.0 + 0.4 + 0.7 * 0.1) / 2.7,  # worst 2.7 of 3
-          (1.6 + 0.8 * 0.8) / 1.8,  # worst 1.8 of 2
-          (0.9 * 0.3) / 0.9]  # worst 0.9 of 1: the image itself
+inside = [
+    (2.0 + 0.4 + 0.7 * 0.1) / 2.7,  # worst 2.7 of 3
+    (1.6 + 0.8 * 0.8) / 1.8,  # worst 1.8 of 2
+    (0.9 * 0.3) / 0.9,
+]  # worst 0.9 of 1: the image itself
 by_hand = (inside[1] + 0.5 * inside[0]) / 1.5  # worst 1.5 of 3 groups
 
 # %%
@@ -878,8 +910,14 @@ by_hand = {
     "demographic": losses.ldam(outputs.demographic.logits, batch.group, counts),
     "fairness": losses.group_cvar(per_image, batch.group),
 }
-weights = {"agnostic": 1.0, "specific": 0.1, "reconstruction": 0.3, "contrastive": 0.05, "demographic": 0.1,
-           "fairness": 1.0}
+weights = {
+    "agnostic": 1.0,
+    "specific": 0.1,
+    "reconstruction": 0.3,
+    "contrastive": 0.05,
+    "demographic": 0.1,
+    "fairness": 1.0,
+}
 
 # %%
 show(losses.fairdf_terms)
@@ -904,8 +942,9 @@ for name, detector in detectors.items():
     terms = losses.fairdf_terms(detector(batch.images), *batch_facts, fidelity=name)
     weighted = {term: losses.WEIGHTS[term] * terms[term] for term in weights}
     weighted["whole loss"] = sum(weighted.values())
-    norms[name] = pd.DataFrame({term: gradient_norms(v, detector) for term, v in weighted.items()},
-                               ["forgery", "content", "demographic"]).T
+    norms[name] = pd.DataFrame(
+        {term: gradient_norms(v, detector) for term, v in weighted.items()}, ["forgery", "content", "demographic"]
+    ).T
 whole = {name: table.loc["whole loss"] for name, table in norms.items()}
 assert whole["official"]["content"] < 1e-4 * whole["official"]["forgery"]
 fairness = norms["official"].loc["fairness"]
@@ -915,8 +954,16 @@ assert (whole["corrected"] > 1e-5 * whole["corrected"].max()).all()
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
 for axis, (name, table) in zip(axes, norms.items(), strict=True):
-    sns.heatmap(table.where(table > 0), annot=True, fmt=".0e", norm=LogNorm(1e-9, 1e2), cmap="viridis",
-                cbar=name == "corrected", linewidths=1, ax=axis)
+    sns.heatmap(
+        table.where(table > 0),
+        annot=True,
+        fmt=".0e",
+        norm=LogNorm(1e-9, 1e2),
+        cmap="viridis",
+        cbar=name == "corrected",
+        linewidths=1,
+        ax=axis,
+    )
     axis.set(title=f'fidelity="{name}"', xlabel="encoder")
     axis.grid(False)
 figure.suptitle("Gradient norm of each weighted term into each encoder")
@@ -926,9 +973,9 @@ figure
 # %% [markdown]
 # **What you should see.** On the left, the content column is empty but for rounding, and the demographic encoder
 # learns from its own head and a little from the reconstruction, never from the fairness loss. The forgery encoder
-# does all the work. On the right, the fairness loss reaches the demographic encoder and the reconstruction reaches
-# the content encoder. White cells have no path from the term to the encoder, which alone is no fault: the contrastive
-# loss, for instance, has no business in the demographic encoder.
+# does all the work for the answer. On the right, the fairness loss reaches the demographic encoder and the
+# reconstruction reaches the content encoder. White cells have no path from the term to the encoder, which alone is no
+# fault: the contrastive loss, for instance, has no business in the demographic encoder.
 
 # %% [markdown]
 # ## 2.15 What the answer needs
@@ -943,8 +990,7 @@ figure
 
 # %%
 z_real, z_fake = 2.0, 0.5
-by_hand = {"corrected": np.exp(z_fake) / (np.exp(z_real) + np.exp(z_fake)),
-           "official": 1 / (1 + np.exp(-z_fake))}
+by_hand = {"corrected": np.exp(z_fake) / (np.exp(z_real) + np.exp(z_fake)), "official": 1 / (1 + np.exp(-z_fake))}
 
 # %%
 show(model.score)
@@ -1020,10 +1066,25 @@ show(load_released_checkpoint)
 # %%
 parameters.to_csv(run.path("parameters.csv"))
 margins.to_csv(run.path("margins.csv"), index=False)
-names = ("run_dir", "manifests", "train_set", "image_root", "data_dir", "bias", "device", "seed", "backbone",
-         "image_size", "width", "pair_count")
-run.finish({name: globals()[name] for name in names}, target.type,
-           [f"{manifests}/{train_set}/{file}train.csv" for file in ("fake", "real")])
+names = (
+    "run_dir",
+    "manifests",
+    "train_set",
+    "image_root",
+    "data_dir",
+    "bias",
+    "device",
+    "seed",
+    "backbone",
+    "image_size",
+    "width",
+    "pair_count",
+)
+run.finish(
+    {name: globals()[name] for name in names},
+    target.type,
+    [f"{manifests}/{train_set}/{file}train.csv" for file in ("fake", "real")],
+)
 
 # %% [markdown]
 # ## Summary
@@ -1040,8 +1101,7 @@ run.finish({name: globals()[name] for name in names}, target.type,
 # ## Exercises
 #
 # **1.** Is one 1 x 1 convolution between AdaIN and pooling enough to repair the fusion? Argue with the equation of
-# section
-# 2.5, then test it.
+# section 2.5, then test it.
 
 # %% tags=["solution"]
 # A 1 x 1 convolution is linear, so it commutes with the mean: mean(W m + b) = W mean(m) + b. Demographics stay lost.

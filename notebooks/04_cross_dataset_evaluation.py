@@ -135,7 +135,7 @@ show(fairdf_utils.evaluation.predict)
 tables = []
 for frame in tests.values():
     images = decode(frame, images_at, config.image_size, data_dir)
-    tables.append(score_table(frame, predict(model, images, target, config.precision), config.fidelity))
+    tables.append(score_table(frame, predict(model, images, target, config.precision)))
 scores = pd.concat(tables, ignore_index=True)
 
 sample = torch.from_numpy(images[:4].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -177,10 +177,10 @@ results.round(3)
 plots.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
 
 # %% [markdown]
-# **What you should see.** The curve of the intra set lies above most of the others. At the threshold of one half the
-# false-alarm rate (`fpr`) moves from set to set, because the score's scale is that of the training set: an AUC can
-# survive a change of camera while the threshold does not. An intra AUC near 0.5 would mean an untrained detector; a
-# cross AUC well above the intra one, a leak or an easier forgery.
+# **What you should see.** The intra set has the highest AUC; both losses abroad are visible. The AUC falls, so the
+# order of the scores suffers; and at the fixed threshold of one half the false-alarm rate (`fpr`) moves from set to
+# set, so their scale suffers too. An intra AUC near 0.5 would mean an untrained detector; a cross AUC well above the
+# intra one, a leak or an easier forgery.
 
 # %%
 by_method = scores[scores["label"] == 1].groupby(["dataset", "method"], sort=False)["score"]
@@ -199,8 +199,9 @@ plots.score_distributions(own)
 
 # %% [markdown]
 # **What you should see.** Reals to the left, fakes to the right, and in each group a different overlap. A group whose
-# reals lie further right than the others' pays with false alarms at any common threshold. How much of that is chance
-# is the question of chapter 5.
+# reals lie further right than the others' pays with false alarms at any common threshold. Look also for groups in which
+# both classes pile up at one half: there the detector has not learnt to tell them apart, and a hair's breadth decides
+# on which side of the threshold everybody falls. How much of this is chance is the question of chapter 5.
 
 # %%
 write_scores(scores, run.folder)
@@ -227,8 +228,10 @@ run.finish(
 
 # %% tags=["solution"]
 videos = own.groupby("video").agg(label=("label", "first"), score=("score", "mean"))
-print(f"{len(own)} frames: AUC {auc_by_hand:.3f}; {len(videos)} videos: "
-      f"AUC {roc_auc_score(videos['label'], videos['score']):.3f}")
+print(
+    f"{len(own)} frames: AUC {auc_by_hand:.3f}; {len(videos)} videos: "
+    f"AUC {roc_auc_score(videos['label'], videos['score']):.3f}"
+)
 
 # %% [markdown]
 # **2.** The AUC does not change when every score is replaced by an increasing function of it. Check it with the rank,
@@ -237,5 +240,7 @@ print(f"{len(own)} frames: AUC {auc_by_hand:.3f}; {len(videos)} videos: "
 # %% tags=["solution"]
 ranks = own["score"].rank() / len(own)
 assert np.isclose(roc_auc_score(own["label"], ranks), auc_by_hand)
-print(f"accuracy at 0.5: {((own['score'] >= 0.5) == own['label']).mean():.3f} with scores, "
-      f"{((ranks >= 0.5) == own['label']).mean():.3f} with ranks: the threshold moved to the median")
+print(
+    f"accuracy at 0.5: {((own['score'] >= 0.5) == own['label']).mean():.3f} with scores, "
+    f"{((ranks >= 0.5) == own['label']).mean():.3f} with ranks: the threshold moved to the median"
+)

@@ -216,7 +216,7 @@ fairness.group_rates(example, finest, threshold)
 # %% [markdown]
 # **What you should see.** By hand and package agree. In the example no group is without one of the classes, and the
 # rates differ from group to group; whether by more than chance is the question of 5.5. In the released annotations of
-# Celeb-DF one group (male, white) has 924 reals and no fake: such a line would stand above.
+# Celeb-DF the group male-white has reals only, as counted in the released test list: such a line would stand above.
 #
 # ## 5.3 The paper's fairness metrics, and two conventions
 #
@@ -235,7 +235,8 @@ fairness.group_rates(example, finest, threshold)
 # $F_\mathrm{FPR}$ is a sum: it grows with the number of groups and is not comparable between test sets with eight and
 # with six. The largest gap of the FPR, `fpr_gap`, does not have this flaw and stands beside it. $F_\mathrm{OAE}$ and
 # $F_\mathrm{DP}$ mix both classes: they compare like with like only if every group has the same share of fakes, as in
-# the embedded benchmark. By hand:
+# the embedded benchmark. The package also gives $F_\mathrm{EO} = \sum_g |\mathrm{FPR}_g - \mathrm{FPR}| +
+# |\mathrm{TPR}_g - \mathrm{TPR}|$ as `eo`, and the gap of the groups' AUCs as `auc_gap`. By hand:
 
 
 # %%
@@ -271,7 +272,7 @@ pd.DataFrame({by: fairness.fairness_metrics(example, by, threshold) for by in by
 
 # %% [markdown]
 # A detector can look fair by gender and fair by race and yet not be fair by both together: averages hide what happens
-# where two attributes meet. In the tiny table the gap by group is wider than the gap by gender. This is always so:
+# where two attributes meet. In the tiny table the gap by group is wider than the gap by gender. It is never narrower:
 # the rate of a union of groups lies between the rates of its parts.
 
 # %%
@@ -542,7 +543,7 @@ plots.auc_fairness(drawn, title="Detection and fairness together")
 # %% [markdown]
 # **What you should see.** In the first figure the grey bar is what chance alone may show; a dot inside its bar is no
 # finding. In the second, the lower right is the place to be: high AUC and small gaps. Expect a lower AUC on the data
-# sets that were not trained on, and do not expect fairness to keep the order that the detectors have on `ffpp`. A
+# sets that were not trained on, and mind that fairness need not keep the order that the detectors have on `ffpp`. A
 # detector with small gaps and an AUC near 50 % is fair because it guesses.
 #
 # **Paired differences.** Two detectors judge the same images; what is hard for both cancels when the *difference* is
@@ -668,14 +669,32 @@ if known_truth:
         on_poor = tested[real["img_path"]].to_numpy()
         truth[detector, seed] = {
             "correlation": dealt,
-            "p_value": np.mean(chance >= chance[0] - 1e-12),
+            "p_value": f"{np.mean(chance >= chance[0] - 1e-12):.5f}",
             "FPR, poor captures": (real["score"] >= threshold)[on_poor].mean(),
             "FPR, good captures": (real["score"] >= threshold)[~on_poor].mean(),
         }
     truth = pd.DataFrame(truth).T.rename_axis(["detector", "seed"])
-    assert truth["correlation"].dropna().abs().le(1 + 1e-9).all()
+    assert truth["correlation"].dropna().astype(float).abs().le(1 + 1e-9).all()
     print(f"bias {bias}: correlation of the group FPR on ffpp with the stated share of poor captures")
 truth if known_truth else None
+
+# %% [markdown]
+# Groups differ in more than their share of poor captures: the knob also darkens dark skin, and the rare groups are rare
+# in training. So look inside each kind of capture. A group that is still far above the others among *good* captures is
+# wronged for another reason than poor cameras.
+
+# %%
+alarms = None
+if known_truth:
+    alarms = {}
+    for detector, seed in measured:
+        real = tables[detector, seed, "ffpp"].query("label == 0")
+        capture = np.where(tested[real["img_path"]], "poor", "good")
+        called_fake = (real["score"] >= threshold).groupby([real["group"].to_numpy(), capture]).mean()
+        alarms[f"{detector}-s{seed}"] = called_fake
+        assert called_fake.between(0, 1).all()
+    alarms = pd.DataFrame(alarms).unstack().reindex([group for group in GROUPS if group in set(real["group"])])
+alarms
 
 # %%
 figure = None
@@ -734,6 +753,22 @@ if len(judged):
         f"differed from another, about {len(judged) * (1 - level):.0f} would do so by chance alone."
     )
 assert len(judged) == len(wanted) * len(differences) / (2 * len(nothing)), "every pair was judged by the same rule"
+
+# %%
+for dataset in sets:
+    shown = unfairness[(unfairness["dataset"] == dataset) & unfairness["by"].isin([finest, "all"])]
+    ranked = shown[shown["metric"] == "fpr_sum"].groupby("detector")["estimate"].mean().sort_values()
+    detection = shown[shown["metric"] == "auc"].groupby("detector")["estimate"].mean()
+    assert set(ranked.index) == set(detection.index)
+    told = [f"{detector} {value:.2f} ({detection[detector]:.3f})" for detector, value in ranked.items()]
+    print(f"{dataset}, F_FPR from the lowest, AUC in brackets: {', '.join(told)}")
+
+# %% [markdown]
+# The last lines are the result in one glance, with no regard to chance. Where the method stands last in them, it has
+# lost *here*: with a small network, few epochs and rendered faces. SAM spends its second pass on flatness, and with a
+# fixed number of epochs it may simply not have learned the rare groups yet (chapter 4 shows whether their scores have
+# left one half). That is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`), not an excuse;
+# nor is it a verdict on the method at the paper's size.
 
 # %% [markdown]
 # **What may be concluded**

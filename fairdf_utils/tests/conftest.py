@@ -39,9 +39,21 @@ def corpus(tmp_path_factory):
                     source = f"{split}-source{number}" if label else ""
                     person = f"{split}{number}"
                     rows.append((path, label, method, gender, race, group, video, person, source, frame))
-        table = pd.DataFrame(rows, columns=[
-            "img_path", "label", "method", "gender", "race", "group", "video", "identity", "source_identity", "frame",
-        ])
+        table = pd.DataFrame(
+            rows,
+            columns=[
+                "img_path",
+                "label",
+                "method",
+                "gender",
+                "race",
+                "group",
+                "video",
+                "identity",
+                "source_identity",
+                "frame",
+            ],
+        )
         if split == "test":
             write_manifest(table, folder / "manifests/ffpp/test.csv")
         else:

@@ -99,8 +99,11 @@ def loop_group_cvar(values, group, alpha_in, alpha_across):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 50, width=32), st.integers(0, len(GROUPS) - 1)), min_size=1, max_size=24),
-       st.sampled_from([0.3, 0.5, 0.9, 1.0]), st.sampled_from([0.2, 0.5, 1.0]))
+@given(
+    st.lists(st.tuples(st.floats(0, 50, width=32), st.integers(0, len(GROUPS) - 1)), min_size=1, max_size=24),
+    st.sampled_from([0.3, 0.5, 0.9, 1.0]),
+    st.sampled_from([0.2, 0.5, 1.0]),
+)
 def test_group_cvar_equals_a_loop_over_groups(drawn, alpha_in, alpha_across):
     values = torch.tensor([value for value, _ in drawn], dtype=torch.float64)
     group = torch.tensor([code for _, code in drawn])
@@ -144,8 +147,13 @@ def test_official_group_cvar_golden(golden):
     precision of 1e-5; where it is the smooth minimum, group weights follow sigmoid((L - eta) / 1e-3): 1 %.
     """
     at_statistic_without = 0
-    rows = zip(golden["cvar_losses"], golden["cvar_groups"], golden["cvar_released_value"],
-               golden["cvar_released_grad"], strict=True)
+    rows = zip(
+        golden["cvar_losses"],
+        golden["cvar_groups"],
+        golden["cvar_released_value"],
+        golden["cvar_released_grad"],
+        strict=True,
+    )
     for values, group, expected, expected_grad in rows:
         values = values.clone().requires_grad_()
         result = losses.official_group_cvar(values, group)
@@ -237,8 +245,11 @@ def test_contrastive_is_the_sum_of_four_hinges():
 def test_reconstruction_is_the_sum_of_four_mean_absolute_errors():
     images, own, cross = (torch.rand(12, 3, 16, 16) for _ in range(3))
     fake, real = images.chunk(2)
-    expected = sum((target - drawn).abs().mean() for drawings in (own, cross)
-                   for target, drawn in zip((fake, real), drawings.chunk(2), strict=True))
+    expected = sum(
+        (target - drawn).abs().mean()
+        for drawings in (own, cross)
+        for target, drawn in zip((fake, real), drawings.chunk(2), strict=True)
+    )
     torch.testing.assert_close(losses.reconstruction(images, own, cross), expected)
 
 
@@ -282,8 +293,9 @@ def test_all_terms_are_float32_under_bfloat16_autocast():
     label, method, group = draw_batch()
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(images)
-        terms = losses.fairdf_terms(outputs, images, label, method, group, losses.draw_triplets(label, method),
-                                    FFPP_COUNTS)
+        terms = losses.fairdf_terms(
+            outputs, images, label, method, group, losses.draw_triplets(label, method), FFPP_COUNTS
+        )
     assert outputs.fused.logits.dtype == torch.bfloat16
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
     sum(terms.values()).backward()

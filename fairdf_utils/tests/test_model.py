@@ -193,8 +193,10 @@ def straightforward_decoder(decoder, condition, forgery):
     for stage in decoder.stages:
         size = min(2 * size, decoder.output_size)
         drawn = adain(drawn, forgery)
-        drawn, forgery = (stage(F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True))
-                          for maps in (drawn, forgery))
+        drawn, forgery = (
+            stage(F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=True))
+            for maps in (drawn, forgery)
+        )
     size = (decoder.output_size,) * 2
     return F.interpolate(decoder.to_rgb(drawn), size=size, mode="bilinear", align_corners=True).tanh()
 
@@ -264,8 +266,9 @@ def test_the_seed_decides_the_weights(initialisation):
     assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("option", [{"fidelity": "exact"}, {"initialisation": "zeros"}, {"width": 20},
-                                    {"reconstruction_share": 1.5}])
+@pytest.mark.parametrize(
+    "option", [{"fidelity": "exact"}, {"initialisation": "zeros"}, {"width": 20}, {"reconstruction_share": 1.5}]
+)
 def test_impossible_options_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         FairDetector("tiny", 16, **{"width": 16, **option})
@@ -283,10 +286,15 @@ def test_plain_detector():
 
 def test_paper_size_with_xception():
     model = FairDetector(fidelity="official")
-    millions = {name: sum(p.numel() for p in part.parameters()) / 1e6
-                for name, part in (("all", model), ("encoder", model.forgery), ("decoder", model.decoder))}
-    assert millions == {"all": pytest.approx(69.5, rel=0.01), "encoder": pytest.approx(21.9, rel=0.01),
-                        "decoder": pytest.approx(2.3, rel=0.02)}
+    millions = {
+        name: sum(p.numel() for p in part.parameters()) / 1e6
+        for name, part in (("all", model), ("encoder", model.forgery), ("decoder", model.decoder))
+    }
+    assert millions == {
+        "all": pytest.approx(69.5, rel=0.01),
+        "encoder": pytest.approx(21.9, rel=0.01),
+        "decoder": pytest.approx(2.3, rel=0.02),
+    }
     with torch.no_grad():
         features = model.forgery.features(images_of(1, 256))
     assert features.shape == (1, 2048, 8, 8)
@@ -295,11 +303,21 @@ def test_paper_size_with_xception():
         assert model.forgery(images_of(1, 256)).shape == (1, 512, 8, 8)
 
 
-@pytest.mark.parametrize(("name", "size", "channels"), [
-    ("resnet50", 256, 2048), ("efficientnet_b3", 256, 1536), ("efficientnet_b4", 256, 1792),
-    ("resnet50", 64, 512), ("legacy_xception", 64, 256), ("lcnet_050", 64, 64), ("convnext_atto", 64, 80),
-    ("tiny", 16, 64), ("tiny", 64, 64), ("tiny", 256, 64),
-])
+@pytest.mark.parametrize(
+    ("name", "size", "channels"),
+    [
+        ("resnet50", 256, 2048),
+        ("efficientnet_b3", 256, 1536),
+        ("efficientnet_b4", 256, 1792),
+        ("resnet50", 64, 512),
+        ("legacy_xception", 64, 256),
+        ("lcnet_050", 64, 64),
+        ("convnext_atto", 64, 80),
+        ("tiny", 16, 64),
+        ("tiny", 64, 64),
+        ("tiny", 256, 64),
+    ],
+)
 def test_every_backbone_gives_an_8_by_8_map(name, size, channels):
     encoder = Encoder(name, size, width=24)
     with torch.no_grad():
@@ -358,8 +376,11 @@ def test_weights_in_timm_names_and_in_the_classic_form(tmp_path):
     state = xception_state()
     torch.save({"state_dict": state}, tmp_path / "timm.pth")
     save_file(state, tmp_path / "timm.safetensors")
-    classic = {name: value[:, :, 0, 0] if "pointwise" in name else value for name, value in state.items()
-               if not name.endswith("num_batches_tracked")}
+    classic = {
+        name: value[:, :, 0, 0] if "pointwise" in name else value
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     torch.save(classic, tmp_path / "xception.pth")
     for file in ("timm.pth", "timm.safetensors", "xception.pth"):
         encoder = Encoder("legacy_xception", 64, width=8, weights=tmp_path / file)

@@ -157,13 +157,21 @@ class ReleasedModel:
         forgery, content, fair = (self.encoder(images, f"encoder_{name}") for name in ("f", "c", "fair"))
         specific, shared = self.split(forgery, "block_spe"), self.split(forgery, "block_sha")
         demographic = self.split(fair, "block_fair")
-        maps = {"head_spe": specific, "head_sha": shared, "head_fair": demographic,
-                "head_fused": with_statistics_of(shared, demographic)}
+        maps = {
+            "head_spe": specific,
+            "head_sha": shared,
+            "head_fair": demographic,
+            "head_fused": with_statistics_of(shared, demographic),
+        }
         logits = {name: self.head(features, name) for name, features in maps.items()}
         real, fake = torch.cat([specific, shared], 1).chunk(2)
         real_condition, fake_condition = with_statistics_of(content, fair).chunk(2)
-        images = {"fake by fake": self.draw(fake, fake_condition), "real by real": self.draw(real, real_condition),
-                  "fake by real": self.draw(real, fake_condition), "real by fake": self.draw(fake, real_condition)}
+        images = {
+            "fake by fake": self.draw(fake, fake_condition),
+            "real by real": self.draw(real, real_condition),
+            "fake by real": self.draw(real, fake_condition),
+            "real by fake": self.draw(fake, real_condition),
+        }
         return logits, images
 
 
@@ -206,8 +214,12 @@ def test_logits_and_reconstructions_are_those_of_the_released_model(tmp_path):
     with torch.no_grad():
         logits, images = released(torch.cat([reals, fakes]))
         outputs, answers = model(torch.cat([fakes, reals])), model.detect(torch.cat([reals, fakes]))
-    heads = {"head_spe": outputs.specific, "head_sha": outputs.agnostic, "head_fair": outputs.demographic,
-             "head_fused": outputs.fused}
+    heads = {
+        "head_spe": outputs.specific,
+        "head_sha": outputs.agnostic,
+        "head_fair": outputs.demographic,
+        "head_fused": outputs.fused,
+    }
     for name, ours in heads.items():
         assert (logits[name][0] - logits[name][1]).abs().max() > 0.1  # else equality would mean little
         assert_close(ours.logits, logits[name].flip(0))
@@ -224,31 +236,39 @@ def test_logits_and_reconstructions_are_those_of_the_released_model(tmp_path):
 @pytest.fixture(scope="module")
 def compact():
     """Entries of one number each, spread over their shapes without being stored: a file of them is small."""
-    return {name: torch.tensor(number, dtype=value.dtype).expand(value.shape)
-            for number, (name, value) in enumerate(released_state().items())}
+    return {
+        name: torch.tensor(number, dtype=value.dtype).expand(value.shape)
+        for number, (name, value) in enumerate(released_state().items())
+    }
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda state: {f"module.{name}": value for name, value in state.items()},
-    lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
-    lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
+        lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+    ],
+)
 def test_wrappers_and_the_prefix_of_data_parallel_are_accepted(tmp_path, compact, wrap):
     torch.save(wrap(compact), tmp_path / "wrapped.pth")
     ours = load_released_checkpoint(tmp_path / "wrapped.pth").state_dict()
-    for ours_name, name in (("forgery.backbone.block12.rep.4.pointwise.weight",
-                             "encoder_f.block12.rep.4.pointwise.weight"),
-                            ("content.adjust.1.running_var", "encoder_c.adjust_channel.1.running_var"),
-                            ("demographic.backbone.bn4.num_batches_tracked", "encoder_fair.bn4.num_batches_tracked"),
-                            ("demographic_split.4.bias", "block_fair.conv2d.4.bias"),
-                            ("demographic_head.layers.2.weight", "head_fair.mlp.2.weight"),
-                            ("decoder.stages.2.0.weight", "con_gan.dconv_up1.0.weight")):
+    for ours_name, name in (
+        ("forgery.backbone.block12.rep.4.pointwise.weight", "encoder_f.block12.rep.4.pointwise.weight"),
+        ("content.adjust.1.running_var", "encoder_c.adjust_channel.1.running_var"),
+        ("demographic.backbone.bn4.num_batches_tracked", "encoder_fair.bn4.num_batches_tracked"),
+        ("demographic_split.4.bias", "block_fair.conv2d.4.bias"),
+        ("demographic_head.layers.2.weight", "head_fair.mlp.2.weight"),
+        ("decoder.stages.2.0.weight", "con_gan.dconv_up1.0.weight"),
+    ):
         assert torch.equal(ours[ours_name], compact[name])
     numbers = {value.flatten()[0].item() for value in ours.values()}
     dropped = [name for name, value in compact.items() if value.flatten()[0].item() not in numbers]
     assert len(numbers) == len(ours) == len(compact) - len(dropped)  # every other entry is used, and once
     assert {name.rsplit(".", 1)[0] for name in dropped} == {
-        *(f"{encoder}.last_linear" for encoder in ENCODERS), *(f"block_fused.conv2d.{n}" for n in (0, 2, 4))}
+        *(f"{encoder}.last_linear" for encoder in ENCODERS),
+        *(f"block_fused.conv2d.{n}" for n in (0, 2, 4)),
+    }
 
 
 def test_everything_wrong_is_listed_in_one_error(tmp_path, compact):
@@ -267,7 +287,8 @@ def test_everything_wrong_is_listed_in_one_error(tmp_path, compact):
         "missing: block_fused.conv2d.2.weight, encoder_c.bn3.num_batches_tracked, "
         "encoder_fair.block7.rep.8.running_var; "
         "misshapen: encoder_f.last_linear.weight is (1000, 2048), not (2, 2048), "
-        "head_fair.mlp.2.weight is (6, 512), not (8, 512)")
+        "head_fair.mlp.2.weight is (6, 512), not (8, 512)"
+    )
 
 
 @pytest.mark.parametrize("prefixed", [["head_sha.mlp.0.bias"], ["block_fused.conv2d.0.bias", "con_gan.conv_last.bias"]])
@@ -293,8 +314,12 @@ class Malicious:
 def test_files_that_are_no_checkpoint(tmp_path, compact):
     with pytest.raises(FileNotFoundError, match="absent.pth"):
         load_released_checkpoint(tmp_path / "absent.pth")
-    contents = {"empty.pth": {}, "backbone.pth": {name.removeprefix("encoder_f."): value for name, value in
-                                                  compact.items() if name.startswith("encoder_f.")}}
+    contents = {
+        "empty.pth": {},
+        "backbone.pth": {
+            name.removeprefix("encoder_f."): value for name, value in compact.items() if name.startswith("encoder_f.")
+        },
+    }
     for file, content in contents.items():
         torch.save(content, tmp_path / file)
         with pytest.raises(ValueError, match=rf"{file} is not a checkpoint.*missing: .*head_spe\.mlp\.2\.weight"):

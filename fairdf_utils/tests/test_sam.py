@@ -73,8 +73,11 @@ def test_equals_two_passes_written_by_hand(adaptive):
         reference_closure()
         with torch.no_grad():
             slopes = [p.grad + OPTIONS["weight_decay"] * w for p, w in zip(params, origin, strict=True)]
-            velocity = slopes if velocity is None else [
-                OPTIONS["momentum"] * v + g for v, g in zip(velocity, slopes, strict=True)]
+            velocity = (
+                slopes
+                if velocity is None
+                else [OPTIONS["momentum"] * v + g for v, g in zip(velocity, slopes, strict=True)]
+            )
             for p, w, v in zip(params, origin, velocity, strict=True):
                 p.copy_(w - OPTIONS["lr"] * v)
         torch.testing.assert_close(flat(model), flat(reference), rtol=1e-12, atol=1e-13)
@@ -149,8 +152,12 @@ def test_schedulers_act_on_the_base_also_after_loading_and_without_warnings():
 def test_groups_have_their_own_rho_and_learning_rate():
     model, closure = small_problem()
     first, last = model[0], model[3]
-    optimizer = SAM([{"params": first.parameters(), "rho": 0.0}, {"params": last.parameters(), "lr": 0.0}],
-                    torch.optim.SGD, rho=0.1, **OPTIONS)
+    optimizer = SAM(
+        [{"params": first.parameters(), "rho": 0.0}, {"params": last.parameters(), "lr": 0.0}],
+        torch.optim.SGD,
+        rho=0.1,
+        **OPTIONS,
+    )
     before = flat(first), flat(last)
     closure()
     optimizer.first_step()
