@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -56,7 +57,7 @@ def spread(model: nn.Module) -> nn.Module:
         return model
     on_gpu = next(model.parameters()).is_cuda
     if on_gpu:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = convert_sync_batchnorm(model)  # timm's: torch's own would lose the activations of its batch norms
     return DistributedDataParallel(model, find_unused_parameters=True)  # a head may have no part in the loss
 
 
