@@ -39,7 +39,7 @@ def test_a_parameter_has_one_default_in_all_chapters():
             assert seen.setdefault(name, value) == value, f"{name} in {chapter.name}"
 
 
-@pytest.mark.parametrize("profile", ["cpu", "gpu", "ablation"])
+@pytest.mark.parametrize("profile", ["cpu", "seeds", "gpu", "ablation"])
 def test_profile_holds_known_parameters_of_the_right_type(profile):
     given = yaml.safe_load((NOTEBOOKS / "params" / f"{profile}.yaml").read_text())
     declared = {}

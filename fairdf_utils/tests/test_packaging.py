@@ -1,6 +1,9 @@
 """The two descriptions of the environment agree, and the import arrows point one way."""
 
 import ast
+import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,3 +58,16 @@ def imported_modules(path: Path) -> set[str]:
 def test_imports_point_one_way(module):
     lower = {name for name in RANK if RANK[name] < RANK[module]}
     assert imported_modules(PACKAGE / f"{module}.py") <= lower
+
+
+def test_the_readme_speaks_of_what_is_there():
+    """Its sub-commands, make targets, parameters and files exist, and it fits on a few screens."""
+    text = (ROOT / "README.md").read_text()
+    sub_commands = set(re.findall(r"python -m fairdf_utils (\w+)", text))
+    shown = subprocess.run([sys.executable, "-m", "fairdf_utils", "--help"], capture_output=True, text=True).stdout
+    assert sub_commands and all(command in shown for command in sub_commands)
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE))
+    assert all((ROOT / path).exists() for path in re.findall(r"\]\(([\w./]+)\)", text))
+    assert not re.search(r"[A-Z]{4,}_[A-Z]{4,}", text), "a placeholder was left"
+    assert text.count("\n") <= 150
