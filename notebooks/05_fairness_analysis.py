@@ -681,7 +681,8 @@ truth if known_truth else None
 # %% [markdown]
 # Groups differ in more than their share of poor captures: the knob also darkens dark skin, and the rare groups are rare
 # in training. So look inside each kind of capture. A group that is still far above the others among *good* captures is
-# wronged for another reason than poor cameras.
+# wronged for another reason than poor cameras. (The two white groups have hardly any poor captures among their reals:
+# their numbers there rest on a handful of images and mean little.)
 
 # %%
 alarms = None
