@@ -1,11 +1,12 @@
 """A corpus small enough to train on within a second: fakes are brighter than reals, all eight groups."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from fairdf_utils.manifests import GROUPS, METHODS, read_split, write_manifest
+from fairdf_utils.manifests import COLUMNS, GROUPS, METHODS, read_split, write_manifest
 
 SIZE = 16  # pixels
 
@@ -19,8 +20,6 @@ def one_thread():
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """Folder with `manifests/ffpp/*.csv` and `images/`: 64 training, 32 validation and 32 test images."""
-    import pandas as pd
-
     folder = tmp_path_factory.mktemp("corpus")
     random = np.random.default_rng(0)
     for split, frames in (("train", 4), ("val", 2), ("test", 2)):
@@ -39,21 +38,7 @@ def corpus(tmp_path_factory):
                     source = f"{split}-source{number}" if label else ""
                     person = f"{split}{number}"
                     rows.append((path, label, method, gender, race, group, video, person, source, frame))
-        table = pd.DataFrame(
-            rows,
-            columns=[
-                "img_path",
-                "label",
-                "method",
-                "gender",
-                "race",
-                "group",
-                "video",
-                "identity",
-                "source_identity",
-                "frame",
-            ],
-        )
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
         if split == "test":
             write_manifest(table, folder / "manifests/ffpp/test.csv")
         else:
