@@ -198,9 +198,12 @@ def _execute(cell, progress, kernels, environment, terminal):
                 progress_bar=False,
                 stdout_file=output,
                 stderr_file=output,
-                # Papermill's own cwd would change the folder of this process, and so of every cell.
                 kernel_manager_class=_kernel_manager(
-                    lambda kernel: kernels.register(cell, kernel), cwd=str(progress.notebooks), env=environment
+                    lambda kernel: kernels.register(cell, kernel),
+                    cwd=str(progress.notebooks),  # papermill's own would change the folder of every cell
+                    env=environment,
+                    stdout=output.file,  # what a library prints while the kernel ends, too late for a message
+                    stderr=output.file,
                 ),
             )
     except (papermill.PapermillExecutionError, DeadKernelError) as error:

@@ -199,6 +199,15 @@ def test_the_book_runs_once_and_only_what_changed_runs_again(tmp_path, capfd, mo
         reproduce("cpu", run, book)
 
 
+def test_what_a_kernel_prints_while_it_ends_goes_into_the_log(book, tmp_path, capfd):
+    chapter = book / "05_fairness_analysis.py"
+    late = "class Late:\n    def __del__(self, write=os.write):\n        write(2, b'a last word')\n\nsys.late = Late()"
+    chapter.write_text(f"{chapter.read_text()}\n# %%\nimport os\nimport sys\n\n{late}\n")
+    reproduce("cpu", tmp_path / "run", book)
+    assert capfd.readouterr().err == ""
+    assert "a last word" in (tmp_path / "run/notebooks/05_fairness_analysis.log").read_text()
+
+
 def test_what_counts_as_done(book, tmp_path, capfd, monkeypatch):
     run, outside = tmp_path / "run", tmp_path / "outside.csv"
     outside.write_text("1")
