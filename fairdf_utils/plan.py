@@ -6,6 +6,7 @@ each of them is run with, and `jobs`, how many cells of one chapter run at a tim
 `detector` are repeated over grid x seeds; the others run once.
 """
 
+import ast
 import difflib
 import hashlib
 import heapq
@@ -24,8 +25,6 @@ from fairdf_utils.files import write_text
 from fairdf_utils.notebooks import Chapter
 
 PACKAGE = Path(__file__).resolve().parent
-# These run the book; they do not change what a chapter computes.
-MACHINERY = {"plan", "reproduce", "notebooks", "__main__"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +202,7 @@ class Progress:
     def __init__(self, run, asked):
         self.run, self.asked, self.cells = run, asked, asked.cells
         self.notebooks = self.cells[0].chapter.path.parent
-        self.package = _package_digest()
+        self.package = {chapter: _package_digest(chapter.code) for chapter in {cell.chapter for cell in self.cells}}
 
     def state(self, cell):
         path = self._state_path(cell)
@@ -220,7 +219,7 @@ class Progress:
         return read_manifest_of_run(self.run).get(cell.name)
 
     def inputs(self, cell):
-        """Digest of the chapter's code, its parameters, the package and the results it builds on."""
+        """Digest of the chapter's code, its parameters, the modules it uses and the results it builds on."""
         before = itertools.takewhile(lambda other: other.chapter is not cell.chapter, self.cells)
         _, _, mine = cell.name.partition("/")
         upstream = {}
@@ -229,7 +228,7 @@ class Progress:
             if not mine or not theirs or mine == theirs:
                 upstream[other.name] = self.state(other).get("outputs")
         parameters = {name: value for name, value in cell.effective.items() if name != "run_dir"}
-        return _digest([cell.chapter.code, parameters, self.package, upstream])
+        return _digest([cell.chapter.code, parameters, self.package[cell.chapter], upstream])
 
     def done(self, cell):
         """Whether the cell was finished from these inputs and its files are still what it read and wrote."""
@@ -324,9 +323,27 @@ def _digest_of_outputs(entry):
     return _digest({name: item["sha256"] for name, item in entry["wrote"].items()})
 
 
-def _package_digest():
-    files = sorted(path for path in PACKAGE.glob("*.py") if path.stem not in MACHINERY)
-    return _digest([(path.name, path.read_text(encoding="utf-8")) for path in files])
+def _package_digest(code):
+    """Digest of the modules of this package that a chapter uses, those included that they use."""
+    modules, waiting = {}, set().union(*map(_imported, code))
+    while waiting:
+        name = waiting.pop()
+        modules[name] = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+        waiting |= _imported(modules[name]) - set(modules)
+    return _digest(modules)
+
+
+def _imported(code):
+    """Modules of this package that code imports, also inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= set(re.findall(rf"^{PACKAGE.name}\.(\w+)$", node.module))
+        elif isinstance(node, ast.Import):
+            names |= set(re.findall(rf"\b{PACKAGE.name}\.(\w+)", " ".join(alias.name for alias in node.names)))
+    return {name for name in names if (PACKAGE / f"{name}.py").exists()}
 
 
 def in_words(seconds):

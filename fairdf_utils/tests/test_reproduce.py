@@ -31,7 +31,7 @@ TWO = "grid: [{detector: fair}, {detector: plain}]\njobs: 2\n"
 @pytest.fixture(autouse=True)
 def package(monkeypatch):
     """The package's files count as inputs; while it is being edited, tests need a fixed answer."""
-    monkeypatch.setattr(planning, "_package_digest", lambda: "package")
+    monkeypatch.setattr(planning, "_package_digest", lambda code: "package")
 
 
 @pytest.fixture
@@ -137,6 +137,21 @@ def test_a_parameters_cell_holds_only_plain_values(book, line):
         read_chapters(book)
 
 
+def test_a_chapter_depends_on_the_modules_it_uses_and_on_no_others(tmp_path, monkeypatch):
+    for name, text in (("top", "def f():\n    from pack import low"), ("low", "x = 1"), ("other", "import pack.low")):
+        (tmp_path / "pack").mkdir(exist_ok=True)
+        (tmp_path / f"pack/{name}.py").write_text(text)
+    monkeypatch.undo()
+    monkeypatch.setattr(planning, "PACKAGE", tmp_path / "pack")
+    forms = ["from pack import top", "from pack.top import f", "import pack.top", "import numpy, pack.top as t"]
+    before = [planning._package_digest([form, "y = 2"]) for form in forms]
+    assert len(set(before)) == 1
+    (tmp_path / "pack/other.py").write_text("x = 3")
+    assert [planning._package_digest([form, "y = 2"]) for form in forms] == before
+    (tmp_path / "pack/low.py").write_text("x = 3")
+    assert not set(before) & {planning._package_digest([form, "y = 2"]) for form in forms}
+
+
 def test_an_unknown_profile_names_the_known_ones(book, tmp_path):
     with pytest.raises(BookError, match="no parameters file gpuu: .* names: cpu"):
         reproduce("gpuu", tmp_path / "run", book)
@@ -235,9 +250,9 @@ def test_what_counts_as_done(book, tmp_path, capfd, monkeypatch):
     (run / FAIR / "epochs.txt").write_text("0\n7\n")
     assert done() == [True, False, False]
 
-    monkeypatch.setattr(planning, "_package_digest", lambda: "edited")
+    monkeypatch.setattr(planning, "_package_digest", lambda code: "edited")
     assert done() == [False, False, False]
-    monkeypatch.setattr(planning, "_package_digest", lambda: "package")
+    monkeypatch.setattr(planning, "_package_digest", lambda code: "package")
 
     # A chapter run by hand in the same folder is set aside, not deleted.
     by_hand = Run(run, "03_training", "fair-s0")
@@ -412,7 +427,7 @@ def start(book, run, profile):
     (book / "params/cpu.yaml").write_text(profile)
     code = (
         "import sys, fairdf_utils.plan as p, fairdf_utils.__main__ as m;"
-        "p._package_digest = lambda: 'package'; sys.exit(m.main(sys.argv[1:]))"
+        "p._package_digest = lambda code: 'package'; sys.exit(m.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "reproduce", "--params", "cpu", "--run", run, "--notebooks", book]
     written = [Path(run, name, "epochs.txt") for name in (FAIR, PLAIN)]
