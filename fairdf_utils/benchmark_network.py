@@ -13,9 +13,10 @@ from torch import nn
 from fairdf_utils import losses, straightforward
 from fairdf_utils.data import Batch, to_device
 from fairdf_utils.evaluation import scoring_copy
+from fairdf_utils.layers import HeadOutput
 from fairdf_utils.manifests import GROUPS, METHODS
 from fairdf_utils.methods import TrainingConfig, build, objective
-from fairdf_utils.model import FairDetector, HeadOutput
+from fairdf_utils.model import FairDetector
 from fairdf_utils.timing import compare, gate, interleave
 from fairdf_utils.training import build_optimizer, training_step
 

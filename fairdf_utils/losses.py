@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairdf_utils.manifests import GROUPS
-from fairdf_utils.model import FIDELITIES, Outputs, first_pairs
+from fairdf_utils.model import Outputs, first_pairs
+from fairdf_utils.scores import FIDELITIES
 
 FAIRNESS_LOSSES = ("group_cvar", "cross_entropy")
 WEIGHTS = {

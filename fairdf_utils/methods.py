@@ -8,7 +8,9 @@ import torch
 
 from fairdf_utils import losses, processes
 from fairdf_utils.data import Batch
-from fairdf_utils.model import FIDELITIES, FairDetector, HeadOutput, Outputs, PlainDetector, TwoEncoderDetector
+from fairdf_utils.layers import HeadOutput
+from fairdf_utils.model import FairDetector, Outputs, PlainDetector, TwoEncoderDetector
+from fairdf_utils.scores import FIDELITIES
 
 TRAINING_METHODS = {
     "ori": "plain detector, cross-entropy",

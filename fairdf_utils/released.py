@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fairdf_utils.encoders import list_misfits, read_state_dict
-from fairdf_utils.model import FairDetector, pointwise_block
+from fairdf_utils.layers import pointwise_block
+from fairdf_utils.model import FairDetector
 
 ENCODERS = {"forgery": "encoder_f", "content": "encoder_c", "demographic": "encoder_fair"}
 SPLITS = {"specific_split": "block_spe", "agnostic_split": "block_sha", "demographic_split": "block_fair"}

@@ -20,8 +20,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, roc_auc_score
 from torch import Tensor, nn
 
 from fairdf_utils.data import Batch
+from fairdf_utils.layers import Decoder, HeadOutput
 from fairdf_utils.losses import WEIGHTS, Triplets
-from fairdf_utils.model import Decoder, FairDetector, HeadOutput, Outputs
+from fairdf_utils.model import FairDetector, Outputs
 from fairdf_utils.sam import frozen_batch_norm
 
 SEARCH_STEPS = 30  # halvings of the bracket around a CVaR threshold: float32 resolves no more

@@ -57,7 +57,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils import data, encoders, losses, model, plots
+from fairdf_utils import data, encoders, layers, losses, model, plots
 from fairdf_utils.book import Run, show
 from fairdf_utils.manifests import GROUPS, METHODS, read_split
 from fairdf_utils.released import load_released_checkpoint
@@ -202,7 +202,7 @@ table
 # By hand, for one position of the map, $S$ is three matrix products:
 
 # %%
-block = model.pointwise_block(6, 4, 4)
+block = layers.pointwise_block(6, 4, 4)
 vector = torch.randn(6)  # one position of a map of 6 channels
 first, second, third = (layer for layer in block if hasattr(layer, "weight"))
 step = F.leaky_relu(first.weight[:, :, 0, 0] @ vector + first.bias, 0.01)
@@ -210,7 +210,7 @@ step = F.leaky_relu(second.weight[:, :, 0, 0] @ step + second.bias, 0.01)
 by_hand = third.weight[:, :, 0, 0] @ step + third.bias
 
 # %%
-show(model.pointwise_block)
+show(layers.pointwise_block)
 
 # %%
 small_map = torch.randn(1, 6, 8, 8)
@@ -273,25 +273,25 @@ by_hand = (x - x.mean()) / np.sqrt(x.var(ddof=1) + 1e-5) * np.sqrt(y.var(ddof=1)
 print(f"{by_hand.round(2)}  mean {by_hand.mean():.2f}  standard deviation {by_hand.std(ddof=1):.2f}")
 
 # %%
-show(model.adain)
+show(layers.adain)
 
 # %%
-show(model.restyle)
+show(layers.restyle)
 
 # %%
-show(model.channel_statistics)
+show(layers.channel_statistics)
 
 # %%
-package = model.adain(torch.tensor(x).view(1, 1, 2, 2), torch.tensor(y).view(1, 1, 2, 2))
+package = layers.adain(torch.tensor(x).view(1, 1, 2, 2), torch.tensor(y).view(1, 1, 2, 2))
 assert np.allclose(by_hand, package.flatten().numpy())
-one_by_one = model.adain(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+one_by_one = layers.adain(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
 assert one_by_one.isnan().all()  # a single position has no standard deviation: why every map here is 8 x 8
 
 # %% [markdown]
 # On the batch, $\mathrm{AdaIN}(d, f_a)$ for the first image and the first five channels:
 
 # %%
-fused = model.adain(d, f_a)
+fused = layers.adain(d, f_a)
 maps = {"d": d, "f_a": f_a, "AdaIN(d, f_a)": fused}
 statistics = {name: torch.cat([m[0, :5].mean((1, 2)), m[0, :5].std((1, 2))]).tolist() for name, m in maps.items()}
 columns = pd.MultiIndex.from_product([["mean", "standard deviation"], range(5)], names=["", "channel"])
@@ -331,7 +331,7 @@ show(model.FairDetector._fuse)
 # %%
 pooled = fused.mean((2, 3))
 assert torch.allclose(pooled, f_a.mean((2, 3)), atol=1e-5)
-assert torch.allclose(model.adain(torch.randn_like(d), f_a).mean((2, 3)), pooled, atol=1e-5)
+assert torch.allclose(layers.adain(torch.randn_like(d), f_a).mean((2, 3)), pooled, atol=1e-5)
 difference = (pooled - f_a.mean((2, 3))).abs().max()
 print(f"largest difference between the pooled AdaIN(d, f_a) and the pooled f_a: {difference:.0e}")
 
@@ -435,7 +435,7 @@ for content in (np.array([10.0, 20.0, 30.0, 40.0]), np.array([-7.0, 0.0, 0.0, 90
 show(model.FairDetector._reconstruct)
 
 # %%
-show(model.Decoder)
+show(layers.Decoder)
 
 
 # %% [markdown]
@@ -453,7 +453,7 @@ def draw(decoder, condition, forgery):
     """Pictures of the conditions, each with the forgery map of the same row."""
     for stage, size in zip(decoder.stages, (16, 32, 64), strict=True):
         size = min(size, image_size)
-        condition = stage(enlarge(model.adain(condition, forgery), size))
+        condition = stage(enlarge(layers.adain(condition, forgery), size))
         forgery = stage(enlarge(forgery, size))
     return enlarge(decoder.to_rgb(condition), image_size).tanh()
 
@@ -462,14 +462,14 @@ def draw(decoder, condition, forgery):
 with torch.no_grad():
     forgery_map = torch.cat([f_s, f_a], 1)  # (32, width, 8, 8)
     partners = torch.cat([forgery_map[pair_count:], forgery_map[:pair_count]])  # fake i <-> real i
-    condition = corrected.condition(model.adain(h_c, h_d))
+    condition = corrected.condition(layers.adain(h_c, h_d))
     own = draw(corrected.decoder, condition, forgery_map)
     cross = draw(corrected.decoder, condition, partners)
     outputs = corrected(batch.images)
 assert torch.allclose(own, outputs.self_reconstruction, atol=1e-5)
 assert torch.allclose(cross, outputs.cross_reconstruction, atol=1e-5)
 one, two, three = torch.randn(3, 4, width, 8, 8)
-assert torch.allclose(model.adain(model.adain(one, two), three), model.adain(one, three), atol=1e-3)
+assert torch.allclose(layers.adain(layers.adain(one, two), three), layers.adain(one, three), atol=1e-3)
 print("own", tuple(own.shape), " cross", tuple(cross.shape), f" values {own.min():.2f} to {own.max():.2f}")
 
 # %% [markdown]
@@ -523,7 +523,7 @@ with torch.no_grad():
     by_hand = F.leaky_relu(f_a.mean((2, 3)) @ lower.weight.T + lower.bias, 0.01) @ upper.weight.T + upper.bias
 
 # %%
-show(model.Head)
+show(layers.Head)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1109,7 +1109,7 @@ linear = torch.nn.Conv2d(width // 2, width // 2, 1).to(target)
 layers = {"linear": linear, "LeakyReLU, linear": torch.nn.Sequential(torch.nn.LeakyReLU(), linear)}
 with torch.no_grad():
     for name, layer in layers.items():
-        pooled, noisy = (layer(model.adain(m, f_a)).mean((2, 3)) for m in (d, torch.randn_like(d)))
+        pooled, noisy = (layer(layers.adain(m, f_a)).mean((2, 3)) for m in (d, torch.randn_like(d)))
         change = ((pooled - noisy).abs().max() / pooled.std()).item()
         assert (change < 1e-4) == (name == "linear")
         print(f"{name:23} change with d = noise: {change:.0e} of the spread")

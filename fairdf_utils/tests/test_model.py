@@ -13,14 +13,8 @@ from torch import nn
 
 from fairdf_utils import encoders, losses
 from fairdf_utils.encoders import Encoder
-from fairdf_utils.model import (
-    Decoder,
-    FairDetector,
-    MapDropout,
-    PlainDetector,
-    adain,
-    score,
-)
+from fairdf_utils.layers import Decoder, MapDropout, adain
+from fairdf_utils.model import FairDetector, PlainDetector, score
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "losses.npz"
 ENCODERS = ("forgery", "content", "demographic")
