@@ -1106,9 +1106,9 @@ run.finish(
 # %% tags=["solution"]
 # A 1 x 1 convolution is linear, so it commutes with the mean: mean(W m + b) = W mean(m) + b. Demographics stay lost.
 linear = torch.nn.Conv2d(width // 2, width // 2, 1).to(target)
-layers = {"linear": linear, "LeakyReLU, linear": torch.nn.Sequential(torch.nn.LeakyReLU(), linear)}
+stacks = {"linear": linear, "LeakyReLU, linear": torch.nn.Sequential(torch.nn.LeakyReLU(), linear)}
 with torch.no_grad():
-    for name, layer in layers.items():
+    for name, layer in stacks.items():
         pooled, noisy = (layer(layers.adain(m, f_a)).mean((2, 3)) for m in (d, torch.randn_like(d)))
         change = ((pooled - noisy).abs().max() / pooled.std()).item()
         assert (change < 1e-4) == (name == "linear")
