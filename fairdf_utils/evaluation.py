@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +16,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fairdf_utils import progress
-from fairdf_utils.data import to_device
+from fairdf_utils.data import check_images, decode, to_device
+from fairdf_utils.files import replacing
 from fairdf_utils.model import score
-from fairdf_utils.scores import SCORE_COLUMNS
+from fairdf_utils.scores import SCORE_COLUMNS, video_level, write_scores
 
 FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)  # other kinds may do more than normalise
 
@@ -40,7 +44,11 @@ def predict(
     -------
     float32 array (N, 2): logit of real, logit of fake
     """
-    detector = scoring_copy(model, images.shape[1], precision)
+    return logits_of(scoring_copy(model, images.shape[1], precision), images, device, batch_size)
+
+
+def logits_of(detector: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256) -> np.ndarray:
+    """`predict` with a detector that is already in the form that `scoring_copy` gives it."""
     dtype = next(detector.parameters()).dtype
     logits = []  # on the device: reading a batch back would make the host wait before it sends the next
     with torch.inference_mode():
@@ -48,6 +56,94 @@ def predict(
             batch = to_device(images[start : start + batch_size], device).to(dtype)  # (b, 3, H, H), channels_last
             logits.append(detector.detect(batch).float())  # (b, 2)
         return torch.cat(logits).cpu().numpy()
+
+
+def score_test_sets(
+    model: nn.Module,
+    tests: dict[str, pd.DataFrame],
+    folder: Path,
+    image_root: Path,
+    image_size: int,
+    cache_dir: str | Path,
+    precision: str = "float32",
+    batch_size: int = 256,
+) -> pd.DataFrame:
+    """Score whole test sets and write the score table, frame by frame and video by video.
+
+    A data set that was scored is kept in `folder`/.parts at once. A call that was interrupted goes on with the next
+    data set, and one whose weights, layers, images, annotations and precision are as before scores nothing again.
+
+    Parameters
+    ----------
+    model : a detector with `detect`, on the device that is to score
+    tests : name -> canonical manifest with the column `dataset`
+    folder : gets `scores.parquet`, `scores.csv` (one row an image) and `video_scores.*` (one row a video)
+    image_root, image_size, cache_dir : see `data.decode`; the images stay on the disk, a batch at a time is read
+    precision, batch_size : see `predict`
+
+    Returns
+    -------
+    DataFrame, one row an image: the columns of `score_table`, data sets in the order given
+
+    Raises
+    ------
+    ManifestError
+        An image is missing (found before anything is scored) or cannot be read. Finished data sets are kept.
+    """
+    for frame in tests.values():
+        check_images(frame, image_root)
+    identity = _digest_of_model(model) + precision
+    detector, tables = None, []
+    for name, frame in progress.bar(tests.items(), desc="score", unit="test set"):
+        images = decode(frame, image_root, image_size, cache_dir)
+        part = folder / ".parts" / name / f"{_digest_of_set(frame, images, identity)}.parquet"
+        table = _read_part(part)
+        if table is None:
+            if detector is None:  # folded once, and only when there is something to score
+                detector = scoring_copy(model, image_size, precision)
+            logits = logits_of(detector, images, next(model.parameters()).device, batch_size)
+            table = _write_part(part, score_table(frame, logits))
+        tables.append(table)
+    scores = pd.concat(tables, ignore_index=True)
+    write_scores(scores, folder)
+    write_scores(video_level(scores), folder, "video_scores")
+    return scores
+
+
+def _digest_of_model(model: nn.Module) -> str:
+    """What decides a detector's logits: its weights and buffers, its layers and the code of their classes."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name in sorted({type(module).__module__ for module in model.modules()} | {__name__, decode.__module__}):
+        source = getattr(sys.modules[name], "__file__", None)  # a class defined in a notebook has none
+        digest.update(Path(source).read_bytes() if source else b"")
+    for name, value in model.state_dict().items():
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
+        digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _digest_of_set(frame: pd.DataFrame, images: np.ndarray, identity: str) -> str:
+    rows = frame[[name for name in SCORE_COLUMNS if name in frame.columns]].to_csv(index=False)
+    pixels = Path(images.filename).stem  # `decode` names its map by the images' paths, sizes and times
+    return hashlib.sha256("|".join((identity, pixels, rows)).encode()).hexdigest()[:24]
+
+
+def _read_part(path: Path) -> pd.DataFrame | None:
+    """A data set's table as it was kept; None if there is none, or none that can be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):  # not there, or damaged: pyarrow's error is a ValueError
+        return None
+
+
+def _write_part(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Keep a data set's table in the place of older ones; as read back, so that first and later calls agree."""
+    with replacing(path) as partial:
+        table.to_parquet(partial, index=False)
+    for older in path.parent.glob("*.parquet"):
+        if older != path:
+            older.unlink()
+    return pd.read_parquet(path)
 
 
 def scoring_copy(model: nn.Module, image_size: int, precision: str = "float32") -> nn.Module:

@@ -69,14 +69,64 @@ def numbers(table, name, allowed, remedy):
     return values
 
 
-def write_scores(table, folder):
-    """Write `scores.parquet` and `scores.csv` into `folder`, each whole or not at all; return the paths."""
+def write_scores(table, folder, name="scores"):
+    """Write `<name>.parquet` and `<name>.csv` into `folder`, each whole or not at all; return the paths."""
     written = []
-    for name, write in (("scores.parquet", table.to_parquet), ("scores.csv", table.to_csv)):
-        with replacing(folder / name) as partial:
+    for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
+        path = Path(folder) / f"{name}.{ending}"
+        with replacing(path) as partial:
             write(partial, index=False)
-        written.append(folder / name)
+        written.append(path)
     return written
+
+
+def video_level(table):
+    """One row a video: its score is the mean of its frames' scores.
+
+    Both fidelities agree with that: the two logits are chosen so that their softmax is the mean of the frames'
+    `score`, and the sigmoid of `logit_fake` the mean of the frames' sigmoids. Where the annotation (gender, race,
+    group) changes inside a video, that of most frames holds; everything else is the first frame's of those.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A score table with `video`, one row an image. A video name used by two data sets means two videos.
+
+    Returns
+    -------
+    DataFrame
+        The same columns and `frames` (int, images of the video), videos in the order of their first frame.
+
+    Raises
+    ------
+    ScoreTableError
+        There is no `video`, or a video holds both labels.
+    """
+    table = table.reset_index(drop=True)
+    videos = [column(table, name) for name in ("dataset", "video") if name == "video" or name in table.columns]
+    video = pd.Series(pd.MultiIndex.from_arrays(videos).factorize()[0], index=table.index)
+    two_labels = column(table, "label").groupby(video).transform("nunique").gt(1).to_numpy()
+    if two_labels.any():
+        raise ScoreTableError(
+            f"Video {table['video'].iloc[two_labels.argmax()]!r} holds reals and fakes; a video is one or the other. "
+            "Correct its labels, or name the two parts differently in the column 'video'."
+        )
+    annotation = [table[name] for name in ("gender", "race", "group") if name in table.columns]
+    alike = table["score"].groupby([video, *annotation], dropna=False, observed=True).transform("size")
+    mean = table["score"].astype(np.float64).groupby(video).mean()
+    result = table.loc[alike.groupby(video).idxmax()].reset_index(drop=True)
+    result = result.assign(score=mean, frames=video.value_counts().sort_index())
+    if "logit_fake" in table.columns:
+        released = np.exp(-np.logaddexp(0, -table["logit_fake"].astype(np.float64)))  # the sigmoid, without overflow
+        result["logit_fake"] = log_odds(released.groupby(video).mean())
+        result["logit_real"] = result["logit_fake"] - log_odds(mean)
+    return result
+
+
+def log_odds(score):
+    """ln(p / (1 - p)) of P(fake), finite: the logit whose sigmoid is the score, to within 1e-12."""
+    inside = np.clip(np.asarray(score, np.float64), 1e-12, 1 - 1e-12)  # in float32 the upper end would be 1
+    return np.log(inside / (1 - inside))
 
 
 def read_scores(path):
@@ -107,11 +157,10 @@ def read_scores(path):
         raise ScoreTableError(f"{path} has none of the columns gender, race, group; add the one to be judged by")
     numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).")
     score = numbers(table, "score", lambda x: (x >= 0) & (x <= 1), "A score is P(fake), from 0 to 1.")
-    odds = np.clip(score, 1e-12, 1 - 1e-12)
     derived = {"dataset": "given", "img_path": [f"row-{row}" for row in range(len(table))]}
     derived["video"] = table.get("img_path", derived["img_path"])
     if "logit_fake" not in table.columns:
-        derived |= {"logit_real": 0.0, "logit_fake": np.log(odds / (1 - odds))}
+        derived |= {"logit_real": 0.0, "logit_fake": log_odds(score)}
     if {"gender", "race"} <= set(table.columns):
         derived["group"] = table["gender"] + "-" + table["race"]
     return table.assign(**{name: values for name, values in derived.items() if name not in table.columns})

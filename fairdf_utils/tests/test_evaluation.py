@@ -1,13 +1,20 @@
 """Scores do not depend on how they are computed, and survive being written."""
 
+import shutil
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from fairdf_utils import evaluation
 from fairdf_utils.data import decode
-from fairdf_utils.evaluation import predict, score_table, scoring_copy
+from fairdf_utils.evaluation import logits_of, predict, score_table, score_test_sets, scoring_copy
+from fairdf_utils.manifests import ManifestError, read_split
 from fairdf_utils.model import FairDetector, PlainDetector, TwoEncoderDetector
 from fairdf_utils.scores import SCORE_COLUMNS, ScoreTableError, read_scores, write_scores
 
@@ -31,6 +38,21 @@ def test_predictions_are_in_evaluation_mode_and_the_mode_is_restored(scored):
     model, images, logits = scored
     assert model.training
     assert np.array_equal(predict(model, images, CPU), logits), "no dropout, no batch statistics"
+
+
+def test_images_are_read_a_batch_at_a_time(scored):
+    model, images, logits = scored
+    read = []
+
+    class OnDisk:
+        __len__ = images.__len__
+
+        def __getitem__(self, rows):
+            read.append(len(images[rows]))
+            return images[rows]
+
+    assert np.allclose(logits_of(scoring_copy(model, 16), OnDisk(), CPU, batch_size=5), logits, atol=1e-5)
+    assert read == [5] * (len(images) // 5) + [len(images) % 5]
 
 
 def test_bfloat16_stays_close(scored):
@@ -151,6 +173,190 @@ def test_frozen_weights_and_inference_mode_do_not_hinder_folding(scored):
     with torch.inference_mode():
         assert not norms_of(scoring_copy(model, 16).forgery)
         assert np.array_equal(predict(model, images, CPU), logits)
+
+
+# All test sets in one call
+
+SETS = ("ffpp", "dfdc", "celebdf", "dfd")
+
+
+def four_sets(corpus):
+    """The small test set under four names, 20 images each, partly other ones."""
+    frame = read_split(corpus / "manifests/ffpp", "test")
+    return {name: frame.iloc[4 * i : 4 * i + 20].assign(dataset=name) for i, name in enumerate(SETS)}
+
+
+def score_four(corpus, folder, cache, **changes):
+    """One call on the four sets, always with the same small detector."""
+    torch.manual_seed(0)
+    given = {
+        "model": PlainDetector("tiny", 16, 16),
+        "tests": four_sets(corpus),
+        "folder": folder,
+        "image_root": corpus / "images",
+        "image_size": 16,
+        "cache_dir": cache,
+    }
+    return score_test_sets(**(given | changes))
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """What was done since: the number of images of each pass, and how often a detector was folded."""
+    done = {"passes": [], "folded": 0}
+
+    def logits(detector, images, *rest):
+        done["passes"].append(len(images))
+        assert isinstance(images, np.memmap), "the images stay on the disk"
+        return logits_of(detector, images, *rest)
+
+    def folded(*arguments):
+        done["folded"] += 1
+        return scoring_copy(*arguments)
+
+    monkeypatch.setattr(evaluation, "logits_of", logits)
+    monkeypatch.setattr(evaluation, "scoring_copy", folded)
+    return done
+
+
+def test_one_call_scores_all_test_sets(corpus, tmp_path, work):
+    table = score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    assert work == {"passes": [20] * 4, "folded": 1}
+    torch.manual_seed(0)
+    model = PlainDetector("tiny", 16, 16)
+    for name, frame in four_sets(corpus).items():
+        images = decode(frame, corpus / "images", 16, tmp_path / "cache")
+        one_by_one = score_table(frame, predict(model, images, CPU))
+        own = table[table["dataset"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, one_by_one, check_dtype=False)
+    assert list(dict.fromkeys(table["dataset"])) == list(SETS)
+
+
+def test_both_levels_are_written(corpus, tmp_path):
+    table = score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.*")) == [
+        ".parts",
+        *(f"{name}.{ending}" for name in ("scores", "video_scores") for ending in ("csv", "parquet")),
+    ]
+    for ending in ("csv", "parquet"):
+        frames, videos = (read_scores(tmp_path / "out" / f"{name}.{ending}") for name in ("scores", "video_scores"))
+        pd.testing.assert_frame_equal(frames, table, check_dtype=False)
+        by_hand = table.groupby(["dataset", "video"], sort=False)["score"].mean()
+        assert np.allclose(videos["score"], by_hand) and len(videos) == len(by_hand) < len(table)
+
+
+def test_what_was_scored_is_not_scored_again(corpus, tmp_path, work):
+    first = score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    work.update(passes=[], folded=0)
+    again = score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    assert work == {"passes": [], "folded": 0}
+    pd.testing.assert_frame_equal(again, first)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from fairdf_utils import evaluation
+from fairdf_utils.tests.test_evaluation import score_four
+
+torch.set_num_threads(1)
+score, passes = evaluation.logits_of, []
+def dies_in_the_third(*arguments):
+    passes.append(1)
+    if len(passes) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(*arguments)
+evaluation.logits_of = dies_in_the_third
+score_four(*map(Path, sys.argv[1:]))
+"""
+
+
+def test_a_killed_call_goes_on_with_the_next_data_set(corpus, tmp_path, work):
+    folder = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, *map(str, (corpus, folder, tmp_path / "cache"))]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert not list(folder.glob("*.parquet")), "no table before all sets are scored"
+    resumed = score_four(corpus, folder, tmp_path / "cache")
+    assert work["passes"] == [20, 20]
+    pd.testing.assert_frame_equal(resumed, score_four(corpus, tmp_path / "whole", tmp_path / "cache"))
+
+
+def test_a_full_disk_loses_no_finished_data_set(corpus, tmp_path, work, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(evaluation, "write_scores", full)
+        score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    work["passes"].clear()
+    score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    assert not work["passes"] and (tmp_path / "out/scores.csv").exists()
+
+
+def other_weights():
+    torch.manual_seed(1)
+    return PlainDetector("tiny", 16, 16)
+
+
+def other_layers():
+    torch.manual_seed(0)
+    model = PlainDetector("tiny", 16, 16)
+    model.head.extra = nn.Identity()
+    return model
+
+
+def other_annotations(corpus):
+    tests = four_sets(corpus)
+    return tests | {"dfdc": tests["dfdc"].assign(race="others")}
+
+
+@pytest.mark.parametrize(
+    "changes, passes",
+    [
+        (lambda corpus: {"model": other_weights()}, 4),
+        (lambda corpus: {"model": other_layers()}, 4),
+        (lambda corpus: {"precision": "bfloat16"}, 4),
+        (lambda corpus: {"tests": other_annotations(corpus)}, 1),
+        (lambda corpus: {"batch_size": 7}, 0),
+    ],
+    ids=["weights", "layers", "precision", "annotations of one set", "batch size"],
+)
+def test_what_decides_the_scores_decides_what_is_scored_again(corpus, tmp_path, work, changes, passes):
+    score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    work["passes"].clear()
+    score_four(corpus, tmp_path / "out", tmp_path / "cache", **changes(corpus))
+    assert work["passes"] == [20] * passes
+    assert len(list((tmp_path / "out/.parts").rglob("*.parquet"))) == 4, "older tables of a set are gone"
+
+
+def test_a_changed_image_is_scored_again(corpus, tmp_path, work):
+    own = tmp_path / "corpus"
+    shutil.copytree(corpus, own)
+    before = score_four(own, tmp_path / "out", tmp_path / "cache")
+    work["passes"].clear()
+    path = own / "images" / before["img_path"].iloc[0]  # the first image of ffpp is in no other set
+    shutil.copy(own / "images" / before["img_path"].iloc[-1], path)
+    after = score_four(own, tmp_path / "out", tmp_path / "cache")
+    assert work["passes"] == [20]
+    assert after["score"].iloc[0] == pytest.approx(before["score"].iloc[-1], abs=1e-6)
+
+
+def test_a_damaged_part_is_scored_again(corpus, tmp_path, work):
+    first = score_four(corpus, tmp_path / "out", tmp_path / "cache")
+    (part,) = (tmp_path / "out/.parts/celebdf").glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:100])
+    work["passes"].clear()
+    pd.testing.assert_frame_equal(score_four(corpus, tmp_path / "out", tmp_path / "cache"), first)
+    assert work["passes"] == [20]
+
+
+def test_a_missing_image_is_found_before_anything_is_scored(corpus, tmp_path, work):
+    tests = four_sets(corpus)
+    tests["dfd"] = tests["dfd"].assign(img_path="gone.png")
+    with pytest.raises(ManifestError, match="gone.png"):
+        score_four(corpus, tmp_path / "out", tmp_path / "cache", tests=tests)
+    assert not work["passes"]
 
 
 def test_score_table_has_a_row_an_image(scored, test_set):
