@@ -1,4 +1,4 @@
-"""The command line: `python -m fairdf_utils synthetic | reproduce | notebooks | benchmark`, each with --help."""
+"""The command line: `python -m fairdf_utils <command>`, each command with --help."""
 
 import argparse
 import os
@@ -24,16 +24,55 @@ def _refuse(error) -> int:
     return 2
 
 
+def _refusing(command, options, *errors) -> int:
+    """Run a command; errors that the caller can put right are said in one line."""
+    try:
+        return command(options)
+    except errors as error:
+        return _refuse(error)
+
+
 def _synthetic(options) -> int:
-    from fairdf_utils.manifests import ManifestError
+    return _refusing(_videos if options.videos else _images, options, ValueError)
+
+
+def _images(options) -> int:
     from fairdf_utils.synthetic import generate
 
-    try:
-        folder = generate(options.out, size=options.size, bias=options.bias, seed=options.seed)
-    except (ManifestError, ValueError) as error:
-        return _refuse(error)
+    folder = generate(options.out, size=options.size, bias=options.bias, seed=options.seed)
     print(f"The images are in {folder}")
     return 0
+
+
+def _videos(options) -> int:
+    from fairdf_utils.video_corpus import main_videos
+
+    return main_videos(options)
+
+
+def _faces(options) -> int:
+    from fairdf_utils.corpora import CorpusError
+    from fairdf_utils.faces import main_faces
+
+    return _refusing(main_faces, options, CorpusError)
+
+
+def _check(options) -> int:
+    from fairdf_utils.checks import main_check
+
+    return main_check(options)
+
+
+def _predict(options) -> int:
+    from fairdf_utils.predict import main_predict
+
+    return main_predict(options)
+
+
+def _audit(options) -> int:
+    from fairdf_utils.audit import main_audit
+
+    return _refusing(main_audit, options, FileNotFoundError, ValueError)
 
 
 def _reproduce(options) -> int:
@@ -73,15 +112,86 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fairdf_utils", description="Fair deepfake detection: the book.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    made = commands.add_parser("synthetic", help="render the embedded benchmark")
+    _add_preparation(commands)
+    _add_judgement(commands)
+    _add_book(commands)
+    return parser
+
+
+def _add_preparation(commands) -> None:
+    made = commands.add_parser("synthetic", help="render the embedded benchmark, or with --videos whole corpora")
+    made.add_argument("--videos", action="store_true", help="film small corpora in the layouts of the four real ones")
     made.add_argument("--size", type=int, default=64, help="side of an image in pixels (default: %(default)s)")
     made.add_argument(
         "--bias", type=float, default=0.5, help="strength of the built-in unfairness, 0 to 1 (default: %(default)s)"
     )
     made.add_argument("--seed", type=int, default=0, help="of the rendered identities (default: %(default)s)")
-    made.add_argument("--out", required=True, help="folder that gets the folder of images")
+    made.add_argument("--out", required=True, help="folder that gets the folder of images or corpora")
     made.set_defaults(command=_synthetic)
 
+    faces = commands.add_parser(
+        "faces",
+        help="cut aligned faces out of the videos of a corpus",
+        description="Every video gets a row in OUT/<data set>/ledger.csv. The same call goes on with a run that was "
+        "killed. The exit code is 1 if any video failed.",
+    )
+    faces.add_argument("root", help="folder of the corpus, as its owners lay it out")
+    faces.add_argument("--layout", required=True, choices=("ffpp", "dfd", "celebdf", "dfdc", "folder"))
+    faces.add_argument("--out", required=True, help="folder that gets a folder for the data set")
+    faces.add_argument("--dataset", help="name of that folder (default: the layout)")
+    faces.add_argument("--frames", type=_at_least_one, default=30, help="of each video (default: %(default)s)")
+    faces.add_argument("--size", type=_at_least_one, default=256, help="side of a crop, px (default: %(default)s)")
+    faces.add_argument("--margin", type=float, default=1.3, help="side of a crop in faces (default: %(default)s)")
+    faces.add_argument("--format", choices=("png", "jpg"), default="png", help="of the crops (default: %(default)s)")
+    faces.add_argument("--compression", default="c23", help="of ffpp and dfd: raw, c23, c40 (default: %(default)s)")
+    faces.add_argument("--jobs", type=int, default=-1, help="processes; -1 takes all cores (default)")
+    faces.set_defaults(command=_faces)
+
+    check = commands.add_parser("check", help="check manifests; the exit code is 1 if they hold errors")
+    check.add_argument("manifests", nargs="+", help="CSV files, or folders of them")
+    check.add_argument("--images", help="folder that the image paths start from; images are looked at")
+    check.add_argument("--size", type=_at_least_one, help="side that every image must have, px")
+    check.add_argument("--out", help="also write all findings to this CSV file")
+    check.set_defaults(command=_check)
+
+
+def _add_judgement(commands) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="score the faces of a picture, a video or a folder",
+        description="Prints and saves a score for every face, and a picture with the faces marked. The exit code is 1 "
+        "if something could not be scored.",
+    )
+    predict.add_argument("path", help="a picture, a video, or a folder of them")
+    predict.add_argument("--run", default="runs/cpu", help="run folder with the detector (default: %(default)s)")
+    predict.add_argument("--detector", default="fairdf", help="its name in the run (default: %(default)s)")
+    predict.add_argument("--seed", type=int, default=0, help="of its training (default: %(default)s)")
+    predict.add_argument("--checkpoint", help="path of a checkpoint, instead of the three above")
+    predict.add_argument("--out", default="predictions", help="folder of the results (default: %(default)s)")
+    predict.add_argument("--frames", type=_at_least_one, default=30, help="of a video (default: %(default)s)")
+    predict.add_argument("--aligned", action="store_true", help="the pictures are aligned face crops already")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    predict.set_defaults(command=_predict)
+
+    audit = commands.add_parser(
+        "audit",
+        help="judge the fairness of any detector by its scores",
+        description="Reads a table of scores and writes a report (index.html, findings.json and tables). Columns: "
+        "label (1 = fake), score = P(fake), one or more of gender, race, group; video and dataset if there are any.",
+    )
+    audit.add_argument("scores", help="CSV or parquet file, one row an image")
+    audit.add_argument("--out", required=True, help="folder of the report")
+    audit.add_argument("--by", nargs="+", help="columns that name groups (default: gender, race, group)")
+    audit.add_argument("--threshold", type=float, default=0.5, help="fake from this score on (default: %(default)s)")
+    audit.add_argument("--validation", help="scores that thresholds are fitted on")
+    audit.add_argument("--resamples", type=_at_least_one, default=1000, help="of the bootstrap (default: %(default)s)")
+    audit.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
+    audit.add_argument("--cluster", default="video", help="drawn as a whole: video, identity, img_path")
+    audit.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
+    audit.set_defaults(command=_audit)
+
+
+def _add_book(commands) -> None:
     whole = commands.add_parser(
         "reproduce",
         help="run the whole book into a run folder",
@@ -116,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--run", help="run the book with the cpu profile into this folder, then write every .ipynb")
     _add_notebooks(pairs)
     pairs.set_defaults(command=_notebooks, params="cpu", jobs=None)
-    return parser
 
 
 def _at_least_one(text) -> int:
