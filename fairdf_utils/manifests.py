@@ -17,33 +17,47 @@ Files keep the columns of the released fair-deepfake-detection manifests; inside
 =================  ======================================================================================
 """
 
-import csv
-import re
+import warnings
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from fairdf_utils import foreign, seed_form
+from fairdf_utils.csv_rows import ManifestError, Problem, Rows, leaves_root
 from fairdf_utils.files import replacing
-
-GENDERS = ("male", "female")
-RACES = ("asian", "white", "black", "others")
-GROUPS = tuple(f"{gender}-{race}" for gender in GENDERS for race in RACES)
-SIX_GROUPS = tuple(group for group in GROUPS if not group.endswith("asian"))  # codes 0..5 of Celeb-DF and DFD
-SIX_GROUP_DATASETS = ("celebdf", "dfd")
-METHODS = ("real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
-DATASETS = ("ffpp", "dfdc", "celebdf", "dfd")
-COLUMNS = (
-    "img_path",
-    "label",
-    "method",
-    "gender",
-    "race",
-    "group",
-    "video",
-    "identity",
-    "source_identity",
-    "frame",
+from fairdf_utils.names import (
+    COLUMNS,
+    DATASETS,
+    GENDERS,
+    GROUPS,
+    METHODS,
+    RACES,
+    SIX_GROUP_DATASETS,
+    SIX_GROUPS,
 )
+
+__all__ = [
+    "COLUMNS",
+    "DATASETS",
+    "GENDERS",
+    "GROUPS",
+    "METHODS",
+    "RACES",
+    "SIX_GROUPS",
+    "SIX_GROUP_DATASETS",
+    "SPLIT_FILES",
+    "ManifestError",
+    "Problem",
+    "find_leaks",
+    "group_table",
+    "read_leniently",
+    "read_manifest",
+    "read_split",
+    "write_manifest",
+]
+
 SPLIT_FILES = {
     "train": ("faketrain.csv", "realtrain.csv"),
     "val": ("fakeval.csv", "realval.csv"),
@@ -51,78 +65,21 @@ SPLIT_FILES = {
 }
 
 
-class ManifestError(ValueError):
-    """A manifest that cannot be used; the message names file, line, column, value and remedy."""
+def read_manifest(path, labels="cleaned"):
+    """Read one manifest in any of its forms and translate it to canonical columns.
 
-
-class _Rows:
-    """The cells of one CSV file as strings, with the line each row came from, so that errors can point at it."""
-
-    def __init__(self, path):
-        self.path = Path(path)
-        try:
-            with open(self.path, newline="", encoding="utf-8-sig") as handle:
-                reader = csv.reader(handle)
-                header = next(reader, [])
-                rows = [(reader.line_num, row) for row in reader if row]
-        except FileNotFoundError:
-            raise ManifestError(
-                f"{self.path}: no such manifest. Prepare the data set first (chapter 01) or correct the path."
-            ) from None
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ManifestError(f"{self.path}: not a UTF-8 CSV file ({error}). Export it again as CSV.") from None
-        if not rows:
-            raise ManifestError(f"{self.path}: holds no rows. Write the manifest again; an empty set has no use.")
-        for line, row in rows:
-            if len(row) != len(header):
-                raise ManifestError(
-                    f"{self.path}, line {line}: {len(row)} cells where the header has {len(header)}. "
-                    "Quote values that contain a comma, or add the missing cells."
-                )
-        self.lines = [line for line, _ in rows]
-        self.cells = pd.DataFrame([row for _, row in rows], columns=header, dtype=object)
-
-    def has(self, column):
-        return column in self.cells.columns
-
-    def require(self, columns):
-        missing = [column for column in columns if not self.has(column)]
-        if missing:
-            raise ManifestError(
-                f"{self.path}, line 1: missing column {', '.join(missing)} (found: {', '.join(self.cells.columns)}). "
-                "Add it, or rename the column that holds it."
-            )
-        doubled = self.cells.columns[self.cells.columns.duplicated()]
-        if len(doubled):
-            raise ManifestError(f"{self.path}, line 1: column {doubled[0]} appears twice. Keep one of them.")
-
-    def reject(self, bad, column, remedy):
-        """Raise for the first row where ``bad`` (N,) is true."""
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise ManifestError(
-                f"{self.path}, line {self.lines[row]}, column {column}: {self.cells[column].iloc[row]!r}. {remedy}"
-            )
-
-    def codes(self, column, allowed):
-        """The column as integers; every cell must be one of ``allowed``."""
-        known = {str(code): code for code in allowed}
-        values = self.cells[column].map(known)
-        self.reject(values.isna(), column, f"Use one of {', '.join(known)}.")
-        return values.astype(int)
-
-
-def read_manifest(path):
-    """Read one manifest in the seed form and translate it to canonical columns.
-
-    Columns are found by name, never by position. A file without ``isasian`` is in the six-group form of Celeb-DF and
-    DFD, whose ``intersec_label`` counts 0..5. Where ``video``, ``identity``, ``source_identity`` or ``frame`` are
-    absent (a foreign file), video and frame come from an image name ``<video>_<frame>.png`` and identity is the video.
+    Columns are found by name, never by position, and tell the form: the seed form with eight groups; without
+    ``isasian`` the six-group form of Celeb-DF and DFD, whose ``intersec_label`` counts 0..5; with "Image Path" the
+    released follow-up form. Where ``video``, ``identity``, ``source_identity`` or ``frame`` are absent (a foreign
+    file), they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or ``<video>_<frame>.png``,
+    where identity is the video.
 
     Parameters
     ----------
     path : str or Path
         A CSV file.
+    labels : {"cleaned", "older"}
+        The follow-up form has two sets of demographic labels; they may contradict each other.
 
     Returns
     -------
@@ -134,101 +91,58 @@ def read_manifest(path):
     ManifestError
         A missing or empty file, a missing column, an unknown code, columns that contradict each other, or an image
         path that is absolute or leaves the image root. A group with one class only is no error here.
+
+    Warns
+    -----
+    UserWarning
+        A crop's name in the follow-up form does not tell its video, or not its method; once a kind, with the count.
     """
-    rows = _Rows(path)
-    rows.require(["img_path", "label", "ismale", "iswhite", "isblack", "intersec_label"])
-    paths = _image_paths(rows)
-    label = rows.codes("label", (0, 1))
-    gender, race = _gender_race(rows)
-    default_video, default_frame = _video_and_frame(paths)
-    video = _names(rows, "video", default_video)
-    frame = rows.cells["frame"] if rows.has("frame") else default_frame
-    if rows.has("frame"):
-        rows.reject(~frame.str.fullmatch(r"[0-9]{1,9}"), "frame", "Use a whole number of 0 or more.")
-    table = {
-        "img_path": paths,
-        "label": label,
-        "method": _methods(rows, label),
-        "gender": gender,
-        "race": race,
-        "group": gender + "-" + race,
-        "video": video,
-        "identity": _names(rows, "identity", video),
-        "source_identity": rows.cells["source_identity"] if rows.has("source_identity") else "",
-        "frame": frame.astype(int),
-        "source": [f"{rows.path}, line {line}" for line in rows.lines],
-    }
-    return pd.DataFrame(table, columns=[*COLUMNS, "source"]).infer_objects()
+    table, problems = read_leniently(path, labels)
+    for problem in problems:
+        if problem.severity == "error":
+            raise ManifestError(problem.message(path))
+    counts = Counter(problem.finding for problem in problems)
+    first = {problem.finding: problem for problem in reversed(problems)}
+    for finding, count in counts.items():
+        warnings.warn(f"{first[finding].message(path)} ({count} such rows)", stacklevel=2)
+    return table
 
 
-def _image_paths(rows):
-    paths = rows.cells["img_path"]
-    rows.reject(paths.str.strip() == "", "img_path", "Give the image's path relative to the image root.")
-    rows.reject(
-        paths.str.match(r"[/\\]|[A-Za-z]:"), "img_path", "Make the path relative to the image root, not absolute."
-    )
-    rows.reject(
-        paths.str.split(r"[/\\]", regex=True).map(lambda parts: ".." in parts),
-        "img_path",
-        'Remove ".."; a manifest may only name images below its image root.',
-    )
-    return paths
+def read_leniently(path, labels="cleaned"):
+    """Read what can be read of a manifest, and collect every problem instead of raising at the first.
+
+    Parameters
+    ----------
+    path, labels
+        As for :func:`read_manifest`.
+
+    Returns
+    -------
+    rows : pandas.DataFrame
+        As from :func:`read_manifest`, without the rows that have an error; none if the file cannot be read.
+    problems : list of Problem
+        By line; ``severity`` is "error" or "warning".
+    """
+    if labels not in foreign.LABELS:
+        raise ValueError(f"labels={labels!r} is unknown. Use one of {', '.join(foreign.LABELS)}.")
+    rows = Rows(path)
+    if follows := rows.has(foreign.REQUIRED[0]):
+        complete = rows.require(foreign.required(labels))
+    else:
+        complete = rows.require(seed_form.REQUIRED)
+    if not complete:
+        return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
+    table = foreign.rows_of(rows, labels) if follows else seed_form.rows_of(rows)
+    code = np.maximum(table["code"], 0)  # rows without a code are faulty: they are left out below
+    table["group"] = np.array(GROUPS, dtype=object)[code]
+    table["gender"] = np.repeat(np.array(GENDERS, dtype=object), len(RACES))[code]
+    table["race"] = np.tile(np.array(RACES, dtype=object), len(GENDERS))[code]
+    table["source"] = [f"{rows.path}, line {line}" for line in rows.lines.tolist()]
+    frame = pd.DataFrame({column: table[column] for column in (*COLUMNS, "source")})[~rows.faulty]
+    return frame.reset_index(drop=True).infer_objects(), sorted(rows.problems, key=lambda problem: problem.line)
 
 
-def _gender_race(rows):
-    """Gender and race names (N,), after checking that flags and ``intersec_label`` tell one story."""
-    six = not rows.has("isasian")
-    male = rows.codes("ismale", (-1, 1))
-    flags = {race: rows.codes(f"is{race}", (-1, 1)) for race in RACES[:3] if rows.has(f"is{race}")}
-    rows.reject(
-        sum((flag == 1).astype(int) for flag in flags.values()) > 1,
-        "iswhite",
-        "More than one of isasian, iswhite and isblack is 1; set the others to -1.",
-    )
-    gender = male.map({1: "male", -1: "female"}).astype(object)
-    race = pd.Series("others", index=gender.index, dtype=object)
-    for name, flag in flags.items():
-        race[flag == 1] = name
-    groups = SIX_GROUPS if six else GROUPS
-    coded = rows.codes("intersec_label", range(len(groups))).map(lambda code: groups[code])
-    rows.reject(
-        coded != gender + "-" + race,
-        "intersec_label",
-        f"It contradicts ismale and is<race>; correct one of them (codes: {', '.join(groups)}, from 0).",
-    )
-    return gender, race
-
-
-def _methods(rows, label):
-    """Method names (N,) from ``spe_label`` or ``method``; "fake" where the file has neither."""
-    methods = label.map({0: "real", 1: "fake"}).astype(object)
-    if rows.has("spe_label"):
-        methods = rows.codes("spe_label", range(1, len(METHODS))).map(lambda code: METHODS[code])
-        rows.reject(label != 1, "spe_label", "Only fakes have a forgery method; set label to 1 or move the row.")
-    if rows.has("method"):
-        named = rows.cells["method"]
-        rows.reject(~named.isin([*METHODS, "fake"]), "method", f"Use one of {', '.join(METHODS)}, or fake.")
-        rows.reject((named == "real") != (label == 0), "method", "It contradicts label; correct one of them.")
-        if rows.has("spe_label"):
-            rows.reject(named != methods, "method", "It contradicts spe_label; keep one of the two columns.")
-        methods = named
-    return methods
-
-
-def _video_and_frame(paths):
-    """Video names and frame numbers (N,) from paths such as ``ffpp/real/0012_030.jpg`` -> ("ffpp/real/0012", 30)."""
-    parts = paths.str.extract(re.compile(r"^(.*?)(?:_([0-9]{1,9}))?(?:\.[^./\\]*)?$", re.DOTALL))
-    return parts[0].astype(object), parts[1].fillna("0")
-
-
-def _names(rows, column, default):
-    if not rows.has(column):
-        return default
-    rows.reject(rows.cells[column] == "", column, "Fill the cell in, or leave the whole column out.")
-    return rows.cells[column]
-
-
-def write_manifest(frame, path):
+def write_manifest(frame, path, groups=None):
     """Write canonical rows in the seed form; the same rows give the same bytes.
 
     Celeb-DF and DFD (known by the folder's name) are written in their six-group form. A file of fakes whose methods
@@ -240,6 +154,8 @@ def write_manifest(frame, path):
         Columns :data:`COLUMNS`, others are ignored.
     path : str or Path
         Written atomically; missing folders are made.
+    groups : sequence of str, optional
+        :data:`GROUPS` or :data:`SIX_GROUPS`, where the folder's name is not to decide.
 
     Raises
     ------
@@ -251,37 +167,33 @@ def write_manifest(frame, path):
     if missing or frame.empty:
         what = f"column {', '.join(missing)} is missing" if missing else "there are no rows"
         raise ManifestError(f"{path}: cannot be written, {what}. Pass the canonical columns, at least one row.")
-    groups = SIX_GROUPS if path.parent.name in SIX_GROUP_DATASETS else GROUPS
-    for position, row in enumerate(frame[list(COLUMNS)].itertuples(index=False)):
-        good_method = row.method == "real" if row.label == 0 else row.method in (*METHODS[1:], "fake")
-        if row.group not in groups or row.group != f"{row.gender}-{row.race}" or not good_method:
-            raise ManifestError(
-                f"{path}: cannot be written, row {position} has group {row.group!r}, gender {row.gender!r}, race "
-                f"{row.race!r}, label {row.label!r}, method {row.method!r}. Make them agree (groups of this file: "
-                f"{', '.join(groups)})."
-            )
-    table = _seed_form(frame, groups)
+    if groups is None:
+        groups = SIX_GROUPS if path.parent.name in SIX_GROUP_DATASETS else GROUPS
+    _refuse_unreadable(frame, path, groups)
+    table = seed_form.table_of(frame, tuple(groups))
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def _seed_form(frame, groups):
-    flag = {True: 1, False: -1}
-    table = {
-        "img_path": frame["img_path"],
-        "label": frame["label"].astype(int),
-        "ismale": (frame["gender"] == "male").map(flag),
-    }
-    for race in RACES[:3] if groups == GROUPS else RACES[1:3]:
-        table[f"is{race}"] = (frame["race"] == race).map(flag)
-    table["intersec_label"] = frame["group"].map(groups.index)
-    if frame["method"].isin(METHODS[1:]).all():
-        table["spe_label"] = frame["method"].map(METHODS.index)
-    elif (frame["label"] == 1).any():
-        table["method"] = frame["method"]
-    for column in ("video", "identity", "source_identity", "frame"):
-        table[column] = frame[column]
-    return pd.DataFrame(table)
+def _refuse_unreadable(frame, path, groups):
+    real = frame["method"] == "real"
+    good_method = np.where(frame["label"] == 0, real, frame["method"].isin([*METHODS[1:], "fake"]))
+    agree = frame["group"].isin(groups) & (frame["group"] == frame["gender"] + "-" + frame["race"]) & good_method
+    if not agree.all():
+        position = int((~agree.to_numpy()).argmax())
+        row = frame.iloc[position].astype(object)
+        raise ManifestError(
+            f"{path}: cannot be written, row {position} has group {row.group!r}, gender {row.gender!r}, race "
+            f"{row.race!r}, label {row.label}, method {row.method!r}. Make them agree (groups of this file: "
+            f"{', '.join(groups)})."
+        )
+    outside = np.logical_or(*leaves_root(frame["img_path"]))
+    if outside.any():
+        position = int(outside.argmax())
+        raise ManifestError(
+            f"{path}: cannot be written, row {position} has img_path {frame['img_path'].iloc[position]!r}. Make it "
+            'relative to the image root, without "..".'
+        )
 
 
 def read_split(folder, split):

@@ -1,7 +1,9 @@
 """Manifests: both seed forms, every error, a round trip, leaks and group counts."""
 
+import csv
 import os
 import string
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from fairdf_utils.manifests import (
     ManifestError,
     find_leaks,
     group_table,
+    read_leniently,
     read_manifest,
     read_split,
     write_manifest,
@@ -147,6 +150,112 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
         read_manifest(tmp_path / "image.csv")
 
 
+def test_every_problem_is_collected_and_the_sound_rows_are_kept(tmp_path):
+    path = _file(
+        tmp_path,
+        EIGHT + ",method",
+        "a/2_0.png,2,0,1,-1,-1,0,magic",  # three unknown codes and an unknown method
+        GOOD + ",real",
+        "/a/3.png,1,1,1,-1,-1,3,real",
+        "a/4.png,0,1",
+        "a/5_7.png,1,1,1,1,-1,9,FaceSwap",
+    )
+    rows, problems = read_leniently(path)
+    assert rows["source"].tolist() == [f"{path}, line 3"]
+    assert [(problem.line, problem.column) for problem in problems] == [
+        (2, "label"),
+        (2, "ismale"),
+        (2, "method"),
+        (4, "img_path"),
+        (4, "intersec_label"),
+        (4, "method"),
+        (5, ""),
+        (6, "iswhite"),
+        (6, "intersec_label"),
+    ]
+    assert all(problem.remedy and problem.finding and problem.severity == "error" for problem in problems)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert str(caught.value) == problems[0].message(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n", b"\xff\xd8", EIGHT.encode()])
+def test_a_file_that_cannot_be_read_gives_no_rows_and_one_problem(tmp_path, content):
+    path = tmp_path / "test.csv"
+    if content is not None:
+        path.write_bytes(content)
+    rows, problems = read_leniently(path)
+    assert len(rows) == 0 and tuple(rows.columns) == (*COLUMNS, "source")
+    assert len(problems) == 1 and problems[0].line in (0, 1)
+
+
+_CELLS = st.sampled_from(["0", "1", "-1", "2", "7", "", "a/1_2.png", "../x", "real", "FaceSwap", "x"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8), _CELLS), max_size=4))
+def test_each_line_is_either_a_row_or_named_in_a_problem(tmp_path, changes):
+    header = EIGHT.split(",") + ["method", "video"]
+    cells = [[f"a/{n}.png", "1", "1", "1", "-1", "-1", "0", "fake", "v"] for n in range(4)]
+    for row, column, cell in changes:
+        cells[row][column] = cell
+    path = tmp_path / "test.csv"
+    with open(path, "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([header, *cells])
+    rows, problems = read_leniently(path)
+    sound = [int(source.rsplit(" ", 1)[1]) for source in rows["source"]]
+    named = {problem.line for problem in problems}
+    assert sound == sorted({2, 3, 4, 5} - named) and named <= {2, 3, 4, 5}
+    if problems:
+        with pytest.raises(ManifestError, match=f"line {min(named)}, column "):
+            read_manifest(path)
+    else:
+        pd.testing.assert_frame_equal(read_manifest(path), rows)
+
+
+def test_names_of_the_corpora_tell_persons_in_the_seed_form(tmp_path):
+    lines = ["a/0_Deepfakes_300_304_151.png,1,1,1,-1,-1,0", "b/0_12_3.png,1,1,1,-1,-1,0"]
+    known, plain = read_manifest(_file(tmp_path, EIGHT, *lines)).itertuples(index=False)
+    assert (known.video, known.identity, known.source_identity) == ("Deepfakes/300_304", "300", "304")
+    assert (known.method, known.frame) == ("Deepfakes", 151)
+    assert (plain.video, plain.identity, plain.method, plain.frame) == ("b/0_12", "b/0_12", "fake", 3)
+    named = _file(tmp_path, EIGHT + ",video", GOOD + ",youtube/001", "a/9.png,1,1,1,-1,-1,0,FaceSwap/001_002")
+    assert read_manifest(named)[["identity", "source_identity"]].values.tolist() == [["001", ""], ["001", "002"]]
+
+
+SHIPPED = sorted((Path(manifests.__file__).parents[1] / "data_manifests/synthetic").rglob("*.csv"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_shipped_manifests_come_back_byte_for_byte(tmp_path, path):
+    target = tmp_path / path.parent.name / path.name
+    write_manifest(read_manifest(path), target)
+    assert target.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("dataset", ["ffpp", "celebdf"])
+def test_the_released_loaders_find_their_columns(tmp_path, dataset):
+    """They read these columns by name, and index the groups by intersec_label."""
+    groups = GROUPS if dataset == "ffpp" else SIX_GROUPS
+    frame = _frame(*(_row(group, "NeuralTextures", video=f"v/{n}") for n, group in enumerate(groups)))
+    write_manifest(frame, tmp_path / dataset / "faketrain.csv")
+    with open(tmp_path / dataset / "faketrain.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [int(row["intersec_label"]) for row in rows] == list(range(len(groups)))
+    for row, group in zip(rows, groups, strict=True):
+        gender, race = group.split("-")
+        assert int(row["label"]) == 1 and int(row["spe_label"]) == 4 and row["img_path"].endswith(".png")
+        assert int(row["ismale"]) == (1 if gender == "male" else -1)
+        flags = {name: int(row[f"is{name}"]) for name in ("asian", "white", "black") if f"is{name}" in row}
+        assert flags == {name: 1 if name == race else -1 for name in flags}
+        assert ("asian" in flags) == (dataset == "ffpp")
+
+
+def test_the_groups_may_be_given_where_the_folder_does_not_decide(tmp_path):
+    write_manifest(_frame(_row("male-asian")), tmp_path / "dfd" / "test.csv", groups=GROUPS)
+    assert read_manifest(tmp_path / "dfd" / "test.csv")["group"].tolist() == ["male-asian"]
+
+
 def test_a_group_with_one_class_only_is_no_error(tmp_path):
     assert len(read_manifest(_file(tmp_path, EIGHT, GOOD, GOOD))) == 2
 
@@ -209,6 +318,8 @@ def test_seed_form_columns_follow_the_kind_of_file(tmp_path):
         (_frame(_row("male-asian")), "row 0 has group 'male-asian'"),  # celebdf has no asian group
         (_frame(_row("male-white"), _row("male-white")).assign(label=1), "label 1, method 'real'"),
         (_frame(_row("male-white")).assign(gender="female"), "gender 'female'"),
+        (_frame(_row("male-white")).assign(img_path="/data/a.png"), "row 0 has img_path '/data/a.png'"),
+        (_frame(_row("male-white"), _row("male-white", frame=1)).assign(img_path=["a", "b/../c"]), "row 1 .*'b/../c'"),
     ],
 )
 def test_rows_that_could_not_be_read_back_are_not_written(tmp_path, frame, message):

@@ -1,0 +1,145 @@
+"""The cells of a CSV file with the lines they came from, and every problem found in them."""
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+UNKNOWN = -9  # stands for a cell that holds no known code, so that one faulty cell is reported once
+_LEAVES_ROOT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used; the message names file, line, column, value and remedy."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong in one file."""
+
+    line: int  # 0 the file as a whole, 1 its header
+    column: str  # "" where it is not one column's
+    value: str
+    finding: str  # a sentence without its full stop
+    remedy: str
+    severity: str = "error"  # or "warning": the row can be used
+
+    def message(self, path):
+        """One line for a terminal, with everything needed to find and mend it."""
+        where = f"{path}, line {self.line}" if self.line else str(path)
+        what = f", column {self.column}: {self.value!r}. " if self.column else ": "
+        return f"{where}{what}{self.finding}. {self.remedy}"
+
+
+class Rows:
+    """The cells of one CSV file as strings; checks note their findings in ``problems`` and mark rows as faulty.
+
+    Attributes
+    ----------
+    cells : pandas.DataFrame
+        Strings, (N, columns); rows with a wrong number of cells are left out, and noted.
+    lines : numpy.ndarray of int, (N,)
+        The line each row ends on.
+    faulty : numpy.ndarray of bool, (N,)
+        Rows with an error.
+    problems : list of Problem
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.problems = []
+        header, rows = self._read()
+        whole = [(line, row) for line, row in rows if len(row) == len(header)]
+        for line, row in rows if len(whole) < len(rows) else ():
+            if len(row) != len(header):
+                cells = f"{len(row)} cells where the header has {len(header)}"
+                remedy = "Quote values that contain a comma, or add the missing cells."
+                self.problems.append(Problem(line, "", "", cells, remedy))
+        self.lines = np.array([line for line, _ in whole], dtype=np.int64)
+        self.cells = pd.DataFrame([row for _, row in whole], columns=header, dtype=object)
+        self.faulty = np.zeros(len(whole), dtype=bool)
+
+    def _read(self):
+        try:
+            with open(self.path, newline="", encoding="utf-8-sig") as handle:
+                reader = csv.reader(handle)
+                header = next(reader, [])
+                rows = [(reader.line_num, row) for row in reader if row]
+        except OSError as error:
+            finding = "no such manifest" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+            self._file(finding, "Prepare the data set first (chapter 01) or correct the path.")
+            return [], []
+        except (UnicodeDecodeError, csv.Error) as error:
+            self._file(f"not a UTF-8 CSV file ({error})", "Export it again as CSV.")
+            return [], []
+        if not rows:
+            self._file("holds no rows", "Write the manifest again; an empty set has no use.")
+        return header, rows
+
+    def _file(self, finding, remedy):
+        self.problems.append(Problem(0, "", "", finding, remedy))
+
+    def has(self, column):
+        return column in self.cells.columns
+
+    def require(self, columns):
+        """Whether there are rows and all ``columns``, each once; what is amiss is noted."""
+        if any(problem.line == 0 for problem in self.problems):
+            return False
+        found = self.cells.columns
+        missing = [column for column in columns if column not in found]
+        if missing:
+            finding = f"missing column {', '.join(missing)} (found: {', '.join(found)})"
+            self.problems.append(Problem(1, "", "", finding, "Add it, or rename the column that holds it."))
+        doubled = found[found.duplicated()]
+        if len(doubled):
+            self.problems.append(Problem(1, "", "", f"column {doubled[0]} appears twice", "Keep one of them."))
+        return not missing and not len(doubled)
+
+    def reject(self, bad, column, finding, remedy, severity="error"):
+        """Note the rows where ``bad`` (N,) is true; errors make them faulty."""
+        bad = np.asarray(bad, dtype=bool)
+        if not bad.any():
+            return
+        where = zip(self.lines[bad].tolist(), self.strings(column)[bad], strict=True)
+        self.problems += [Problem(line, column, value, finding, remedy, severity) for line, value in where]
+        if severity == "error":
+            self.faulty |= bad
+
+    def strings(self, column):
+        """The column's cells, object (N,)."""
+        return self.cells[column].to_numpy()
+
+    def codes(self, column, allowed):
+        """The column as integers (N,); a cell that is none of ``allowed`` is noted and becomes :data:`UNKNOWN`."""
+        known = {str(code): code for code in allowed}
+        values = np.array([known.get(cell, UNKNOWN) for cell in self.strings(column)], dtype=np.int64)
+        self.reject(values == UNKNOWN, column, "It is no known code", f"Use one of {', '.join(known)}.")
+        return values
+
+    def image_paths(self, column):
+        """The column's cells, checked to be paths below the image root."""
+        paths = self.strings(column)
+        empty = np.array([not path.strip() for path in paths], dtype=bool)
+        self.reject(empty, column, "There is no path", "Give the image's path relative to the image root.")
+        absolute, leaving = leaves_root(paths)
+        remedy = "Make the path relative to the image root, not absolute."
+        self.reject(absolute, column, "The path is absolute", remedy)
+        remedy = 'Remove ".."; a manifest may only name images below its image root.'
+        self.reject(leaving, column, "The path can leave the image root", remedy)
+        return paths
+
+    def filled(self, column):
+        """The column's cells, none of which may be empty."""
+        values = self.strings(column)
+        self.reject(values == "", column, "The cell is empty", "Fill the cell in, or leave the whole column out.")
+        return values
+
+
+def leaves_root(paths):
+    """Which paths are absolute, and which climb with "..": two bool arrays (N,)."""
+    absolute = np.array([_ABSOLUTE.match(path) is not None for path in paths], dtype=bool)
+    return absolute, np.array([".." in path and bool(_LEAVES_ROOT.search(path)) for path in paths], dtype=bool)
