@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from fairdf_utils import fairness, progress, resampling, straightforward, synthetic
-from fairdf_utils.benchmark_network import QUICK, SEED, Ours, Sizes, configure, draw_batch, scoring_rows, training_rows
+from fairdf_utils import progress, straightforward, synthetic
+from fairdf_utils.benchmark_metrics import metric_rows
+from fairdf_utils.benchmark_network import QUICK, Ours, Sizes, configure, draw_batch, scoring_rows, training_rows
 from fairdf_utils.data import Batch, batches, decode
 from fairdf_utils.files import replacing
-from fairdf_utils.manifests import GROUPS, read_split
+from fairdf_utils.manifests import read_split
 from fairdf_utils.methods import build
 from fairdf_utils.timing import COLUMNS, compare, gate, interleave, machine, wait
 
@@ -164,82 +165,3 @@ def idle_row(sizes: Sizes, files: Iterable, mapped: Iterable, device: torch.devi
         waiting[name], shares[name] = np.array(waited), sum(waited) / (time.perf_counter() - started)
     note = f"{shares['baseline']:.2%} -> {shares['ours']:.3%} of the epoch, {device.type}"
     return compare("waiting for a batch in training", waiting["baseline"], waiting["ours"], note=note)
-
-
-# Fairness
-
-
-def draw_scores(images: int, videos: int) -> pd.DataFrame:
-    """A score table: every video of one label and one of the eight groups, scores somewhat better for some."""
-    random, video = np.random.default_rng(SEED), np.arange(images) % videos
-    group, label = video % len(GROUPS), video // len(GROUPS) % 2
-    logit = random.normal(2.0 * label - 1 + 0.1 * group, 1.5)
-    columns = {"dataset": "made", "img_path": [f"{row}.png" for row in range(images)]}
-    columns |= {"video": [f"video{number}" for number in video], "label": label, "group": np.array(GROUPS)[group]}
-    return pd.DataFrame({**columns, "score": 1 / (1 + np.exp(-logit))})
-
-
-def metric_rows(sizes: Sizes) -> list[dict]:
-    """Group metrics and cluster bootstrap, with and without AUC."""
-    table = draw_scores(sizes.scores, sizes.videos)
-    what = f"group metrics, {len(table):,} scores"
-    ours, theirs = fairness.fairness_metrics(table, "group"), straightforward.fairness_metrics(table)
-    alike = gate("metrics", max(abs(theirs[name] - ours[name]) for name in theirs), 1e-9)
-    scored = checked(table)
-
-    def row(title: str, baseline: Callable, ours: Callable, target: float, equal: str, scale=1.0, note="") -> dict:
-        seconds = interleave({"baseline": baseline, "ours": ours}, 2 * sizes.rounds)
-        return compare(title, scale * seconds["baseline"], seconds["ours"], target, equal, note)
-
-    def loop(auc: bool) -> dict:
-        return straightforward.fairness_metrics(table, auc)
-
-    rows = [
-        row(f"{what}, with AUC", lambda: loop(True), lambda: fairness.fairness_metrics(table, "group"), 20, alike),
-        row(f"{what}, without AUC", lambda: loop(False), lambda: rates(checked(table)), np.nan, alike),
-        row(f"{what}, without AUC", lambda: loop(False), lambda: rates(scored), 300, alike,
-            note="ours from a table already checked"),
-    ]  # fmt: skip
-
-    unit, strata = videos_of(table, scored)
-    draws = next(resampling._cluster_weights(strata, [sizes.looped], SEED)).T.astype(int)  # as `bootstrap` draws them
-    looped = straightforward.bootstrap(table, unit, draws)
-    intervals = resampling.bootstrap(table, resamples=sizes.looped, seed=SEED).loc[looped.columns]
-    difference = looped.quantile([0.025, 0.975]).T.to_numpy() - intervals[["low", "high"]].to_numpy()
-    alike = gate("intervals", np.abs(difference).max(), 1e-9)
-    scale, note = sizes.resamples / sizes.looped, f"the loop did {sizes.looped} and is scaled up"
-    what = f"{sizes.resamples:,} resamples of {sizes.videos:,} videos"
-    return rows + [
-        row(f"{what}, with AUC", lambda: straightforward.bootstrap(table, unit, draws),
-            lambda: resampling.bootstrap(table, resamples=sizes.resamples), 200, alike, scale, note),
-        row(f"{what}, without AUC", lambda: straightforward.bootstrap(table, unit, draws, auc=False),
-            lambda: resampled_rates(table, sizes.resamples), 3000, alike, scale, note),
-    ]  # fmt: skip
-
-
-def checked(table: pd.DataFrame) -> fairness.Scored:
-    return fairness.as_arrays(table, "group", 0.5, "corrected")
-
-
-def rates(scored: fairness.Scored) -> dict[str, np.ndarray]:
-    """The group metrics that need no AUC."""
-    counts = fairness.contingency(scored, np.zeros(len(scored.label), np.int64), 1)[0]
-    return fairness.metrics_of(counts, np.full(len(scored.names), np.nan), "corrected")[0]
-
-
-def videos_of(table: pd.DataFrame, scored: fairness.Scored) -> tuple[np.ndarray, np.ndarray]:
-    """The video of each image (n,), and of each video (C,) the stratum: its group and label."""
-    unit = fairness.cluster_codes(table, "video")
-    strata = np.zeros(unit.max() + 1, np.int64)
-    strata[unit] = 2 * scored.group + scored.label
-    return unit, strata
-
-
-def resampled_rates(table: pd.DataFrame, resamples: int) -> dict[str, np.ndarray]:
-    """The group metrics that need no AUC, of resamples of the videos: (resamples,) each."""
-    scored = checked(table)
-    unit, strata = videos_of(table, scored)
-    cells = fairness.contingency(scored, unit, len(strata)).reshape(len(strata), -1)  # (C, G * 4)
-    weights = next(resampling._cluster_weights(strata, [resamples], SEED))  # (C, resamples)
-    counts = (weights.T @ cells).reshape(-1, len(scored.names), 2, 2)
-    return fairness.metrics_of(counts, np.full(len(scored.names), np.nan), "corrected")[0]

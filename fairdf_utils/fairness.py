@@ -21,11 +21,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from fairdf_utils.auc import ratio, segment_auc
 from fairdf_utils.manifests import GENDERS, GROUPS, RACES
 from fairdf_utils.scores import FIDELITIES, ScoreTableError, column, numbers
 
 METRICS = ("fpr_sum", "fpr_gap", "oae", "dp", "meo", "eo", "auc_gap")
 OVERALL = ("auc", "acc", "fpr", "tpr")
+RATES = ("fpr", "fnr", "tpr", "tnr", "acc", "predicted_fake", "auc")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,20 @@ def group_order(labels):
     return sorted(labels.unique(), key=lambda v: (known.index(v) if v in known else len(known), str(v)))
 
 
+def group_codes(table, by):
+    """Code of each image's group, int64 (n,), and the names of the groups in order; one pass over the column."""
+    labels = table[by] if by in table.columns else column(table, by)
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        codes, names = labels.cat.codes.to_numpy(), group_order(labels)
+    else:
+        codes, found = pd.factorize(labels)
+        names = group_order(found)
+        codes = np.array([names.index(name) for name in found] + [-1])[codes]  # a missing one stays -1
+    if codes.min() < 0:
+        column(table, by)  # says in which row a group is missing
+    return codes.astype(np.int64), names
+
+
 def as_arrays(table, by, threshold, fidelity):
     """Check a score table and return it as arrays; `by` None puts every image into one group."""
     if len(table) == 0:
@@ -71,45 +87,39 @@ def as_arrays(table, by, threshold, fidelity):
     allowed = "A label is 0 (real) or 1 (fake)."
     label = numbers(table, "label", lambda x: (x == 0) | (x == 1), allowed).astype(np.int64)
     score = _scores(table, fidelity)
-    names, group = ["all"], np.zeros(len(table), np.int64)
-    if by is not None:
-        labels = column(table, by)
-        names = group_order(labels)
-        group = pd.Index(names).get_indexer(labels).astype(np.int64)
+    group, names = (np.zeros(len(table), np.int64), ["all"]) if by is None else group_codes(table, by)
     return Scored(label, score, (score >= threshold).astype(np.int64), group, names)
 
 
 def cluster_codes(table, cluster):
     """Codes 0..C-1 of the clusters, (n,); a video name used by two data sets means two clusters."""
-    keys = column(table, cluster)
+    codes, names = pd.factorize(column(table, cluster))
     if "dataset" in table.columns:
-        keys = pd.MultiIndex.from_arrays([column(table, "dataset"), keys])
-    return pd.factorize(keys)[0]
+        sets, datasets = pd.factorize(column(table, "dataset"))
+        if len(datasets) > 1:
+            codes = pd.factorize(sets * len(names) + codes)[0]
+    return codes
 
 
-def contingency(scored, unit, units):
-    """counts[unit, group, label, predicted] in one pass: (units, G, 2, 2) float64."""
+def contingency(scored, unit=0, units=1):
+    """counts[unit, group, label, predicted] in one pass: (units, G, 2, 2) float64. `unit` int (n,), or 0 for all."""
     shape = (units, len(scored.names), 2, 2)
-    cell = np.ravel_multi_index((unit, scored.group, scored.label, scored.predicted), shape)
+    cell = ((unit * shape[1] + scored.group) * 2 + scored.label) * 2 + scored.predicted
     return np.bincount(cell, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
 
 
-def _ratio(part, whole):
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+def _shares(counts):
+    """Numerators and denominators of FPR, TPR, accuracy and predicted-fake rate, float64 (4, ...) each."""
+    images, fake = counts.sum(-1), counts[..., 1]  # (..., label 2): all, and those called fake
+    (reals, fakes), (fp, tp) = np.moveaxis(images, -1, 0), np.moveaxis(fake, -1, 0)
+    everyone = reals + fakes
+    return np.stack([fp, tp, reals - fp + tp, fp + tp]), np.stack([reals, fakes, everyone, everyone])
 
 
 def rates_of(counts):
     """Rates of contingency tables (..., label 2, predicted 2), each (...); NaN where there are no images."""
-    (tn, fp), (fn, tp) = np.moveaxis(counts, (-2, -1), (0, 1))
-    n = tn + fp + fn + tp
-    return {
-        "fpr": _ratio(fp, tn + fp),
-        "fnr": _ratio(fn, fn + tp),
-        "tpr": _ratio(tp, fn + tp),
-        "tnr": _ratio(tn, tn + fp),
-        "acc": _ratio(tn + tp, n),
-        "predicted_fake": _ratio(fp + tp, n),
-    }
+    fpr, tpr, acc, predicted_fake = ratio(*_shares(counts))
+    return {"fpr": fpr, "fnr": 1 - tpr, "tpr": tpr, "tnr": 1 - fpr, "acc": acc, "predicted_fake": predicted_fake}
 
 
 def _gap(values):
@@ -121,7 +131,44 @@ def _gap(values):
 
 def _sum(values):
     """Sum over the defined groups (last axis); NaN if fewer than two are defined."""
-    return np.where((~np.isnan(values)).sum(-1) >= 2, np.nansum(values, -1), np.nan)
+    defined = ~np.isnan(values)
+    return np.where(defined.sum(-1) >= 2, np.where(defined, values, 0).sum(-1), np.nan)
+
+
+def metrics_of_rates(rates, overall, auc):
+    """The metrics from the rates of the groups: dict of float64 (...).
+
+    Each is a seminorm of what it is made of: scaled rates scale it, and it never exceeds the sum of those of two
+    summands. So the metrics of two sets of rates differ by no more than the metric of their difference.
+
+    Parameters
+    ----------
+    rates : float64 (4, ..., G)
+        FPR, TPR, accuracy and predicted-fake rate of the groups.
+    overall : float64 (2, ...)
+        FPR and TPR of all images.
+    auc : float64 (..., G), or None for the metrics of the threshold alone
+    """
+    fpr_gap, tpr_gap, acc_gap, predicted_gap = _gap(rates)
+    fpr_sum, tpr_sum = _sum(np.abs(rates[:2] - overall[..., None]))
+    values = {
+        "fpr_sum": fpr_sum,
+        "fpr_gap": fpr_gap,
+        "oae": acc_gap,
+        "dp": predicted_gap,
+        "meo": np.maximum(fpr_gap, tpr_gap),  # TNR = 1 - FPR and FNR = 1 - TPR have the same gaps
+        "eo": fpr_sum + tpr_sum,
+    }
+    return values if auc is None else values | {"auc_gap": _gap(auc)}
+
+
+def rates_and_overall(counts, fidelity):
+    """What `metrics_of_rates` takes, from contingency tables (..., G, 2, 2)."""
+    part, whole = _shares(counts)  # (4, ..., G)
+    overall = ratio(part[:2].sum(-1), whole[:2].sum(-1))
+    if fidelity == "official":  # a group with one class disappears, after the overall rates have used it
+        whole = whole * (whole[:2].min(0) > 0)
+    return ratio(part, whole), overall
 
 
 def metrics_of(counts, auc, fidelity):
@@ -131,69 +178,24 @@ def metrics_of(counts, auc, fidelity):
     ----------
     counts : float64 (..., G, 2, 2)
         counts[..., group, label, predicted].
-    auc : float64 (..., G)
+    auc : float64 (..., G), or None for the metrics of the threshold alone
     fidelity : "corrected" or "official"
 
     Returns
     -------
     values, groups : dict of float64 (...), dict of int64 (...)
     """
-    overall = rates_of(counts.sum(-3))
-    if fidelity == "official":  # a group with one class disappears, after the overall rates have used it
-        counts = counts * (counts.sum(-1).min(-1) > 0)[..., None, None]
-    rates = rates_of(counts)
-    fpr, tpr = rates["fpr"], rates["tpr"]
-    fpr_off = np.abs(fpr - overall["fpr"][..., None])
-    tpr_off = np.abs(tpr - overall["tpr"][..., None])
-    values = {
-        "fpr_sum": _sum(fpr_off),
-        "fpr_gap": _gap(fpr),
-        "oae": _gap(rates["acc"]),
-        "dp": _gap(rates["predicted_fake"]),
-        "meo": np.maximum(_gap(fpr), _gap(tpr)),  # TNR = 1 - FPR and FNR = 1 - TPR have the same gaps
-        "eo": _sum(fpr_off) + _sum(tpr_off),
-        "auc_gap": _gap(auc),
-    }
-    defined = {name: (~np.isnan(x)).sum(-1) for name, x in {**rates, "auc": auc}.items()}
-    both = np.minimum(defined["fpr"], defined["tpr"])
-    rests_on = (defined["fpr"], defined["fpr"], defined["acc"], defined["acc"], both, both, defined["auc"])
-    return values, dict(zip(METRICS, rests_on, strict=True))
+    rates, overall = rates_and_overall(counts, fidelity)
+    values = metrics_of_rates(rates, overall, auc)
+    reals, fakes, images, _ = (~np.isnan(rates)).sum(-1)
+    both = np.minimum(reals, fakes)
+    groups = dict(zip(values, (reals, reals, images, images, both, both), strict=False))
+    return values, groups if auc is None else groups | {"auc_gap": (~np.isnan(auc)).sum(-1)}
 
 
-def auc_plan(scored, unit, chosen):
-    """What the AUC of any weighting of units needs, sorted once: see `weighted_auc`."""
-    fakes = np.flatnonzero(chosen & (scored.label == 1))
-    reals = np.flatnonzero(chosen & (scored.label == 0))
-    fakes, reals = fakes[np.argsort(scored.score[fakes])], reals[np.argsort(scored.score[reals])]
-    below = np.searchsorted(scored.score[reals], scored.score[fakes], "left")
-    up_to = np.searchsorted(scored.score[reals], scored.score[fakes], "right")
-    return unit[fakes], unit[reals], below, up_to
-
-
-def weighted_auc(plan, weights):
-    """AUC under B weightings of the units at once: P(a fake scores higher than a real), ties one half.
-
-    `weights` is (units, B); returns (B,), NaN where one class has no weight.
-    """
-    fake_unit, real_unit, below, up_to = plan
-    fakes = weights[fake_unit]  # (n_fake, B)
-    reals = np.zeros((len(real_unit) + 1, weights.shape[1]))
-    np.cumsum(weights[real_unit], axis=0, out=reals[1:])  # weight of the reals up to each rank
-    if np.array_equal(below, up_to):  # no ties: half the memory traffic
-        wins = np.einsum("fb,fb->b", fakes, reals[below])
-    else:
-        wins = np.einsum("fb,fb->b", fakes, reals[below] + reals[up_to]) / 2
-    return _ratio(wins, fakes.sum(0) * reals[-1])
-
-
-def group_plans(scored, unit):
-    return [auc_plan(scored, unit, scored.group == g) for g in range(len(scored.names))]
-
-
-def _group_auc(scored):
+def group_auc(scored):
     """AUC of every group, (G,)."""
-    unit = np.zeros(len(scored.label), np.int64)
-    return np.concatenate([weighted_auc(plan, np.ones((1, 1))) for plan in group_plans(scored, unit)])
+    return segment_auc(scored.group, len(scored.names), scored.label, scored.score)
 
 
 def group_rates(table, by="group", threshold=0.5, fidelity="corrected"):
@@ -223,17 +225,18 @@ def group_rates(table, by="group", threshold=0.5, fidelity="corrected"):
         Missing column, missing or impossible value (names column and row), empty table.
     """
     scored = as_arrays(table, by, threshold, fidelity)
-    videos = pd.Series(cluster_codes(table, "video")).groupby(scored.group).nunique()
-    counts = contingency(scored, np.zeros(len(table), np.int64), 1)[0]
+    video = cluster_codes(table, "video")
+    of_groups = np.unique(video * len(scored.names) + scored.group) % len(scored.names)  # of each video's groups
+    counts = contingency(scored)[0]
     n_real, n_fake = counts.sum(-1).astype(int).T
     sizes = {
         "n": n_real + n_fake,
         "n_real": n_real,
         "n_fake": n_fake,
-        "n_videos": videos.reindex(range(len(scored.names)), fill_value=0).to_numpy(),
+        "n_videos": np.bincount(of_groups, minlength=len(scored.names)),
     }
     names = pd.Index(scored.names, name=by)
-    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": _group_auc(scored)}, index=names)
+    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": group_auc(scored)}, index=names)
     rates["undefined"] = [_why_undefined(*row) for row in zip(n_real, n_fake, strict=True)]
     return rates
 
@@ -254,7 +257,7 @@ def undefined_rates(table, by="group"):
     return [f"{by} {name}: undefined {reason}." for name, reason in reasons.items() if reason]
 
 
-def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected"):
+def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected", auc=True):
     """Fairness metrics over the groups of a column (smaller is fairer).
 
     With g over the groups, and FPR, TPR those of all images together:
@@ -271,6 +274,8 @@ def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected"):
         As in `group_rates`.
     fidelity : "corrected" or "official"
         "corrected": a group counts in every metric whose rate it has. "official": see the module's head.
+    auc : bool
+        False leaves out auc_gap, and with it the sorting of scores, most of the time.
 
     Returns
     -------
@@ -286,8 +291,7 @@ def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected"):
     Source: Lin et al. 2024, evaluation metrics.
     """
     scored = as_arrays(table, by, threshold, fidelity)
-    counts = contingency(scored, np.zeros(len(table), np.int64), 1)[0]
-    values, groups = metrics_of(counts, _group_auc(scored), fidelity)
+    values, groups = metrics_of(contingency(scored)[0], group_auc(scored) if auc else None, fidelity)
     result = pd.Series({name: float(value) for name, value in values.items()}, name=by)
     result.attrs["groups"] = {name: int(count) for name, count in groups.items()}
     return result
@@ -300,7 +304,7 @@ def overall_metrics(table, threshold=0.5, fidelity="corrected"):
     auc, ap and eer are NaN when a class is missing, fpr or tpr when its own is.
     """
     scored = as_arrays(table, None, threshold, fidelity)
-    rates = rates_of(contingency(scored, scored.group, 1)[0, 0])
+    rates = rates_of(contingency(scored)[0, 0])
     auc = ap = eer = np.nan
     if 0 < scored.label.sum() < len(scored.label):
         auc = roc_auc_score(scored.label, scored.score)
@@ -330,7 +334,7 @@ def rate_interval(k, n, level=0.95):
     if ((k < 0) | (k > n)).any():
         raise ValueError("rate_interval needs 0 <= k <= n: k counts hits among n trials.")
     z2 = NormalDist().inv_cdf((1 + checked_level(level)) / 2) ** 2
-    p, trials = _ratio(k, n), np.where(n > 0, n, np.nan)
+    p, trials = ratio(k, n), np.where(n > 0, n, np.nan)
     centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
     half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
     low, high = np.where(k == 0, 0 * centre, centre - half), np.where(k == n, 0 * centre + 1, centre + half)

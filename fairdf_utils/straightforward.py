@@ -256,10 +256,11 @@ class ImageFiles(torch.utils.data.Dataset):
 
 def fairness_metrics(table: pd.DataFrame, auc: bool = True) -> dict[str, float]:
     """The metrics of `fairness.fairness_metrics` by the column "group", with calls of scikit-learn for each group."""
-    predicted = (table["score"] >= 0.5).astype(int)
-    overall = _rates(table, predicted, auc=False)
-    groups = [table["group"] == name for name in table["group"].unique()]
-    rates = pd.DataFrame([_rates(table[own], predicted[own], auc) for own in groups])
+    return _metrics(table, auc, _rates(table, auc=False))
+
+
+def _metrics(table: pd.DataFrame, auc: bool, overall: dict[str, float]) -> dict[str, float]:
+    rates = pd.DataFrame([_rates(table[table["group"] == name], auc) for name in table["group"].unique()])
     gaps = rates.max() - rates.min()
     fpr_sum = (rates["fpr"] - overall["fpr"]).abs().sum()
     metrics = {
@@ -273,7 +274,8 @@ def fairness_metrics(table: pd.DataFrame, auc: bool = True) -> dict[str, float]:
     return metrics | ({"auc_gap": gaps["auc"]} if auc else {})
 
 
-def _rates(table: pd.DataFrame, predicted: pd.Series, auc: bool) -> dict[str, float]:
+def _rates(table: pd.DataFrame, auc: bool) -> dict[str, float]:
+    predicted = (table["score"] >= 0.5).astype(int)
     tn, fp, fn, tp = confusion_matrix(table["label"], predicted, labels=[0, 1]).ravel()
     rates = {
         "fpr": fp / (tn + fp),
@@ -285,13 +287,16 @@ def _rates(table: pd.DataFrame, predicted: pd.Series, auc: bool) -> dict[str, fl
 
 
 def bootstrap(table: pd.DataFrame, unit: np.ndarray, draws: np.ndarray, auc: bool = True) -> pd.DataFrame:
-    """Metrics of resamples, one row each.
+    """Metrics of resamples, one row each: those of `fairness_metrics`, and of all images auc, acc, fpr, tpr.
 
     Parameters
     ----------
     unit : int array (n,), the cluster of each row of `table`
     draws : int array (resamples, clusters), how often each cluster is drawn
     """
-    rows = np.arange(len(table))
-    resampled = (table.iloc[np.repeat(rows, times[unit])] for times in draws)
-    return pd.DataFrame([fairness_metrics(sample, auc) for sample in resampled])
+    rows, results = np.arange(len(table)), []
+    for times in draws:
+        sample = table.iloc[np.repeat(rows, times[unit])]
+        overall = _rates(sample, auc)
+        results.append({**_metrics(sample, auc, overall), **overall})
+    return pd.DataFrame(results).drop(columns="predicted_fake")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fairdf_utils import benchmark, benchmark_network, fairness, losses, straightforward, timing
+from fairdf_utils import benchmark, benchmark_metrics, benchmark_network, fairness, losses, straightforward, timing
 from fairdf_utils.benchmark_network import QUICK, Baseline, Ours, configure, draw_batch, without_dropout
 from fairdf_utils.methods import build
 from fairdf_utils.model import FairDetector
@@ -116,7 +116,7 @@ def test_straightforward_triplets_come_from_the_right_images():
 
 
 def test_scikit_learn_in_a_loop_gives_the_same_metrics():
-    table = benchmark.draw_scores(2000, 160)
+    table = benchmark_metrics.draw_scores(2000, 160)
     ours = fairness.fairness_metrics(table, "group")
     theirs = pd.Series(straightforward.fairness_metrics(table))
     pd.testing.assert_series_equal(theirs, ours[theirs.index], check_names=False)

@@ -11,44 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
-from fairdf_utils import fairness, resampling
-from fairdf_utils.fairness import METRICS, OVERALL
+from fairdf_utils import auc, fairness, resampling
+from fairdf_utils.fairness import METRICS, RATES
 from fairdf_utils.manifests import GROUPS
-from fairdf_utils.scores import ScoreTableError
+from fairdf_utils.scores import ScoreTableError, video_level
+from fairdf_utils.tests.score_tables import random_table, score_table, video_table
 
 GOLDEN = Path(__file__).parents[2] / ".." / "shared" / "golden"
-
-
-def score_table(group, label, score, video=None):
-    """A score table with the columns that the metrics read."""
-    group, label, score = np.asarray(group), np.asarray(label), np.asarray(score, np.float64)
-    with np.errstate(divide="ignore"):
-        logit = np.log(score) - np.log1p(-score)
-    paths = [f"{i}.png" for i in range(len(label))]
-    table = pd.DataFrame({"img_path": paths, "video": paths if video is None else video, "label": label})
-    table["group"] = group
-    table["gender"] = table["group"].str.split("-").str[0]
-    table["race"] = table["group"].str.split("-").str[1]
-    return table.assign(dataset="ffpp", logit_real=0.0, logit_fake=logit, score=score)
-
-
-def random_table(seed, n=400, groups=GROUPS, ties=True, videos=None):
-    rng = np.random.default_rng(seed)
-    label = rng.integers(2, size=n)
-    score = 1 / (1 + np.exp(-rng.normal(label * 1.5 - 0.7, 1)))
-    score = score.round(2) if ties else score
-    return score_table(
-        rng.choice(groups, n), label, score, None if videos is None else [f"v{v}" for v in rng.integers(videos, size=n)]
-    )
-
-
-def video_table(seed=0, per_cell=4, frames=5):
-    """per_cell videos of each group and label; a video has one group and one label."""
-    rng = np.random.default_rng(seed)
-    cells = [(g, y, f"{g}/{y}/{v}") for g in GROUPS for y in (0, 1) for v in range(per_cell) for _ in range(frames)]
-    group, label, video = zip(*cells, strict=True)
-    score = 1 / (1 + np.exp(-rng.normal(np.array(label) * 1.5 - 0.7, 1)))
-    return score_table(group, label, score, video)
 
 
 @pytest.fixture(scope="module")
@@ -205,118 +174,10 @@ def test_invariants_of_any_table(table):
     assert (same.drop(["oae", "auc_gap"]).dropna().abs() < 1e-12).all()
 
 
-def bootstrap_by_loop(table, by, weights):
-    """The plain form: repeat the images of each drawn video, then compute."""
-    videos = pd.unique(table["video"])
-    rows = []
-    for column in weights.T:
-        times = table["video"].map(dict(zip(videos, column.astype(int), strict=True)))
-        drawn = table.loc[table.index.repeat(times)]
-        metrics = fairness.fairness_metrics(drawn, by)
-        rows.append({**metrics, **fairness.overall_metrics(drawn)[list(OVERALL)]})
-    return pd.DataFrame(rows)
-
-
-@pytest.mark.parametrize("by", ["group", "gender"])
-@pytest.mark.parametrize("mixed", [False, True])
-def test_bootstrap_equals_a_plain_loop(monkeypatch, by, mixed):
-    table = random_table(3, videos=40) if mixed else video_table()
-    seen = []
-    inner = resampling._cluster_weights
-
-    def remember(*args):
-        for weights in inner(*args):
-            seen.append(weights)
-            yield weights
-
-    monkeypatch.setattr(resampling, "_cluster_weights", remember)
-    monkeypatch.setattr(resampling, "_chunks", lambda count, width: [count - 7, 7])
-    ours = resampling.bootstrap(table, by, resamples=40, level=0.9)
-    loop = bootstrap_by_loop(table, by, np.concatenate(seen, axis=1))
-    np.testing.assert_allclose(ours["low"], loop.quantile(0.05), atol=1e-12)
-    np.testing.assert_allclose(ours["high"], loop.quantile(0.95), atol=1e-12)
-    expected = fairness.fairness_metrics(table, by)
-    np.testing.assert_allclose(ours.loc[list(METRICS), "estimate"], expected, atol=1e-12)
-    assert ours.loc[list(METRICS), "groups"].tolist() == list(expected.attrs["groups"].values())
-    assert ours.index.tolist() == [*METRICS, *OVERALL]
-
-
-def test_drawn_weights_keep_strata_and_are_multinomial():
-    strata = np.array([0, 1, 1, 2, 0, 2, 2, 1, 2, 2])
-    weights = np.concatenate(list(resampling._cluster_weights(strata, [3000, 1000], seed=0)), axis=1)
-    assert weights.shape == (10, 4000)
-    for stratum, members in enumerate(np.bincount(strata)):
-        part = weights[strata == stratum]
-        assert (part.sum(0) == members).all()
-        np.testing.assert_allclose(part.mean(1), 1, atol=0.06)
-        np.testing.assert_allclose(part.var(1), 1 - 1 / members, atol=0.08)  # multinomial variance
-
-
-def test_chunks_do_not_change_the_draws():
-    strata = np.zeros(30, int)
-    whole = np.concatenate(list(resampling._cluster_weights(strata, [20], seed=4)), axis=1)
-    parts = np.concatenate(list(resampling._cluster_weights(strata, [7, 13], seed=4)), axis=1)
-    np.testing.assert_array_equal(whole, parts)
-    assert resampling._chunks(1000, 10**7) == [1] * 1000 and sum(resampling._chunks(2000, 25_000)) == 2000
-
-
-def test_bootstrap_by_video_is_wider_than_by_image():
-    table = video_table(per_cell=6, frames=6)
-    first = table.groupby("video")["score"].transform("first")
-    table["score"] = first  # all frames of a video agree: six times fewer independent observations
-    video = resampling.bootstrap(table, "gender", 400)
-    image = resampling.bootstrap(table, "gender", 400, cluster="img_path")
-    width = (video["high"] - video["low"]) / (image["high"] - image["low"])
-    assert 1.8 < width["acc"] < 3.2  # sqrt(6) = 2.4
-
-
-def test_bootstrap_is_reproducible_and_uses_the_seed():
-    table = video_table()
-    pd.testing.assert_frame_equal(resampling.bootstrap(table, resamples=50), resampling.bootstrap(table, resamples=50))
-    other = resampling.bootstrap(table, resamples=50, seed=1)
-    assert not other["low"].equals(resampling.bootstrap(table, resamples=50)["low"])
-
-
-def test_incomplete_counts_resamples_that_lost_a_group():
-    # one video mixes two groups and holds the only reals of one of them
-    table = score_table(["male-white"] * 6 + ["male-black"] * 2, [0, 1, 0, 1, 0, 1, 0, 1], [0.2, 0.8] * 4)
-    table["video"] = ["a", "b", "c", "d", "e", "f", "c", "f"]
-    result = resampling.bootstrap(table, resamples=500)
-    lost = (2 / 3) ** 3  # video c is not among the three draws from the stratum of a, c, e
-    assert result.loc["fpr_gap", "incomplete"] == pytest.approx(lost, abs=0.06)
-    assert result.loc["acc", "incomplete"] == 0
-
-
 def test_videos_of_two_data_sets_with_one_name_are_two_clusters():
     table = video_table(frames=1)
     twice = pd.concat([table, table.assign(dataset="dfd")], ignore_index=True)
     assert fairness.group_rates(twice)["n_videos"].sum() == 2 * len(table)
-
-
-def test_paired_difference_uses_the_same_resamples():
-    a = video_table(0)
-    shuffled = a.sample(frac=1, random_state=1)
-    same = resampling.paired_difference(a, shuffled, resamples=50)
-    np.testing.assert_allclose(same[["estimate", "low", "high"]], 0, atol=1e-12)
-    b = a.assign(score=np.clip(a["score"] + 0.2 * (a["gender"] == "male"), 0, 1))
-    result = resampling.paired_difference(a, b, "gender", resamples=200)
-    assert result.loc["fpr", "high"] < 0  # A has fewer false alarms
-    np.testing.assert_allclose(result["estimate"], result["a"] - result["b"])
-    np.testing.assert_allclose(result.loc[list(METRICS), "b"], fairness.fairness_metrics(b, "gender"))
-    reverse = resampling.paired_difference(b, a, "gender", resamples=200)
-    np.testing.assert_allclose(reverse["low"], -result["high"], atol=1e-12)
-
-
-def test_paired_difference_refuses_other_images_and_labels():
-    a = video_table(0)
-    with pytest.raises(ScoreTableError, match="3.png is in one only"):
-        resampling.paired_difference(a, a.drop(index=3))
-    with pytest.raises(ScoreTableError, match="3.png is in one only"):
-        resampling.paired_difference(a.drop(index=3), a)
-    with pytest.raises(ScoreTableError, match=r"second table lists 0.png twice \(row 320"):
-        resampling.paired_difference(a, pd.concat([a, a[:1]]))
-    with pytest.raises(ScoreTableError, match="'label' of 0.png differs"):
-        resampling.paired_difference(a, a.assign(label=1))
 
 
 @pytest.mark.parametrize("k,n,low,high", [(0, 10, 0, 0.27754), (1, 10, 0.01788, 0.40415), (81, 263, 0.2553, 0.3662)])
@@ -346,80 +207,60 @@ def test_wilson_interval_without_trials_is_undefined():
         fairness.rate_interval(3, 2)
 
 
-def blind_table(n, balanced, fpr=0.18, tpr=0.84, seed=0):
-    """A group-blind detector with exactly these rates on n independent images, half of them fakes."""
-    rng = np.random.default_rng(seed)
-    label = np.repeat([0, 1], n // 2)
-    group = np.tile(GROUPS, n // 8) if balanced else rng.choice(GROUPS, n)
-    called = np.concatenate([rng.permutation(n // 2) < round(r * n / 2) for r in (fpr, tpr)])
-    return score_table(group, label, np.where(called, 0.9, 0.1))
+def test_any_column_groups_the_images():
+    table = random_table(0).assign(
+        age=lambda t: np.arange(len(t)) % 3 * 10, glasses=lambda t: np.arange(len(t)) % 2 == 0
+    )
+    for by in ("age", "glasses"):
+        rates = fairness.group_rates(table, by)
+        for name, part in table.groupby(by):
+            assert rates.loc[name, "fpr"] == pytest.approx((part.loc[part["label"] == 0, "score"] >= 0.5).mean())
+    assert fairness.group_rates(table, "age").index.tolist() == [0, 10, 20]
+    as_category = table.assign(group=table["group"].astype("category"))
+    pd.testing.assert_frame_equal(
+        fairness.group_rates(as_category).loc[list(GROUPS)], fairness.group_rates(table), check_index_type=False
+    )
+    assert fairness.fairness_metrics(table, auc=False).equals(fairness.fairness_metrics(table).drop("auc_gap"))
 
 
-@pytest.mark.parametrize("n", [400, 1600])
-def test_sampling_floor_known_before_this_module(n):
-    """Rounded numbers that a prototype had measured for FPR .18, TPR .84, eight groups."""
-    floor = resampling.sampling_floor(blind_table(n, balanced=False), permutations=2000)
-    known = {400: {"fpr_sum": 0.46}, 1600: {"fpr_sum": 0.23, "meo": 0.13, "dp": 0.11, "oae": 0.07}}[n]
-    for name, mean in known.items():
-        assert floor.loc[name, "mean"] == pytest.approx(mean, abs=0.015), name
-    assert floor.loc["fpr_sum", "q95"] == pytest.approx({400: 0.69, 1600: 0.35}[n], abs=0.025)
+def test_rates_of_a_table_by_hand():
+    counts = np.array([[6.0, 2.0], [1.0, 3.0]])  # tn, fp; fn, tp
+    expected = {"fpr": 2 / 8, "tnr": 6 / 8, "fnr": 1 / 4, "tpr": 3 / 4, "acc": 9 / 12, "predicted_fake": 5 / 12}
+    assert fairness.rates_of(counts) == pytest.approx(expected)
+    assert set(RATES) == {*expected, "auc"}
 
 
-def test_sampling_floor_equals_binomial_simulation():
-    """The same question without permutations: 100 reals and 100 fakes a group, every image an independent draw."""
-    rng = np.random.default_rng(5)
-    floor = resampling.sampling_floor(blind_table(1600, balanced=True), permutations=2000)
-    fpr, tpr = rng.binomial(100, 0.18, (20_000, 8)) / 100, rng.binomial(100, 0.84, (20_000, 8)) / 100
-    fpr_off = np.abs(fpr - fpr.mean(1, keepdims=True)).sum(1)
-    simulated = {
-        "fpr_sum": fpr_off,
-        "fpr_gap": np.ptp(fpr, axis=1),
-        "oae": np.ptp((1 - fpr + tpr) / 2, axis=1),
-        "dp": np.ptp((fpr + tpr) / 2, axis=1),
-        "meo": np.maximum(np.ptp(fpr, axis=1), np.ptp(tpr, axis=1)),
-        "eo": fpr_off + np.abs(tpr - tpr.mean(1, keepdims=True)).sum(1),
-    }
-    for name, values in simulated.items():
-        assert floor.loc[name, "mean"] == pytest.approx(values.mean(), rel=0.03), name
-        assert floor.loc[name, "q95"] == pytest.approx(np.quantile(values, 0.95), rel=0.06), name
+@pytest.mark.parametrize("fidelity", ["corrected", "official"])
+def test_video_level_metrics_are_those_of_mean_frame_scores(fidelity):
+    table = video_table(3)
+    score = table["score"] if fidelity == "corrected" else 1 / (1 + np.exp(-table["logit_fake"]))
+    mean = score.groupby(table["video"]).mean()
+    videos = table.groupby("video")[["label", "group"]].first().assign(called=mean >= 0.5)
+    rates = fairness.group_rates(video_level(table), "group", fidelity=fidelity)
+    expected = videos.groupby(["label", "group"])["called"].mean()
+    np.testing.assert_allclose(rates["fpr"], expected[0].loc[rates.index])
+    np.testing.assert_allclose(rates["tpr"], expected[1].loc[rates.index])
+    assert (rates["n"] == rates["n_videos"]).all()
 
 
-def test_sampling_floor_equals_a_plain_loop(monkeypatch):
-    table = random_table(5, n=120, groups=GROUPS[:3])
-    floor = resampling.sampling_floor(table, permutations=300)
-    rng = np.random.default_rng(99)
-    loop = []
-    for _ in range(300):
-        shuffled = table.copy()
-        for label in (0, 1):
-            rows = table["label"] == label
-            shuffled.loc[rows, "group"] = rng.permutation(table.loc[rows, "group"])
-        loop.append(fairness.fairness_metrics(shuffled))
-    loop = pd.DataFrame(loop)
-    spread = loop.std() / np.sqrt(300)
-    assert ((floor["mean"] - loop.mean()).abs() < 5 * spread).all()
-    np.testing.assert_allclose(floor["estimate"], fairness.fairness_metrics(table), atol=1e-12)
+parts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 1), st.integers(0, 6)), min_size=1)
 
 
-def test_sampling_floor_keeps_videos_together_and_p_values_behave():
-    table = video_table(per_cell=6, frames=8, seed=2)
-    table["score"] = table.groupby("video")["score"].transform("first")  # frames agree
-    whole = resampling.sampling_floor(table, permutations=300)
-    single = resampling.sampling_floor(table, permutations=300, cluster="img_path")
-    assert (whole["mean"] > 1.8 * single["mean"]).all()  # sqrt(8) = 2.8 if no correlation were left
-    unfair = video_table(per_cell=10)
-    male = unfair["gender"] == "male"
-    unfair.loc[male, "score"] = np.clip(unfair.loc[male, "score"] + 0.3, 0, 1)
-    p = resampling.sampling_floor(unfair, "gender", permutations=199)["p_value"]
-    assert p["fpr_gap"] == pytest.approx(1 / 200)
-    assert (p > 0).all() and (p <= 1).all()
-
-
-def test_sampling_floor_splits_mixed_videos():
-    table = random_table(3, n=200, videos=20)  # every video mixes labels and groups
-    floor = resampling.sampling_floor(table, permutations=50)
-    assert floor[["mean", "q95"]].notna().all().all()
-    assert resampling.sampling_floor(table, permutations=50).equals(floor)
+@settings(max_examples=80, deadline=None)
+@given(parts)
+def test_auc_of_segments_and_without_each_cluster(rows):
+    """Against scikit-learn in a loop, with ties, mixed clusters and missing classes."""
+    segment, unit, label, score = np.array(rows).T
+    unit = np.unique(unit, return_inverse=True)[1]
+    ours = auc.segment_auc(segment, 4, label, score / 6)
+    without = auc.leave_one_out_auc(unit, unit.max() + 1, segment, 4, label, score / 6)
+    for code in range(4):
+        for left_out, value in ((-1, ours[code]), *enumerate(without[:, code])):
+            rows = (segment == code) & (unit != left_out)
+            if len(set(label[rows])) == 2:
+                assert value == pytest.approx(roc_auc_score(label[rows], score[rows]), abs=1e-12)
+            else:
+                assert np.isnan(value)
 
 
 FAULTS = {
