@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from fairdf_utils import progress, straightforward, synthetic
+from fairdf_utils.benchmark_faces import face_rows
 from fairdf_utils.benchmark_metrics import metric_rows
 from fairdf_utils.benchmark_network import QUICK, Ours, Sizes, configure, draw_batch, scoring_rows, training_rows
 from fairdf_utils.data import Batch, batches, decode
@@ -53,6 +54,7 @@ def run_benchmark(quick: bool = False) -> pd.DataFrame:
     devices = [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available()
     measurements = [
         *(lambda d=d, f=f: f(sizes, d) for d in devices for f in (training_rows, scoring_rows)),
+        lambda: face_rows(quick),
         lambda: loader_rows(sizes, devices[-1]),
         lambda: metric_rows(sizes),
     ]

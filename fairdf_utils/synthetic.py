@@ -20,7 +20,6 @@ import json
 import math
 import multiprocessing
 import os
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +42,7 @@ from fairdf_utils.manifests import (
     write_manifest,
 )
 from fairdf_utils.progress import bar
+from fairdf_utils.workers import end_with_parent
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "data_manifests" / "synthetic"
 EXPOSURE_LOSS = 0.30  # of the gain, at bias 1 and melanin 1
@@ -354,18 +354,8 @@ def _rendered(chunks, root, parameters, workers):
         return
     # "spawn" because forking a notebook's kernel, full of threads, may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         yield from pool.map(partial(_render_chunk, root=root, parameters=parameters), chunks)
-
-
-def _end_with_parent():
-    """Let a worker die when its parent is killed; it would wait for more work forever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render_chunk(chunk, root, parameters):
