@@ -260,13 +260,14 @@ def read_manifest_of_run(run_dir):
 
 
 def _contents(folder):
-    """(name, path) of every file under `folder`, and of sub-folders too full to list, sorted."""
+    """(name, path) of every file under `folder`, and of sub-folders too full to list, sorted; nothing hidden."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            inside = [item for item in sorted(path.rglob("*")) if item.is_file()]
+            names = [item.relative_to(path) for item in sorted(path.rglob("*")) if item.is_file()]
+            inside = [path / name for name in names if not any(part.startswith(".") for part in name.parts)]
             found += inside if len(inside) <= MOST_FILES_HASHED else [path]
         else:
             found.append(path)

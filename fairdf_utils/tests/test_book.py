@@ -171,6 +171,15 @@ def test_finish_records_what_was_read_and_written(tmp_path):
     }
 
 
+def test_finish_does_not_record_hidden_files(tmp_path):
+    run = Run(tmp_path, "04_evaluation", "fair-s0")
+    for name in (".parts/ffpp.parquet", "validation/.parts/ffpp/a.parquet", "validation/scores.csv"):
+        run.path(name).write_text("1")
+    run.finish({})
+    (entry,) = read_manifest_of_run(tmp_path).values()
+    assert list(entry["wrote"]) == ["04_evaluation/fair-s0/validation/scores.csv"]
+
+
 def test_finish_hashes_an_unchanged_file_once_and_a_changed_one_again(tmp_path, monkeypatch):
     hashed = []
     digest = hashlib.file_digest
