@@ -228,7 +228,9 @@ cut = [
     alignment.align(shot, found[0], crop_size, margin) if found else None
     for (_, shot), found in zip(shots, seen, strict=True)
 ]
-plots_faces.detection([shot for _, shot in shots], seen, cut)
+seen_and_cut = plots_faces.detection([shot for _, shot in shots], seen, cut)
+seen_and_cut.set_dpi(70)
+seen_and_cut
 
 # %% [markdown]
 # **What you should see.** A box and five landmarks on every face that was found, and beside it the crop: upright, eyes
@@ -647,13 +649,13 @@ print({dataset: len(frame) for dataset, frame in benchmark.items()}, "test image
 
 # %% [markdown]
 # One identity a group (rows), as it is and as each of the five forgeries makes it (columns); the bias knob, which
-# section 1.3 explains, is at 0 here:
+# section 1.11 explains, is at 0 here:
 
 # %%
 sheet = synthetic.contact_sheet(size=128, bias=0.0)
 assert sheet.shape == (len(GROUPS) * 128, len(METHODS) * 128, 3)
 contact_sheet = plots.contact_sheet(sheet, GROUPS, METHODS)
-contact_sheet.set_dpi(75)
+contact_sheet.set_dpi(60)
 contact_sheet
 
 # %% [markdown]
@@ -747,7 +749,10 @@ rows = [
     row.assign(img_path=row["img_path"].str.replace("ffpp", dataset)) for row in (real, fake) for dataset in DATASETS
 ]
 images = synthetic.render_rows(pd.concat(rows), size=128, bias=0.0)
-plots.image_grid(images, [f"{dataset}, {label}" for label in ("real", "Deepfakes") for dataset in DATASETS], columns=4)
+titles = [f"{dataset}, {label}" for label in ("real", "Deepfakes") for dataset in DATASETS]
+four_cameras = plots.image_grid(images, titles, columns=4)
+four_cameras.set_dpi(75)
+four_cameras
 
 # %% [markdown]
 # Last, what is stored is what is rendered: a pixel depends on the identity, the video, the frame, the size and the
@@ -1012,7 +1017,7 @@ run.path("checks.json").write_text(json.dumps(summary, indent=1) + "\n", encodin
 names = ["layout", "compression", "annotations", "mapping", "split_by", "prepared", "frames", "crop_size", "margin"]
 names += ["seed", "manifests", "image_root", "data_dir", "image_size", "bias"]
 run.finish({name: globals()[name] for name in names}, device="cpu", read=[Path(manifests), images_at, at])
-sorted(path.name for path in run.folder.iterdir())
+sorted(path.name for path in run.folder.glob("[!.]*"))
 
 # %% [markdown]
 # ## Summary
