@@ -9,7 +9,7 @@ the embedded benchmark           synthetic, renderer, forgery; video_corpus, ren
 the method                       model, layers, encoders, losses, sam, methods; released
 training and scoring             data, training, processes, evaluation, scores, released_scores; predict, boxes
 fairness                         fairness, auc, clusters, resampling, intervals, power, thresholds, calibration, front;
-                                 audit, audit_findings, report
+                                 audit, gaps, audit_findings, audit_warnings, report
 robustness and explanation       perturbations, explain, landscape, probes
 figures                          plots, plots_faces, plots_splits, plots_scores, plots_fairness, plots_explain,
                                  plots_audit

@@ -56,7 +56,7 @@ def answer_loss(images: np.ndarray, label: np.ndarray, device: torch.device, bat
     label : int (N,), 1 = fake
     batch_size : images in a part of the loss; decides speed and memory
     """
-    target = torch.as_tensor(np.asarray(label, np.int64), device=device)
+    target = torch.as_tensor(np.array(label, np.int64), device=device)
 
     def loss(model: nn.Module) -> Iterator[Tensor]:
         for start in range(0, len(images), batch_size):

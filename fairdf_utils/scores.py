@@ -162,5 +162,6 @@ def read_scores(path):
     if "logit_fake" not in table.columns:
         derived |= {"logit_real": 0.0, "logit_fake": log_odds(score)}
     if {"gender", "race"} <= set(table.columns):
-        derived["group"] = table["gender"] + "-" + table["race"]
+        known = table[["gender", "race"]].notna().all(axis=1)
+        derived["group"] = (table["gender"].astype(str) + "-" + table["race"].astype(str)).where(known)
     return table.assign(**{name: values for name, values in derived.items() if name not in table.columns})

@@ -114,3 +114,16 @@ def test_a_table_is_written_under_the_name_asked_for(tmp_path):
     assert [path.name for path in paths] == ["video_scores.parquet", "video_scores.csv"]
     for path in paths:
         pd.testing.assert_frame_equal(read_scores(path)[list(FRAMES)], FRAMES, check_dtype=False)
+
+
+def test_groups_of_codes_and_of_gaps_are_joined(tmp_path):
+    path = tmp_path / "given.csv"
+    path.write_text("label,score,gender,race\n0,0.1,1,2\n1,0.9,0,\n1,0.8,,1\n")
+    groups = read_scores(path)["group"]
+    assert (
+        groups.iloc[0].startswith("1")
+        and groups.iloc[0].endswith("2.0")
+        and groups.isna().tolist() == [False, True, True]
+    )
+    path.write_text("label,score,gender,race\n0,0.1,male,\n1,0.9,female,\n")
+    assert read_scores(path)["group"].isna().all()
