@@ -11,8 +11,8 @@ training and scoring             data, training, processes, evaluation, scores, 
 fairness                         fairness, auc, clusters, resampling, intervals, power, thresholds, calibration, front;
                                  audit, gaps, audit_findings, audit_warnings, report
 robustness and explanation       perturbations, explain, landscape, probes
-figures                          plots, plots_faces, plots_splits, plots_scores, plots_fairness, plots_explain,
-                                 plots_audit
+figures                          plot_style, plots, plots_faces, plots_splits, plots_scores, plots_fairness,
+                                 plots_explain, plots_audit
 the book                         book, notebooks, plan, reproduce
 speed                            benchmark, benchmark_network, benchmark_metrics, benchmark_faces, straightforward,
                                  timing

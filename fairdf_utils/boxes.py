@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fairdf_utils.plots import FAKE, REAL
+from fairdf_utils.plot_style import FAKE, REAL
 
 SMALLEST, LARGEST = 320, 1280  # pixels, longer side of an annotated picture
 TEXT = 16  # pixels

@@ -1,12 +1,4 @@
-"""Figures of the book: one function a figure, each returns a matplotlib Figure.
-
-A figure is made through pyplot (so that a notebook's inline backend is in place), drawn inside a style context and
-closed again: as the last expression of a cell it is shown once, and no rcParams and no open figure remain. Rates
-and AUCs come in as fractions and are drawn in percent. A detector or data set has one colour in the whole book.
-"""
-
-import re
-from functools import wraps
+"""Figures of the book: one function a figure, each returns a matplotlib Figure (see `plot_style`)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,108 +9,24 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fairdf_utils.fairness import group_order, rate_interval
-
-# Okabe and Ito 2008: told apart with every common colour vision.
-DETECTOR_COLOURS = {
-    "fairdf": "#0072B2",
-    "fairdf-nosam": "#882255",
-    "ori": "#D55E00",
-    "balanced": "#009E73",
-    "daw_fdd": "#E69F00",
-    "dag_fdd": "#CC79A7",
-    "ucf": "#56B4E9",
-}
-# Paul Tol's "muted" scheme, so that no data set looks like a detector.
-DATASET_COLOURS = {"ffpp": "#332288", "dfdc": "#CC6677", "celebdf": "#44AA99", "dfd": "#999933"}
-SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
-MARKERS = {"ffpp": "o", "dfdc": "s", "celebdf": "^", "dfd": "D"}
-REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
-
-# Metrics are drawn in percent; of rates, so their gaps and sums are in percentage points.
-METRIC_WORDS = {
-    "fpr_sum": "F_FPR: sum of |FPR of a group − FPR|",
-    "fpr_gap": "Gap of the FPR between groups",
-    "oae": "F_OAE: gap of the accuracy",
-    "dp": "F_DP: gap of the share called fake",
-    "meo": "F_MEO: largest gap of an error rate",
-    "eo": "F_EO: sum of FPR and TPR deviations",
-    "auc_gap": "Gap of the AUC between groups",
-}
-STYLE = {
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "axes.edgecolor": "#444444",
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "legend.title_fontsize": 10,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "lines.linewidth": 1.8,
-}
+from fairdf_utils.plot_style import (
+    DATASET_COLOURS,
+    DETECTOR_COLOURS,
+    FAKE,
+    FLOOR,
+    MARKERS,
+    METRIC_WORDS,
+    REAL,
+    colours_of,
+    legend_below,
+    line_styles,
+    need_columns,
+    styled,
+    write_beside,
+)
 
 
-def _figure(function):
-    """Draw inside the style and hand back a finished figure that pyplot no longer holds."""
-
-    @wraps(function)
-    def draw(*args, **kwargs):
-        with plt.rc_context({**sns.axes_style("whitegrid"), **sns.plotting_context("notebook"), **STYLE}):
-            before = set(plt.get_fignums())
-            try:
-                figure = function(*args, **kwargs)
-                figure.draw_without_rendering()  # ticks are made while drawing, and take the style then
-            finally:
-                for number in set(plt.get_fignums()) - before:
-                    plt.close(number)
-        return figure
-
-    return draw
-
-
-def _colours(names, known):
-    """name -> colour; "fairdf-s1" has the colour of "fairdf", unknown names take spare colours in order."""
-    bases = [re.sub(r"-s\d+$", "", str(name)) for name in names]
-    unknown = [base for base in dict.fromkeys(bases) if base not in known]
-    spare = {base: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, base in enumerate(unknown)}
-    return {name: known.get(base, spare.get(base)) for name, base in zip(names, bases, strict=True)}
-
-
-def _lines(names):
-    """name -> line style: solid for the first seed of a detector, others for the next."""
-    return {name: ("-", "--", ":", "-.")[int((re.findall(r"-s(\d+)$", str(name)) or [0])[0]) % 4] for name in names}
-
-
-def _legend_below(figure, handles, labels):
-    """A legend under the panels, filled row by row, never wider than the figure."""
-    inches = [0.08 * len(label) + 0.65 for label in labels]
-    columns = len(labels)
-    while columns > 1 and sum(max(inches[i::columns]) for i in range(columns)) > figure.get_figwidth():
-        columns -= 1
-    order = sorted(range(len(labels)), key=lambda i: i % columns)  # matplotlib fills column by column
-    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-def _need(frame, columns, what):
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise ValueError(f"{what} has no column {', '.join(missing)}; it has: {', '.join(map(str, frame.columns))}.")
-
-
-def _beside(axes, rows, texts, heading=None, colour="#333333"):
-    """Text right of the axes, one line a row (data coordinates), where nothing else is drawn."""
-    at = axes.get_yaxis_transform()
-    for row, text in zip(rows, texts, strict=True):
-        axes.text(1.02, row, text, transform=at, va="center", ha="left", fontsize=9, color=colour)
-    if heading:
-        axes.text(1.02, 1.01, heading, transform=axes.transAxes, va="bottom", ha="left", fontsize=9, color=colour)
-
-
-@_figure
+@styled
 def contact_sheet(sheet, rows, columns, title=None):
     """A sheet of equal tiles with a name at each row and column.
 
@@ -146,7 +54,7 @@ def contact_sheet(sheet, rows, columns, title=None):
     return figure
 
 
-@_figure
+@styled
 def image_grid(images, titles=None, columns=6, title=None):
     """Images side by side, each under its title.
 
@@ -176,7 +84,7 @@ def image_grid(images, titles=None, columns=6, title=None):
     return figure
 
 
-@_figure
+@styled
 def group_counts(counts, title=None):
     """Images (reals, fakes) and videos of each group.
 
@@ -185,7 +93,7 @@ def group_counts(counts, title=None):
     counts : DataFrame
         From `manifests.group_table`: index group; columns images, reals, fakes, videos, identities.
     """
-    _need(counts, ["reals", "fakes", "videos", "identities"], "The table of groups")
+    need_columns(counts, ["reals", "fakes", "videos", "identities"], "The table of groups")
     rows = np.arange(len(counts))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.5 * len(counts) + 1.4), sharey=True, width_ratios=(3, 2))
     for shift, name, colour in ((-0.2, "reals", REAL), (0.2, "fakes", FAKE)):
@@ -203,13 +111,13 @@ def group_counts(counts, title=None):
     for axes in (left, right):
         axes.grid(False, axis="y")
     sns.despine(figure)
-    _legend_below(figure, *left.get_legend_handles_labels())
+    legend_below(figure, *left.get_legend_handles_labels())
     if title:
         figure.suptitle(f"{title} (n = {int((counts['reals'] + counts['fakes']).sum()):,} images)")
     return figure
 
 
-@_figure
+@styled
 def history(history, title=None):
     """Training losses, validation AUC and validation F_FPR against the epoch; the best epoch is marked.
 
@@ -221,9 +129,9 @@ def history(history, title=None):
     """
     runs = history if isinstance(history, dict) else {"": history}
     for name, run in runs.items():
-        _need(run, ["epoch", "loss", "val_auc", "val_fpr_sum"], f"The history {name}".strip())
+        need_columns(run, ["epoch", "loss", "val_auc", "val_fpr_sum"], f"The history {name}".strip())
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.5, 3.8))
-    colours, lines = _colours(runs, DETECTOR_COLOURS), _lines(runs)
+    colours, lines = colours_of(runs, DETECTOR_COLOURS), line_styles(runs)
     for name, run in runs.items():
         style = {"color": colours[name] if name else "#000000", "linestyle": lines[name]}
         left.plot(run["epoch"], run["loss"], **style, label=name or "total")
@@ -250,13 +158,13 @@ def history(history, title=None):
     sns.despine(figure)
     handles, labels = left.get_legend_handles_labels()
     handles.append(Line2D([], [], marker="*", markersize=11, color="#444444", linestyle=""))
-    _legend_below(figure, handles, [*labels, "best epoch"])
+    legend_below(figure, handles, [*labels, "best epoch"])
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def roc(tables, threshold=0.5, title=None):
     """ROC curves; a dot marks the decision threshold.
 
@@ -267,7 +175,7 @@ def roc(tables, threshold=0.5, title=None):
     threshold : float, 0..1
     """
     figure, axes = plt.subplots(figsize=(6.4, 4.6))
-    colours = _colours(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
+    colours = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
     for i, (name, table) in enumerate(tables.items()):
         label, score = table["label"].to_numpy(), table["score"].to_numpy()
         if not 0 < label.sum() < len(label):
@@ -290,7 +198,7 @@ def roc(tables, threshold=0.5, title=None):
     return figure
 
 
-@_figure
+@styled
 def group_rates(rates, level=0.95, title=None):
     """False-positive and true-positive rate of each group, with Wilson intervals and n.
 
@@ -302,7 +210,7 @@ def group_rates(rates, level=0.95, title=None):
     level : float
         Coverage of the intervals.
     """
-    _need(rates, ["n_real", "n_fake", "n_videos", "fpr", "tpr"], "The table of rates")
+    need_columns(rates, ["n_real", "n_fake", "n_videos", "fpr", "tpr"], "The table of rates")
     rows = np.arange(len(rates))
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 0.42 * len(rates) + 1.6), sharey=True)
     kinds = (("fpr", "n_real", REAL, "False-positive rate: reals called fake (%)", "reals"),)
@@ -318,7 +226,7 @@ def group_rates(rates, level=0.95, title=None):
         for row in rows[n == 0]:
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
             axes.text(50, row, "undefined (n = 0)", ha="center", va="center", color="#666666", style="italic", bbox=box)
-        _beside(axes, rows, [f"n = {count:,}" for count in n], what)
+        write_beside(axes, rows, [f"n = {count:,}" for count in n], what)
         axes.set(xlim=(-2, 102), xlabel=words)
         axes.grid(False, axis="y")
     names = [f"{name} ({videos:,} videos)" for name, videos in zip(rates.index, rates["n_videos"], strict=True)]
@@ -330,7 +238,7 @@ def group_rates(rates, level=0.95, title=None):
         Line2D([], [], color="#444444", linestyle="--", linewidth=1.2),
     ]
     words = ["group", f"{100 * level:g} % interval (Wilson)", "all groups"]
-    _legend_below(figure, handles, words)
+    legend_below(figure, handles, words)
     if title:
         figure.suptitle(title)
     return figure
@@ -339,7 +247,7 @@ def group_rates(rates, level=0.95, title=None):
 RESULT_COLUMNS = ("detector", "dataset", "metric", "estimate", "low", "high", "n")
 
 
-@_figure
+@styled
 def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=None):
     """Fairness metrics of several detectors on several data sets, with intervals, over the sampling floor.
 
@@ -351,9 +259,9 @@ def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=
     metrics : sequence of str
         One panel each.
     """
-    _need(results, [*RESULT_COLUMNS, "floor"], "The table of results")
+    need_columns(results, [*RESULT_COLUMNS, "floor"], "The table of results")
     detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
-    colours = _colours(detectors, DETECTOR_COLOURS)
+    colours = colours_of(detectors, DETECTOR_COLOURS)
     sizes = results.groupby("dataset")["n"].max()
     columns = min(2, len(metrics))
     rows = -(-len(metrics) // columns)
@@ -379,13 +287,13 @@ def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=
     sns.despine(figure)
     handles = [Line2D([], [], marker="o", color=colours[name]) for name in detectors]
     handles.append(Patch(color=FLOOR, alpha=0.55))
-    _legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
+    legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def auc_fairness(results, title=None):
     """AUC against F_FPR: one point a detector (colour) and data set (marker), with both intervals.
 
@@ -394,11 +302,11 @@ def auc_fairness(results, title=None):
     results : DataFrame
         As in `fairness_comparison`, with rows for the metrics "auc" and "fpr_sum" (`floor` is not read).
     """
-    _need(results, RESULT_COLUMNS, "The table of results")
+    need_columns(results, RESULT_COLUMNS, "The table of results")
     wide = results[results["metric"].isin(["auc", "fpr_sum"])]
     wide = wide.set_index(["detector", "dataset", "metric"])[["estimate", "low", "high"]].unstack().mul(100)
     detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
-    colours = _colours(detectors, DETECTOR_COLOURS)
+    colours = colours_of(detectors, DETECTOR_COLOURS)
     markers = {name: MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(datasets)}
     figure, axes = plt.subplots(figsize=(8.5, 5))
     for detector, dataset in wide.index:
@@ -420,7 +328,7 @@ def auc_fairness(results, title=None):
     return figure
 
 
-@_figure
+@styled
 def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
     """Scores of fakes (upwards) and reals (downwards) of each group; errors are drawn in full colour.
 
@@ -437,7 +345,7 @@ def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
     bins : int
         Bins over 0..1, none of which crosses the threshold. A histogram is scaled to its own n.
     """
-    _need(table, [by, "label", "score"], "The score table")
+    need_columns(table, [by, "label", "score"], "The score table")
     names = group_order(table[by])
     figure, axes = plt.subplots(figsize=(9, 0.72 * len(names) + 1.5))
     below = int(np.clip(round(bins * threshold), 1, bins - 1))
@@ -460,7 +368,7 @@ def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
     for row in range(len(names)):
         axes.axhline(row, color="#444444", linewidth=0.8)
     sizes = [f"{len(parts[row, 1]):,} fakes\n{len(parts[row, 0]):,} reals" for row in range(len(names))]
-    _beside(axes, range(len(names)), sizes)
+    write_beside(axes, range(len(names)), sizes)
     axes.axvline(threshold, color="#444444", linestyle="--", linewidth=1.2)
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.45, -0.55), xlim=(0, 1))
     axes.set_xlabel("Score: P(fake)")
@@ -468,13 +376,13 @@ def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
     sns.despine(figure)
     handles = [Patch(color=colour, alpha=alpha) for colour in (FAKE, REAL) for alpha in (0.4, 1.0)]
     words = ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
-    _legend_below(figure, handles, words)
+    legend_below(figure, handles, words)
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def surface(x, y, loss, paths=None, title=None):
     """Contours of a loss over two directions in weight space, with the paths of optimisers on it.
 
@@ -497,7 +405,7 @@ def surface(x, y, loss, paths=None, title=None):
     bar.ax.yaxis.set_major_formatter("{x:.2g}")
     bar.set_ticks(levels[::3])
     bar.ax.minorticks_off()
-    colours = _colours(paths or {}, {"SGD": "#AA3377", "SAM": "#228833"})
+    colours = colours_of(paths or {}, {"SGD": "#AA3377", "SAM": "#228833"})
     for name, path in (paths or {}).items():
         path = np.asarray(path)
         axes.plot(*path.T, color=colours[name], label=f"{name} ({len(path) - 1} steps)")

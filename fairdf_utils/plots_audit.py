@@ -8,12 +8,12 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from fairdf_utils.plots import FLOOR, _figure, _legend_below
+from fairdf_utils.plot_style import FLOOR, legend_below, styled
 
 LINES = ("-", "--", "-.", ":")
 
 
-@_figure
+@styled
 def false_alarms(rates, floor, points):
     """Left the FPR of each group, right their gap and what sampling alone shows of it, both against the threshold.
 
@@ -47,5 +47,5 @@ def false_alarms(rates, floor, points):
     sns.despine(figure)
     handles = [Line2D([], [], **style) for style in styles]
     handles += [Line2D([], [], color="#000000"), Patch(color=FLOOR, alpha=0.55)]
-    _legend_below(figure, handles, [*map(str, rates.columns), "gap", "sampling alone (95 % quantile)"])
+    legend_below(figure, handles, [*map(str, rates.columns), "gap", "sampling alone (95 % quantile)"])
     return figure

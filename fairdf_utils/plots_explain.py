@@ -14,20 +14,20 @@ from matplotlib.patches import Patch
 
 from fairdf_utils.fairness import group_order
 from fairdf_utils.manifests import DATASETS, GENDERS, GROUPS, METHODS, RACES
-from fairdf_utils.plots import (
+from fairdf_utils.plot_style import (
     DATASET_COLOURS,
     DETECTOR_COLOURS,
     FAKE,
     FLOOR,
     METRIC_WORDS,
     REAL,
-    _colours,
-    _figure,
-    _legend_below,
-    _lines,
-    _need,
-    contact_sheet,
+    colours_of,
+    legend_below,
+    line_styles,
+    need_columns,
+    styled,
 )
+from fairdf_utils.plots import contact_sheet
 
 RACE_COLOURS = dict(zip(RACES, ("#E69F00", "#56B4E9", "#000000", "#009E73"), strict=True))
 FEATURE_WORDS = {
@@ -41,7 +41,7 @@ FEATURE_WORDS = {
 ROBUSTNESS_WORDS = {"auc": "AUC (%)", "fpr": "FPR (%)", "tpr": "TPR (%)", "acc": "Accuracy (%)"}
 
 
-@_figure
+@styled
 def grad_cam_grid(faces, heat, title=None):
     """Mean faces with mean Grad-CAM heat over them, groups down and methods across.
 
@@ -80,7 +80,7 @@ def _overlay(grey, heat):
     return (1 - share) * grey[..., None] + share * plt.get_cmap("inferno")(heat)[..., :3]
 
 
-@_figure
+@styled
 def landscapes(surfaces, sharpness=None, title=None):
     """Loss surfaces of several runs side by side, on one logarithmic colour scale.
 
@@ -118,7 +118,7 @@ def landscapes(surfaces, sharpness=None, title=None):
     return figure
 
 
-@_figure
+@styled
 def embeddings(points, frame, by=("label", "group", "dataset"), title=None):
     """Two-dimensional embeddings: features down, the same points in the colours of one attribute across.
 
@@ -131,7 +131,7 @@ def embeddings(points, frame, by=("label", "group", "dataset"), title=None):
     by : sequence of str
         Attributes; label, group, gender, race, method and dataset have colours of their own.
     """
-    _need(frame, by, "The manifest")
+    need_columns(frame, by, "The manifest")
     figure, grid = plt.subplots(
         len(points), len(by), figsize=(9.5, 2.75 * len(points) + 1.4), squeeze=False, layout="constrained"
     )
@@ -180,7 +180,7 @@ def _embedding_words(each):
     return "t-SNE"
 
 
-@_figure
+@styled
 def probe_table(tables, title=None):
     """How well each attribute is read from each feature.
 
@@ -223,7 +223,7 @@ def probe_table(tables, title=None):
 
 def _probe_lines(table):
     """(feature, its rows indexed by target), in the order of the table."""
-    _need(table, ["feature", "target", "accuracy", "sd", "chance"], "The table of probes")
+    need_columns(table, ["feature", "target", "accuracy", "sd", "chance"], "The table of probes")
     return [(name, cells.set_index("target")) for name, cells in table.groupby("feature", sort=False)]
 
 
@@ -239,7 +239,7 @@ def _separate_detectors(axes, detectors):
         axes.text(1.01, (start + end - 1) / 2, name, transform=at, ha="left", va="center", fontsize=9.5)
 
 
-@_figure
+@styled
 def robustness(tables, metrics=("auc", "fpr_gap"), by="group", title=None):
     """Metrics against the severity of each perturbation: one line a detector or data set.
 
@@ -256,7 +256,7 @@ def robustness(tables, metrics=("auc", "fpr_gap"), by="group", title=None):
         The groups that fairness metrics compare.
     """
     kinds = list(next(iter(tables.values()))["kind"].unique())
-    colours, lines = _colours(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS}), _lines(tables)
+    colours, lines = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS}), line_styles(tables)
     figure, grid = _severity_grid(kinds, len(metrics))
     for metric, row in zip(metrics, grid, strict=True):
         for name, table in tables.items():
@@ -271,13 +271,13 @@ def robustness(tables, metrics=("auc", "fpr_gap"), by="group", title=None):
             for axes in row:
                 axes.axhline(50, color="#444444", linestyle=":", linewidth=1)
     handles = [Line2D([], [], color=colours[name], linestyle=lines[name], marker="o", markersize=4) for name in tables]
-    _legend_below(figure, handles, [str(name) for name in tables])
+    legend_below(figure, handles, [str(name) for name in tables])
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def group_robustness(table, by="group", metrics=("fpr", "tpr"), title=None):
     """Rates of every group against the severity of each perturbation; the band spans the groups.
 
@@ -309,7 +309,7 @@ def group_robustness(table, by="group", metrics=("fpr", "tpr"), title=None):
         row[0].set(ylabel=ROBUSTNESS_WORDS[metric], ylim=(-3, 103))
     handles = [Line2D([], [], linewidth=1.6, **looks[name]) for name in names]
     handles += [Line2D([], [], color="#444444", linewidth=2.6, alpha=0.6), Patch(color=FLOOR, alpha=0.3)]
-    _legend_below(figure, handles, [*names, "all images", "spread of the groups"])
+    legend_below(figure, handles, [*names, "all images", "spread of the groups"])
     if title:
         figure.suptitle(title)
     return figure

@@ -6,12 +6,12 @@ import seaborn as sns
 from matplotlib.patches import Rectangle
 
 from fairdf_utils.fairness import rate_interval
-from fairdf_utils.plots import _beside, _figure, _need
+from fairdf_utils.plot_style import need_columns, styled, write_beside
 
 BOX, OTHER, LANDMARKS, LOST = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
 
 
-@_figure
+@styled
 def detection(frames, faces, crops, title=None):
     """Frames with box and landmarks of the largest face, each with the crop that was cut out.
 
@@ -51,7 +51,7 @@ def _draw_face(axes, face, largest):
         axes.plot(*face.landmarks.T, "o", color=LANDMARKS, markersize=3.5, markeredgecolor="white", markeredgewidth=0.6)
 
 
-@_figure
+@styled
 def losses(table, title=None):
     """Share of the frames in which no face was found, by group, with Wilson intervals and n.
 
@@ -61,7 +61,7 @@ def losses(table, title=None):
         From `annotations.lost_by_group`: index group; columns videos, asked, lost (frames). Groups without frames are
         left out. The intervals take frames as independent; frames of one video are not, so they are too narrow.
     """
-    _need(table, ["videos", "asked", "lost"], "The table of losses")
+    need_columns(table, ["videos", "asked", "lost"], "The table of losses")
     table = table[table["asked"] > 0]
     rows, lost, asked = np.arange(len(table)), table["lost"].to_numpy(), table["asked"].to_numpy()
     low, high = rate_interval(lost, asked)
@@ -77,7 +77,7 @@ def losses(table, title=None):
         f"{a:,} of {b:,} frames, {v:,} video{'s' * (v != 1)}"
         for a, b, v in zip(lost, asked, table["videos"], strict=True)
     ]
-    _beside(axes, rows, texts, "lost")
+    write_beside(axes, rows, texts, "lost")
     axes.set(yticks=rows, yticklabels=table.index, xlabel="Frames without a face (%)  – – all groups")
     axes.set(ylim=(len(table) - 0.45, -0.55), xlim=(0, max(1.0, 105 * float(high.max(initial=0)))))
     axes.grid(False, axis="y")

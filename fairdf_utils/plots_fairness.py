@@ -10,18 +10,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fairdf_utils.front import undominated
-from fairdf_utils.plots import (
+from fairdf_utils.plot_style import (
     DATASET_COLOURS,
     DETECTOR_COLOURS,
     FAKE,
     METRIC_WORDS,
     REAL,
-    _beside,
-    _colours,
-    _figure,
-    _legend_below,
-    _lines,
-    _need,
+    colours_of,
+    legend_below,
+    line_styles,
+    need_columns,
+    styled,
+    write_beside,
 )
 from fairdf_utils.power import interval_width
 
@@ -29,7 +29,7 @@ DIFFERS, UNDECIDED = "#0072B2", "#999999"
 RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: fakes found", "auc": "AUC"}
 
 
-@_figure
+@styled
 def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
     """Rates of each group with intervals from whole videos, and the number of videos that they rest on.
 
@@ -43,7 +43,7 @@ def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
         Coverage that the intervals aim at, for the legend.
     """
     columns = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
-    _need(intervals, [*columns, "clusters_real", "clusters_fake", "collapsed"], "The table of intervals")
+    need_columns(intervals, [*columns, "clusters_real", "clusters_fake", "collapsed"], "The table of intervals")
     rows = np.arange(len(intervals))
     figure, panels = plt.subplots(1, len(rates), figsize=(9.5, 0.42 * len(rows) + 1.6), sharey=True, squeeze=False)
     for axes, rate in zip(panels[0], rates, strict=True):
@@ -57,7 +57,7 @@ def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
             axes.text(50, row, "undefined", ha="center", va="center", color="#666666", style="italic")
         which = {"fpr": "clusters_real", "tpr": "clusters_fake"}.get(rate)
         smaller = intervals[["clusters_real", "clusters_fake"]].min(axis=1)
-        _beside(axes, rows, [f"{count:,}" for count in (intervals[which] if which else smaller)], "videos")
+        write_beside(axes, rows, [f"{count:,}" for count in (intervals[which] if which else smaller)], "videos")
         axes.set(xlim=(-2, 102), xlabel=f"{RATE_WORDS[rate]} (%)")
         axes.grid(False, axis="y")
     panels[0, 0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
@@ -65,13 +65,13 @@ def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
     dot = Line2D([], [], marker="o", color="#7F7F7F", linestyle="")
     handles = [dot, *(Patch(color="#7F7F7F", alpha=alpha) for alpha in (0.45, 0.18))]
     words = ["group", f"{100 * level:g} % interval from whole videos", "videos all alike: as if each were one image"]
-    _legend_below(figure, handles, words)
+    legend_below(figure, handles, words)
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def threshold_curves(curves, metrics=("fpr_sum", "oae", "dp", "meo"), against="threshold", marked=None, title=None):
     """Fairness metrics against the threshold, or against the overall FPR that it brings.
 
@@ -87,8 +87,8 @@ def threshold_curves(curves, metrics=("fpr_sum", "oae", "dp", "meo"), against="t
         The point in use: a threshold, or the FPR there, for all curves or each.
     """
     for name, curve in curves.items():
-        _need(curve.reset_index(), [*metrics, against], f"The curve of {name}")
-    colours, lines = _colours(curves, {**DETECTOR_COLOURS, **DATASET_COLOURS}), _lines(curves)
+        need_columns(curve.reset_index(), [*metrics, against], f"The curve of {name}")
+    colours, lines = colours_of(curves, {**DETECTOR_COLOURS, **DATASET_COLOURS}), line_styles(curves)
     columns = min(2, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.7 * rows + 0.6), squeeze=False)
@@ -114,13 +114,13 @@ def threshold_curves(curves, metrics=("fpr_sum", "oae", "dp", "meo"), against="t
     if marked is not None:
         handles.append(Line2D([], [], color="#444444", linestyle=(0, (2, 2)), linewidth=1))
         words.append("in use" if isinstance(marked, dict) else f"in use: {100 * marked:g} %")
-    _legend_below(figure, handles, words)
+    legend_below(figure, handles, words)
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def reliability(curve, numbers=None, title=None):
     """Reliability diagrams, one panel a group: share of fakes against mean score; the area of a dot shows n.
 
@@ -131,7 +131,7 @@ def reliability(curve, numbers=None, title=None):
     numbers : DataFrame, optional
         From `calibration.calibration`, for the same groups: ece and brier are written into the panels.
     """
-    _need(curve, ["n", "score", "fake_share"], "The reliability curve")
+    need_columns(curve, ["n", "score", "fake_share"], "The reliability curve")
     groups = list(dict.fromkeys(curve.index.get_level_values(0)))
     columns = min(4, len(groups))
     rows = -(-len(groups) // columns)
@@ -163,13 +163,13 @@ def reliability(curve, numbers=None, title=None):
     handles = [Line2D([], [], markersize=(8 + 130 * n / largest) ** 0.5, **dot) for n in (0.1 * largest, largest)]
     handles.append(Line2D([], [], color="#888888", linestyle="--", linewidth=1))
     words = [f"{0.1 * largest:,.0f} images", f"{largest:,} images", "scores that mean what they say"]
-    _legend_below(figure, handles, words)
+    legend_below(figure, handles, words)
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def front(results, lower="fpr_sum", higher="auc", title=None):
     """Runs by accuracy and fairness, with the front: the runs than which no other is better in both.
 
@@ -181,8 +181,8 @@ def front(results, lower="fpr_sum", higher="auc", title=None):
     lower, higher : str
         Column in which lower, or higher, is better (fractions).
     """
-    _need(results, [lower, higher], "The table of results")
-    on_front, colours = undominated(results, (higher,), (lower,)), _colours(results.index, DETECTOR_COLOURS)
+    need_columns(results, [lower, higher], "The table of results")
+    on_front, colours = undominated(results, (higher,), (lower,)), colours_of(results.index, DETECTOR_COLOURS)
     figure, axes = plt.subplots(figsize=(8.2, 4.6))
     edge = 100 * results.loc[on_front.to_numpy(), [higher, lower]].sort_values(higher)
     axes.step(edge[higher], edge[lower], where="post", color="#444444", linewidth=1.2, zorder=1)
@@ -205,13 +205,13 @@ def front(results, lower="fpr_sum", higher="auc", title=None):
         Line2D([], [], marker="o", color="#444444", linestyle="-", linewidth=1.2, markersize=8),
         Line2D([], [], marker="o", markerfacecolor="white", color="#444444", linestyle="", markersize=8),
     ]
-    _legend_below(figure, handles, [*(", ".join(map(str, names)) for names in named.values()), "front", "beaten"])
+    legend_below(figure, handles, [*(", ".join(map(str, names)) for names in named.values()), "front", "beaten"])
     if title:
         axes.set_title(title)
     return figure
 
 
-@_figure
+@styled
 def differences(table, title=None):
     """Paired differences with intervals: one row a comparison, one panel a metric; zero is no difference.
 
@@ -221,7 +221,7 @@ def differences(table, title=None):
         Columns name (of the comparison), metric (a panel each), estimate, low, high (fractions, NaN = undefined), and
         optionally p_holm, written beside the row. Intervals that exclude zero are drawn in blue.
     """
-    _need(table, ["name", "metric", "estimate", "low", "high"], "The table of differences")
+    need_columns(table, ["name", "metric", "estimate", "low", "high"], "The table of differences")
     names, metrics = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["metric"]))
     size = (9.5, 0.26 * len(names) + 1.5)
     figure, panels = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
@@ -235,20 +235,20 @@ def differences(table, title=None):
         for row in rows[part["estimate"].isna()]:
             axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
         if "p_holm" in table.columns:
-            _beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
+            write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
         axes.set(title=METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0])
         axes.set(xlabel="Percentage points")
         axes.grid(False, axis="y")
     panels[0, 0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     sns.despine(figure)
     handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]
-    _legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
+    legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
     if title:
         figure.suptitle(title)
     return figure
 
 
-@_figure
+@styled
 def videos_and_width(rate, frames, correlations=(0.0, 0.5, 1.0), at_hand=None, level=0.95, most=None, title=None):
     """Width of the interval of a group's rate against its number of videos.
 

@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from fairdf_utils.plots import DATASET_COLOURS, DETECTOR_COLOURS, FLOOR, _colours, _figure
+from fairdf_utils.plot_style import DATASET_COLOURS, DETECTOR_COLOURS, FLOOR, colours_of, styled
 
 
-@_figure
+@styled
 def precision_recall(tables, threshold=0.5, title=None):
     """Precision against recall; a dot marks the decision threshold, a line the share of fakes.
 
@@ -25,7 +25,7 @@ def precision_recall(tables, threshold=0.5, title=None):
     threshold : float, 0..1
     """
     figure, axes = plt.subplots(figsize=(6.4, 4.6))
-    colours = _colours(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
+    colours = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
     for i, (name, table) in enumerate(tables.items()):
         label, score = table["label"].to_numpy(), table["score"].to_numpy()
         if not 0 < label.sum() < len(label):

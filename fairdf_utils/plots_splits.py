@@ -4,14 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
-from fairdf_utils.plots import _figure
+from fairdf_utils.plot_style import styled
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "": "#999999"}
 ACROSS = "#D55E00"
 WIDTH = 18.0  # of the drawing; two linked persons are 1 apart
 
 
-@_figure
+@styled
 def identity_graph(graph, split=None, title=None):
     """Draw persons as dots and swaps as lines, component by component.
 

@@ -77,6 +77,7 @@ from fairdf_utils import (
     faces,
     fairness,
     forgery,
+    plot_style,
     plots,
     plots_faces,
     plots_fairness,
@@ -108,7 +109,7 @@ from fairdf_utils.training import Training, choose_device
 from fairdf_utils.video_corpus import generate_videos
 
 run = Run(run_dir, "01_data_preparation")
-style = {**sns.axes_style("whitegrid"), **plots.STYLE}  # of the figures drawn here
+style = {**sns.axes_style("whitegrid"), **plot_style.STYLE}  # of the figures drawn here
 rendered = not corpus_root
 if rendered:
     corpora_root = generate_videos(f"{data_dir}/video_corpora")
@@ -891,10 +892,10 @@ capture.round(3)
 low, high = fairness.rate_interval(captured[("sum", 0)], captured[("size", 0)])
 with plt.rc_context(style):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    left.plot(truth["melanin"], brightness, "o", markersize=4, color=plots.REAL, label="measured on the pixels")
+    left.plot(truth["melanin"], brightness, "o", markersize=4, color=plot_style.REAL, label="measured on the pixels")
     left.plot([0, 1], [1, 1 - 0.30 * bias], color="black", linewidth=1, label="the knob's law")
     left.set(xlabel="Melanin of the face (0 to 1)", ylabel="Exposure with / without the knob")
-    right.hlines(GROUPS, 100 * low, 100 * high, color=plots.REAL, linewidth=5, label="counted, 95 % interval")
+    right.hlines(GROUPS, 100 * low, 100 * high, color=plot_style.REAL, linewidth=5, label="counted, 95 % interval")
     right.plot(100 * capture["knob_reals"], GROUPS, "kx", label="the knob's share")
     right.set(xlabel="Reals that are poor captures (%)", ylim=(7.5, -0.5))
     left.legend()

@@ -57,7 +57,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils import data, encoders, layers, losses, model, plots
+from fairdf_utils import data, encoders, layers, losses, model, plot_style, plots
 from fairdf_utils.book import Run, show
 from fairdf_utils.manifests import GROUPS, METHODS, read_split
 from fairdf_utils.released import load_released_checkpoint
@@ -66,7 +66,7 @@ from fairdf_utils.training import choose_device
 run = Run(run_dir, "02_model")
 target = choose_device(device)
 torch.backends.cudnn.allow_tf32 = False  # this chapter compares by hand with the package, digit by digit
-sns.set_theme(style="whitegrid", palette="colorblind", rc=plots.STYLE)
+sns.set_theme(style="whitegrid", palette="colorblind", rc=plot_style.STYLE)
 torch.manual_seed(seed)
 print(f"torch {torch.__version__} on {target.type}")
 

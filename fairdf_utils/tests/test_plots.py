@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from fairdf_utils import fairness, plots
+from fairdf_utils import fairness, plot_style, plots
 from fairdf_utils.manifests import GROUPS, METHODS
 
 
@@ -152,7 +152,7 @@ def test_history_of_one_run_shows_its_terms_and_best_epoch(runs):
 def test_history_of_several_runs_shows_totals_in_the_detectors_colours(runs):
     left, middle, _ = plots.history(runs).axes
     assert [line.get_label() for line in left.lines] == list(runs)
-    fair, ori = plots.DETECTOR_COLOURS["fairdf"].upper(), plots.DETECTOR_COLOURS["ori"].upper()
+    fair, ori = plot_style.DETECTOR_COLOURS["fairdf"].upper(), plots.DETECTOR_COLOURS["ori"].upper()
     assert [colour_of(line) for line in left.lines] == [fair, fair, ori]
     assert [line.get_linestyle() for line in left.lines] == ["-", "--", "-"]
     assert [star.get_xdata()[0] for star in dots(middle, "*")] == [3, 2, 5]
@@ -203,7 +203,7 @@ def test_fairness_comparison_draws_each_result_over_its_floor(results):
     ticks = [label.get_text() for label in panels[0].get_xticklabels()]
     assert ticks == ["ffpp\nn = 1,600", "dfd\nn = 1,200"]
     first = dots(panels[0], "o")[0]
-    assert first.get_ydata()[0] == pytest.approx(20) and colour_of(first) == plots.DETECTOR_COLOURS["ori"].upper()
+    assert first.get_ydata()[0] == pytest.approx(20) and colour_of(first) == plot_style.DETECTOR_COLOURS["ori"].upper()
     assert len({line.get_xdata()[0] for line in dots(panels[0], "o")}) == 4  # side by side
     assert "sampling alone" in words(figure)
     with pytest.raises(ValueError, match="no column n;"):
@@ -214,7 +214,7 @@ def test_auc_fairness_has_a_point_for_each_detector_and_data_set(results):
     axes = plots.auc_fairness(results).axes[0]
     points = {(line.get_marker(), colour_of(line)): line.get_xydata()[0] for line in axes.lines}
     assert len(points) == 4
-    np.testing.assert_allclose(points["o", plots.DETECTOR_COLOURS["fairdf"].upper()], (90, 10))
+    np.testing.assert_allclose(points["o", plot_style.DETECTOR_COLOURS["fairdf"].upper()], (90, 10))
     assert len(axes.collections) == 8  # two intervals a point
     assert "dfd (n = 1,200)" in words(axes.figure)
 
@@ -229,7 +229,7 @@ def test_score_distributions_separate_right_from_wrong(one_class, threshold):
     for bar in axes.patches:
         if bar.get_height() == 0:
             continue
-        fake, wrong = mpl.colors.to_hex(bar.get_facecolor()).upper() == plots.FAKE, bar.get_alpha() == 1
+        fake, wrong = mpl.colors.to_hex(bar.get_facecolor()).upper() == plot_style.FAKE, bar.get_alpha() == 1
         assert (bar.get_height() < 0) == fake  # upwards: the axis is turned round
         above = bar.get_x() + bar.get_width() / 2 > threshold
         assert wrong == (above != fake)
@@ -248,6 +248,6 @@ def test_surface_draws_paths_from_start_to_end():
 
 
 def test_colours_are_constant_and_distinct():
-    known = plots.DETECTOR_COLOURS
-    alone, among = plots._colours(["fairdf"], known), plots._colours(["x", "fairdf-s2", "y", "ori"], known)
+    known = plot_style.DETECTOR_COLOURS
+    alone, among = plot_style.colours_of(["fairdf"], known), plot_style.colours_of(["x", "fairdf-s2", "y", "ori"], known)
     assert alone["fairdf"] == among["fairdf-s2"] and len(set(among.values())) == 4

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fairdf_utils import plots_explain as draw
 from fairdf_utils.manifests import DATASETS, GROUPS, METHODS
-from fairdf_utils.plots import DATASET_COLOURS, FAKE, REAL
+from fairdf_utils.plot_style import DATASET_COLOURS, FAKE, REAL
 from fairdf_utils.tests.test_plots import words
 
 KINDS = ("jpeg", "blur")

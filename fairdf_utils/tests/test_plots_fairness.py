@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from fairdf_utils import calibration, plots, plots_fairness, power, resampling, thresholds
+from fairdf_utils import calibration, plot_style, plots_fairness, power, resampling, thresholds
 from fairdf_utils.manifests import GROUPS
 from fairdf_utils.tests.score_tables import video_table
 
@@ -109,7 +109,7 @@ def test_front_fills_the_runs_on_it_and_joins_them():
     np.testing.assert_allclose(axes.lines[0].get_xydata(), [[94, 20], [95, 40]])
     filled = [line.get_markerfacecolor() != "white" for line in axes.lines[1:]]
     assert filled == [False, True, False, True]
-    assert axes.lines[2].get_markerfacecolor() == plots.DETECTOR_COLOURS["fairdf"]
+    assert axes.lines[2].get_markerfacecolor() == plot_style.DETECTOR_COLOURS["fairdf"]
 
 
 def test_differences_colour_intervals_that_exclude_zero_and_say_undefined():

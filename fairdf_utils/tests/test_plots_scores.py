@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fairdf_utils import fairness, plots_scores
-from fairdf_utils.plots import DATASET_COLOURS
+from fairdf_utils.plot_style import DATASET_COLOURS
 from fairdf_utils.tests.score_tables import video_table
 
 TABLE = video_table(0)

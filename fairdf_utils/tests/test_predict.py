@@ -14,7 +14,7 @@ from fairdf_utils import evaluation, predict
 from fairdf_utils.book import BookError
 from fairdf_utils.boxes import TEXT, _wrapped, annotate, side_by_side
 from fairdf_utils.methods import TrainingConfig, build
-from fairdf_utils.plots import FAKE, REAL
+from fairdf_utils.plot_style import FAKE, REAL
 from fairdf_utils.predict import checkpoint_of, files_of, main_predict
 from fairdf_utils.training import load_detector, save_detector
 

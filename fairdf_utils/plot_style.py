@@ -1,0 +1,112 @@
+"""What all figures of the book share: style, colours, words for metrics, and small parts.
+
+A figure is made through pyplot (so that a notebook's inline backend is in place), drawn inside a style context and
+closed again: as the last expression of a cell it is shown once, and no rcParams and no open figure remain. Rates
+and AUCs come in as fractions and are drawn in percent. A detector or data set has one colour in the whole book.
+"""
+
+import re
+from functools import wraps
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+# Okabe and Ito 2008: told apart with every common colour vision.
+DETECTOR_COLOURS = {
+    "fairdf": "#0072B2",
+    "fairdf-nosam": "#882255",
+    "ori": "#D55E00",
+    "balanced": "#009E73",
+    "daw_fdd": "#E69F00",
+    "dag_fdd": "#CC79A7",
+    "ucf": "#56B4E9",
+}
+# Paul Tol's "muted" scheme, so that no data set looks like a detector.
+DATASET_COLOURS = {"ffpp": "#332288", "dfdc": "#CC6677", "celebdf": "#44AA99", "dfd": "#999933"}
+SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
+MARKERS = {"ffpp": "o", "dfdc": "s", "celebdf": "^", "dfd": "D"}
+REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
+
+# Metrics are drawn in percent; of rates, so their gaps and sums are in percentage points.
+METRIC_WORDS = {
+    "fpr_sum": "F_FPR: sum of |FPR of a group − FPR|",
+    "fpr_gap": "Gap of the FPR between groups",
+    "oae": "F_OAE: gap of the accuracy",
+    "dp": "F_DP: gap of the share called fake",
+    "meo": "F_MEO: largest gap of an error rate",
+    "eo": "F_EO: sum of FPR and TPR deviations",
+    "auc_gap": "Gap of the AUC between groups",
+}
+STYLE = {
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "axes.edgecolor": "#444444",
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "legend.title_fontsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "lines.linewidth": 1.8,
+}
+
+
+def styled(function):
+    """Draw inside the style and hand back a finished figure that pyplot no longer holds."""
+
+    @wraps(function)
+    def draw(*args, **kwargs):
+        with plt.rc_context({**sns.axes_style("whitegrid"), **sns.plotting_context("notebook"), **STYLE}):
+            before = set(plt.get_fignums())
+            try:
+                figure = function(*args, **kwargs)
+                figure.draw_without_rendering()  # ticks are made while drawing, and take the style then
+            finally:
+                for number in set(plt.get_fignums()) - before:
+                    plt.close(number)
+        return figure
+
+    return draw
+
+
+def colours_of(names, known):
+    """name -> colour; "fairdf-s1" has the colour of "fairdf", unknown names take spare colours in order."""
+    bases = [re.sub(r"-s\d+$", "", str(name)) for name in names]
+    unknown = [base for base in dict.fromkeys(bases) if base not in known]
+    spare = {base: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, base in enumerate(unknown)}
+    return {name: known.get(base, spare.get(base)) for name, base in zip(names, bases, strict=True)}
+
+
+def line_styles(names):
+    """name -> line style: solid for the first seed of a detector, others for the next."""
+    return {name: ("-", "--", ":", "-.")[int((re.findall(r"-s(\d+)$", str(name)) or [0])[0]) % 4] for name in names}
+
+
+def legend_below(figure, handles, labels):
+    """A legend under the panels, filled row by row, never wider than the figure."""
+    inches = [0.08 * len(label) + 0.65 for label in labels]
+    columns = len(labels)
+    while columns > 1 and sum(max(inches[i::columns]) for i in range(columns)) > figure.get_figwidth():
+        columns -= 1
+    order = sorted(range(len(labels)), key=lambda i: i % columns)  # matplotlib fills column by column
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def need_columns(frame, columns, what):
+    """Refuse a table that lacks columns; `what` names it."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{what} has no column {', '.join(missing)}; it has: {', '.join(map(str, frame.columns))}.")
+
+
+def write_beside(axes, rows, texts, heading=None, colour="#333333"):
+    """Text right of the axes, one line a row (data coordinates), where nothing else is drawn."""
+    at = axes.get_yaxis_transform()
+    for row, text in zip(rows, texts, strict=True):
+        axes.text(1.02, row, text, transform=at, va="center", ha="left", fontsize=9, color=colour)
+    if heading:
+        axes.text(1.02, 1.01, heading, transform=axes.transAxes, va="bottom", ha="left", fontsize=9, color=colour)
