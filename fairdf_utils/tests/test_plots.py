@@ -249,5 +249,6 @@ def test_surface_draws_paths_from_start_to_end():
 
 def test_colours_are_constant_and_distinct():
     known = plot_style.DETECTOR_COLOURS
-    alone, among = plot_style.colours_of(["fairdf"], known), plot_style.colours_of(["x", "fairdf-s2", "y", "ori"], known)
+    alone = plot_style.colours_of(["fairdf"], known)
+    among = plot_style.colours_of(["x", "fairdf-s2", "y", "ori"], known)
     assert alone["fairdf"] == among["fairdf-s2"] and len(set(among.values())) == 4
