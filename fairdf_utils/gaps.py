@@ -146,14 +146,13 @@ def with_differences(table, bys, groups, settings, permutations):
     rows = {}
     for by in bys:
         part = known(table, by)
-        shown = group_against_rest(part, by, ("fpr", "tpr"), **settings.intervals)[["estimate", "low", "high"]]
-        for rate, group in shown.index:
-            own = part.assign(own=(part[by] == group).map({True: "own", False: "rest"}))
-            difference = shown.loc[(rate, group)].to_dict()
-            row = groups.loc[(by, group)]
+        shown = group_against_rest(part, by, ("fpr", "tpr"), **settings.intervals, permutations=permutations)
+        for (rate, group), difference in shown[["estimate", "low", "high", "p_value"]].iterrows():
+            row, difference = groups.loc[(by, group)], difference.rename({"p_value": "p"}).to_dict()
             if rate in row["few"] or rate in row["collapsed"]:
+                own = part.assign(own=(part[by] == group).map({True: "own", False: "rest"}))
                 difference |= _joined(group_table(own, "own", settings), rate)
-            rows[by, group, rate] = {**difference, "p": blind_p(own, rate, settings, permutations)}
+            rows[by, group, rate] = difference
     rows = pd.DataFrame(rows).T.rename_axis(["by", "group", "rate"])
     rows["p_holm"] = holm(rows["p"])
     return groups.join(_one_row_a_group(rows, groups.index))
@@ -170,14 +169,6 @@ def _joined(two, rate):
     down = np.hypot(p[0] - low[0], high[1] - p[1])
     up = np.hypot(high[0] - p[0], p[1] - low[1])
     return {"low": p[0] - p[1] - down, "high": p[0] - p[1] + up}
-
-
-def blind_p(table, rate, settings, permutations):
-    """p-value of "the column `own` makes no difference to this rate", by permutation among clusters of the class."""
-    part = table[table["label"] == (rate == "tpr")]
-    if part["own"].nunique() < 2:
-        return np.nan
-    return sampling_floor(part, "own", permutations, auc=False, **settings.at).loc["dp", "p_value"]
 
 
 def _one_row_a_group(rows, index):

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from fairdf_utils.fairness import group_order, rate_interval
+from fairdf_utils.fairness import group_order
 from fairdf_utils.plot_style import (
     DATASET_COLOURS,
     DETECTOR_COLOURS,
@@ -195,52 +195,6 @@ def roc(tables, threshold=0.5, title=None):
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8)
     if title:
         axes.set_title(title)
-    return figure
-
-
-@styled
-def group_rates(rates, level=0.95, title=None):
-    """False-positive and true-positive rate of each group, with Wilson intervals and n.
-
-    Parameters
-    ----------
-    rates : DataFrame
-        From `fairness.group_rates`: index group; columns n_real, n_fake, n_videos, fpr, tpr. The intervals take
-        images as independent; where many frames share a video they are too narrow.
-    level : float
-        Coverage of the intervals.
-    """
-    need_columns(rates, ["n_real", "n_fake", "n_videos", "fpr", "tpr"], "The table of rates")
-    rows = np.arange(len(rates))
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 0.42 * len(rates) + 1.6), sharey=True)
-    kinds = (("fpr", "n_real", REAL, "False-positive rate: reals called fake (%)", "reals"),)
-    kinds += (("tpr", "n_fake", FAKE, "True-positive rate: fakes found (%)", "fakes"),)
-    for axes, (rate, size, colour, words, what) in zip(panels, kinds, strict=True):
-        n = rates[size].to_numpy()
-        hits = np.rint(rates[rate].fillna(0).to_numpy() * n)
-        low, high = rate_interval(hits, n, level)
-        axes.hlines(rows, 100 * low, 100 * high, color=colour, linewidth=5, alpha=0.45)
-        axes.plot(100 * rates[rate], rows, "o", color=colour, markersize=7, markeredgecolor="white")
-        if n.sum():
-            axes.axvline(100 * hits.sum() / n.sum(), color="#444444", linestyle="--", linewidth=1.2, zorder=1)
-        for row in rows[n == 0]:
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-            axes.text(50, row, "undefined (n = 0)", ha="center", va="center", color="#666666", style="italic", bbox=box)
-        write_beside(axes, rows, [f"n = {count:,}" for count in n], what)
-        axes.set(xlim=(-2, 102), xlabel=words)
-        axes.grid(False, axis="y")
-    names = [f"{name} ({videos:,} videos)" for name, videos in zip(rates.index, rates["n_videos"], strict=True)]
-    panels[0].set(yticks=rows, yticklabels=names, ylim=(len(rates) - 0.4, -0.6))
-    sns.despine(figure)
-    handles = [
-        Line2D([], [], marker="o", color="#7F7F7F", linestyle=""),
-        Patch(color="#7F7F7F", alpha=0.45),
-        Line2D([], [], color="#444444", linestyle="--", linewidth=1.2),
-    ]
-    words = ["group", f"{100 * level:g} % interval (Wilson)", "all groups"]
-    legend_below(figure, handles, words)
-    if title:
-        figure.suptitle(title)
     return figure
 
 

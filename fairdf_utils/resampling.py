@@ -189,29 +189,36 @@ def group_against_rest(
     threshold=0.5,
     fidelity="corrected",
     kind="percentile",
+    permutations=1000,
 ):
     """Each group's rates minus those of all other groups together, with intervals and corrected p-values.
+
+    The p-value is that of a permutation test, as in `sampling_floor`: for a group of few videos, one from the resamples
+    would find differences that are not there.
 
     Parameters
     ----------
     rates : sequence of str
         Any of RATES but auc.
+    permutations : int
     others
         As in `bootstrap`.
 
     Returns
     -------
     DataFrame
-        Index (rate, group). Columns estimate, low, high (fractions, NaN = undefined), p_value (that the difference
-        is zero), p_holm: corrected for all rows. A difference without any spread among the resamples has no p-value
-        and no interval. Of two groups only the first is listed: the other mirrors it.
+        Index (rate, group). Columns estimate, low, high (fractions, NaN = undefined), p_value: share of permutations
+        (the table itself included) with a difference at least as large; p_holm: corrected for all rows. A difference
+        without any spread among the resamples has no interval. Of two groups only the first is listed: the other
+        mirrors it.
     """
     data = clustered(table, by, threshold, fidelity, cluster)
     values = _against_rest(*resampled_tables(data, resamples, seed, False), rates)
     extra = _jackknife(data, kind, lambda *t: _against_rest(*t, rates), False)
     result = interval(values, level, **extra)
-    result["p_value"] = p_values(values, **extra)
-    result.loc[(values.max() - values.min() < 1e-12).to_numpy(), ["low", "high", "p_value"]] = np.nan
+    result.loc[(values.max() - values.min() < 1e-12).to_numpy(), ["low", "high"]] = np.nan
+    dealt = _dealt_tables(table, by, permutations, seed, threshold, fidelity, cluster, False)
+    result["p_value"] = _share_at_least(_against_rest(*dealt, rates).abs())
     result.index = pd.MultiIndex.from_product([list(rates), data.scored.names], names=["rate", by])
     if len(data.scored.names) == 2:
         result = result[::2]
@@ -297,6 +304,21 @@ def sampling_floor(
         Index METRICS, without auc_gap if not `auc`. Columns estimate (of the table), mean and q95 (95 % quantile) of
         the permutations, p_value: share of permutations (the table itself included) with a value at least as large.
     """
+    counts, aucs = _dealt_tables(table, by, permutations, seed, threshold, fidelity, cluster, auc)
+    values = pd.DataFrame(metrics_of(counts, aucs, fidelity)[0])
+    shuffled = values.iloc[1:]
+    floor = {"estimate": values.iloc[0], "mean": shuffled.mean(), "q95": shuffled.quantile(0.95)}
+    return pd.DataFrame(floor | {"p_value": _share_at_least(values)}).rename_axis("metric")
+
+
+def _share_at_least(values):
+    """Share of all rows, the first included, that are at least as large as the first; NaN where that is undefined."""
+    tolerance = 1e-12  # equal tables may differ in the last bit
+    return (values >= values.iloc[0] - tolerance).mean().where(values.iloc[0].notna())
+
+
+def _dealt_tables(table, by, deals, seed, threshold, fidelity, cluster, auc):
+    """Tables (1 + deals, G, 2, 2) of a score table and of deals of its groups, and AUCs (1 + deals, G) if `auc`."""
     scored = as_arrays(table, by, threshold, fidelity)
     parts = np.stack([cluster_codes(table, cluster), scored.label, scored.group], axis=1)
     parts, unit = np.unique(parts, axis=0, return_inverse=True)
@@ -304,19 +326,13 @@ def sampling_floor(
     cells = contingency(pooled, unit, len(parts)).reshape(-1, 4)  # (U, 4): label, predicted
     plan = auc_plan(scored.label, scored.score, unit, np.ones(len(unit), bool))
     counts, aucs = [], []
-    sizes = chunks(permutations, len(unit) if auc else len(parts))
+    sizes = chunks(deals, len(unit) if auc else len(parts))
     for codes in chain([parts[:, 2:]], _permuted(parts, sizes, seed)):  # (U, b)
         members = [(codes == code).astype(np.float64) for code in range(len(scored.names))]
         counts.append(np.stack([(m.T @ cells).reshape(-1, 2, 2) for m in members], axis=1))
         if auc:
             aucs.append(np.stack([weighted_auc(plan, m) for m in members], axis=1))
-    values = metrics_of(np.concatenate(counts), np.concatenate(aucs) if auc else None, fidelity)[0]
-    values = pd.DataFrame(values)
-    shuffled, estimate = values.iloc[1:], values.iloc[0]
-    at_least = (shuffled >= estimate - 1e-12).sum() + 1  # tolerance: equal tables may differ in the last bit
-    floor = {"estimate": estimate, "mean": shuffled.mean(), "q95": shuffled.quantile(0.95)}
-    floor["p_value"] = (at_least / (permutations + 1)).where(estimate.notna())
-    return pd.DataFrame(floor).rename_axis("metric")
+    return np.concatenate(counts), np.concatenate(aucs) if auc else None
 
 
 def _permuted(parts, sizes, seed):

@@ -394,41 +394,27 @@ assert (groups["fpr"].isna() | groups["fpr"].between(groups["fpr_low"] - 1e-9, g
 
 # %%
 mine = groups[(groups[["detector", "seed", "dataset"]] == list(example_key)).all(axis=1) & (groups["by"] == finest)]
-with sns.axes_style("whitegrid"):
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 0.42 * len(mine) + 1.6), layout="constrained")
-for axes, rate, size, what in zip(panels, ("fpr", "tpr"), ("real", "fake"), ("reals", "fakes"), strict=True):
-    n, rows = mine[f"n_{size}"], np.arange(len(mine))
-    low, high = fairness.rate_interval((mine[rate] * n).fillna(0).round(), n, level)
-    axes.hlines(rows, 100 * low, 100 * high, color="#BBBBBB", linewidth=8, label="if images were independent")
-    axes.hlines(rows, 100 * mine[f"{rate}_low"], 100 * mine[f"{rate}_high"], color="#0072B2", label="whole videos")
-    axes.plot(100 * mine[rate], rows, "o", color="#0072B2")
-    axes.axvline(100 * mine[rate].mul(n).sum() / n.sum(), color="#444444", linestyle="--", label="all groups")
-    names = [f"{group}\n{count} {what}" for group, count in zip(mine["group"], n, strict=True)]
-    axes.set(yticks=rows, yticklabels=names, xlim=(-2, 102), xlabel=f"{rate.upper()}: {what} called fake (%)")
-    axes.tick_params(axis="y", labelsize=8.5)
-    axes.invert_yaxis()
-figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-figure.suptitle(f"{example_name}, {100 * level:g} % intervals")
-plt.close(figure)
-figure
+plots_fairness.group_intervals(mine.set_index("group"), level=level, title=example_name)
 
 # %% [markdown]
-# Which groups differ? Not those whose intervals happen not to touch: each group is compared with all others together,
-# and with so many comparisons the p-values are corrected for their number (Holm: the smallest of $m$ is multiplied by
-# $m$, the next by $m - 1$, and so on, and none may fall below the one before it).
+# Which groups differ? Not those whose intervals happen not to touch: each group is compared with all others together.
+# The p-value asks how often so large a difference arises when the groups are dealt out anew among the videos of one
+# class (more of this in 5.5). With so many comparisons it is corrected for their number (Holm: the smallest of $m$ is
+# multiplied by $m$, the next by $m - 1$, and so on, and none may fall below the one before it).
 
 # %%
 assert np.allclose(intervals.holm(np.array([0.01, 0.04, 0.03])), [3 * 0.01, 2 * 0.03, 2 * 0.03]), "0.04 follows 0.06"
-against = resampling.group_against_rest(example, finest, ("fpr", "tpr"), **settings).reset_index()
+against = resampling.group_against_rest(example, finest, ("fpr", "tpr"), **settings, permutations=permutations)
+against = against.reset_index()
 assert against["p_holm"].dropna().ge(against["p_value"].dropna()).all()
 plots_fairness.differences(
     against.rename(columns={finest: "name", "rate": "metric"}), f"{example_name}: each group minus all others"
 )
 
 # %% [markdown]
-# **What you should see.** Blue lines mostly longer than the grey bars: where frames of a video fail together, so much
-# would intervals from images flatter. A group that differs from the others after correction has been found, not
-# guessed. A dot on a handful of videos would be alarming: it should not be read.
+# **What you should see.** Wide bars, even with a hundred images: they rest on far fewer videos. A group that differs
+# from the others after correction has been found, not guessed. A dot on a handful of videos would be alarming: it
+# should not be read.
 #
 # ## 5.5 The floor, and the interval of a gap
 #

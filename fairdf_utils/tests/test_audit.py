@@ -3,7 +3,6 @@
 import argparse
 import subprocess
 import sys
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -159,17 +158,6 @@ def test_blind_detectors_are_seldom_accused():
     """At p < 0.05, six or more of 24 would come about once in 800 times; images taken for videos exceed that."""
     assert findings_of_blind_detectors("video") <= 5
     assert findings_of_blind_detectors("img_path") > 5
-
-
-def test_the_permutation_p_value_is_the_share_of_all_deals():
-    alarms = np.array([1, 1, 0, 0, 0, 1, 0])
-    table = pd.DataFrame({"label": 0, "score": alarms, "own": ["own"] * 2 + ["rest"] * 5})
-    table["video"] = table["img_path"] = [f"v{row}" for row in table.index]
-    deals = [np.isin(range(7), chosen) for chosen in combinations(range(7), 2)]
-    gap = [abs(alarms[own].mean() - alarms[~own].mean()) for own in deals]
-    exact = np.mean(np.array(gap) >= gap[0] - 1e-12)
-    assert gaps.blind_p(table, "fpr", QUICK, 4000) == pytest.approx(exact, abs=0.02)
-    assert np.isnan(gaps.blind_p(table, "tpr", QUICK, 10))
 
 
 def test_a_difference_joined_from_two_rates():

@@ -82,7 +82,6 @@ def test_every_figure_leaves_no_trace_and_is_saved(one_class, results, runs):
         "group_counts": lambda: plots.group_counts(counts(), title="t"),
         "history": lambda: plots.history(runs["ori-s0"], title="t"),
         "roc": lambda: plots.roc({"ffpp": score_table()}, title="t"),
-        "group_rates": lambda: plots.group_rates(fairness.group_rates(one_class), title="t"),
         "fairness_comparison": lambda: plots.fairness_comparison(results, title="t"),
         "auc_fairness": lambda: plots.auc_fairness(results, title="t"),
         "score_distributions": lambda: plots.score_distributions(one_class, title="t"),
@@ -169,27 +168,6 @@ def test_roc_says_auc_n_and_what_is_undefined():
     assert "dfd\nundefined: one class (n = 160)" in text
     at = dots(figure.axes[0], "o")[0].get_xydata()[0]
     np.testing.assert_allclose(at, 100 * fairness.overall_metrics(table)[["fpr", "tpr"]])
-
-
-def test_group_rates_show_intervals_n_and_undefined_groups(one_class):
-    rates = fairness.group_rates(one_class)
-    figure = plots.group_rates(rates)
-    for axes, rate, size in zip(figure.axes, ("fpr", "tpr"), ("n_real", "n_fake"), strict=True):
-        (line,) = dots(axes, "o")
-        np.testing.assert_allclose(line.get_xdata(), 100 * rates[rate])
-        texts = [text.get_text() for text in axes.texts]
-        assert texts.count("undefined (n = 0)") == 1
-        assert [text for text in texts if text.startswith("n = ")] == [f"n = {n}" for n in rates[size]]
-        segments = axes.collections[0].get_segments()
-        drawn = [segment for segment in segments if segment.size]
-        assert len(drawn) == 7  # no interval where the rate is undefined
-        low, high = fairness.rate_interval(round(rates[rate].iloc[1] * rates[size].iloc[1]), rates[size].iloc[1])
-        np.testing.assert_allclose(segments[1][:, 0], (100 * low, 100 * high))
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == [f"{name} ({n} videos)" for name, n in rates["n_videos"].items()]
-    pooled = fairness.overall_metrics(one_class)["fpr"]
-    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
-    np.testing.assert_allclose(dashed[0].get_xdata(), 100 * pooled)
 
 
 def test_fairness_comparison_draws_each_result_over_its_floor(results):

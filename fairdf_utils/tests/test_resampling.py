@@ -1,5 +1,7 @@
 """Intervals, p-values and the sampling floor against plain loops, scipy and hand arithmetic."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -246,6 +248,29 @@ def test_group_against_rest_finds_the_wronged_group():
     found = resampling.group_against_rest(table, resamples=999, kind="bca")
     assert found["p_holm"].idxmin() in {("fpr", "female-black"), ("acc", "female-black")}
     assert found.loc[("fpr", "female-black"), "p_holm"] < 0.05 and found.loc[("fpr", "female-black"), "low"] > 0.2
+
+
+def test_the_p_value_of_a_group_is_the_share_of_all_deals():
+    alarms = np.array([1, 1, 0, 0, 0, 1, 0])
+    table = pd.DataFrame({"label": 0, "score": alarms, "own": ["own"] * 2 + ["rest"] * 5})
+    table["video"] = table["img_path"] = [f"v{row}" for row in table.index]
+    deals = [np.isin(range(7), chosen) for chosen in combinations(range(7), 2)]
+    gap = [abs(alarms[own].mean() - alarms[~own].mean()) for own in deals]
+    exact = np.mean(np.array(gap) >= gap[0] - 1e-12)
+    found = resampling.group_against_rest(table, "own", ("fpr", "tpr"), 10, permutations=4000)["p_value"]
+    assert found["fpr", "own"] == pytest.approx(exact, abs=0.02) and np.isnan(found["tpr", "own"])
+
+
+def test_a_group_of_few_videos_is_seldom_accused_by_chance():
+    """p < 0.05 in about 3 of 60 blind detectors; more than 8 would come about once in 500 times."""
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(60):
+        group = np.repeat(["small", "large"], [5, 60])
+        alarms = rng.random(65) < 0.05
+        table = pd.DataFrame({"label": 0, "score": alarms.astype(float), "group": group}).assign(video=np.arange(65))
+        found = resampling.group_against_rest(table, "group", ("fpr",), 20, permutations=200)
+        wrong += (found["p_value"] < 0.05).any()
+    assert wrong <= 8
 
 
 def test_bootstrap_by_video_is_wider_than_by_image():
