@@ -56,7 +56,7 @@ import fairdf_utils.perturbations
 import fairdf_utils.predict
 import fairdf_utils.released_scores
 import fairdf_utils.scores
-from fairdf_utils import alignment, plots, plots_explain, plots_scores
+from fairdf_utils import alignment, plots, plots_explain, plots_scores, resampling
 from fairdf_utils.book import Run, show
 from fairdf_utils.boxes import side_by_side
 from fairdf_utils.data import decode, locate_images
@@ -93,7 +93,7 @@ facts = pd.DataFrame(
             "reals": int((frame["label"] == 0).sum()),
             "videos": frame["video"].nunique(),
             "groups": frame["group"].nunique(),
-            "fewest reals in a group": int(frame[frame["label"] == 0].groupby("group").size().min()),
+            "fewest reals in a group": int((frame["label"] == 0).groupby(frame["group"]).sum().min()),
             "forgery methods": ", ".join(sorted(set(frame["method"]) - {"real"})),
         }
         for name, frame in tests.items()
@@ -231,7 +231,9 @@ pd.DataFrame({what: [len(x), 100 * x.mean()] for what, x in wrong.items()}, ["nu
 #
 # $$ \mathrm{AUC} = P(s_\text{fake} > s_\text{real}) + \tfrac12 P(s_\text{fake} = s_\text{real}). $$
 #
-# By hand on the first test set, over all pairs of a fake and a real:
+# Beside it stand, at a threshold of one half, the accuracy `acc`, the share of fakes found `tpr` and of reals called
+# fake `fpr`; the average precision `ap` (section 4.6); and the equal error rate `eer`, the FPR at the threshold where
+# as large a share of the fakes is missed. By hand on the first test set, over all pairs of a fake and a real:
 
 # %%
 own = scores[scores["dataset"] == test_sets[0]]
@@ -249,6 +251,9 @@ results = {
     for name, part in table.groupby("dataset", sort=False)
 }
 results = pd.DataFrame(results).T.rename_axis(["level", "dataset"])
+drawn = {(level, name): resampling.bootstrap(levels[level].query("dataset == @name")) for level, name in results.index}
+results[["auc_low", "auc_high"]] = [drawn[key].loc["auc", ["low", "high"]].tolist() for key in results.index]
+assert results["auc"].between(results["auc_low"], results["auc_high"]).all()
 assert np.isclose(results.loc[("frames", test_sets[0]), "auc"], auc_by_hand)
 assert np.isclose(roc_auc_score(own["label"], own["score"]), auc_by_hand)
 results.round(3)
@@ -257,7 +262,8 @@ results.round(3)
 plots.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
 
 # %% [markdown]
-# **What you should see.** The intra set has the highest AUC: abroad the order of the scores suffers. And the dots, all
+# **What you should see.** Each AUC with its 95 % interval from resampled videos (chapter 5 explains it). The intra set
+# has the highest AUC: abroad the order of the scores suffers. And the dots, all
 # at the threshold of one half, lie at different false-positive rates: the scale of the scores suffers too. An intra AUC
 # near 0.5 would mean an untrained detector; a cross AUC well above the intra one, a leak or an easier forgery.
 #
@@ -489,7 +495,9 @@ assert np.allclose(judged.loc["our table"], judged.loc["their files"], equal_nan
 judged[["fpr_sum", "oae", "dp", "meo"]].round(3)
 
 # %% [markdown]
-# **What you should see.** Both halves are equal to the last digit. They are not the numbers of chapter 5: fidelity
+# **What you should see.** $F_\mathrm{FPR}$ and three more fairness metrics, which chapter 5 defines: gaps of accuracy
+# (`oae`), of the share called fake (`dp`), and the largest gap of an error rate (`meo`). Both halves are equal to the
+# last digit. They are not the numbers of chapter 5: fidelity
 # "official" takes the sigmoid of one logit for the score (section 4.2), as the released scripts do.
 #
 # ## 4.12 What is kept
