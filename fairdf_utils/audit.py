@@ -171,11 +171,15 @@ def thresholds_of(table, bys, settings, validation, permutations):
     """Metrics at the threshold given, at the EER and at a matched FPR; messages for points that cannot be had.
 
     Thresholds of each group's own are a reference that needs validation: fitted on the same images they would
-    close every gap by construction.
+    close every gap by construction. Only common thresholds are tested here: that given is tested among the gaps, and
+    those of each group's own are no claim about the detector.
     """
     fit_on, rows, failures = table if validation is None else validation, {}, []
     fitted = {"as given": settings.threshold}
-    for point, target in POINTS.items():
+    same = fit_on["score"].nunique() == 1
+    if same:
+        failures.append("No operating point can be fitted where all scores are the same.")
+    for point, target in ({} if same else POINTS).items():
         try:
             fitted[point] = fit_threshold(fit_on, *target)
         except ScoreTableError as error:
@@ -190,7 +194,8 @@ def thresholds_of(table, bys, settings, validation, permutations):
                 moved = move_to_threshold(part, own, by)
                 rows[by, point, "per group"] = {"threshold": np.nan, **_at(moved, by, 0.5, settings, permutations)}
     points = pd.DataFrame(rows).T.rename_axis(["by", "point", "thresholds"])
-    points["p_holm"] = holm(points["p_value"].astype(float))
+    fitted_for_all = points.index.isin(POINTS, level="point") & points.index.isin(["common"], level="thresholds")
+    points["p_holm"] = holm(points["p_value"].astype(float).where(fitted_for_all))
     return points, failures
 
 
@@ -241,7 +246,7 @@ def read(path, bys=None):
 
 
 def main_audit(options) -> int:
-    """`python -m fairdf_utils audit`: read, judge, write the report, print the findings.
+    """`python -m fairdf_utils audit`: read, judge, write the report, print warnings and findings.
 
     Parameters
     ----------
@@ -253,6 +258,7 @@ def main_audit(options) -> int:
     FileNotFoundError, ScoreTableError, ValueError
         One message: file, row, remedy.
     """
+    report.check_folder(options.out)
     settings = Settings(options.threshold, options.resamples, options.level, options.cluster, options.seed)
     table, bys = read(options.scores, options.by)
     validation = read(options.validation)[0] if options.validation else None
@@ -267,7 +273,8 @@ def main_audit(options) -> int:
     page = report.write_report(judged, options)
     for one in judged:
         print(f"\n{one.name}" if len(judged) > 1 else "")
-        print(*(f"- {finding['text']}" for finding in one.findings), sep="\n")
+        lines = [f"- Mind: {warning}" for warning in one.warnings]
+        print(*lines, *(f"- {finding['text']}" for finding in one.findings), sep="\n")
     print(f"\nThe report is {page}")
     return 0
 

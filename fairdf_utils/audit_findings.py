@@ -20,7 +20,12 @@ GAPS = {
     "tpr": ("tpr_gap", "the share of fakes found"),
     "auc": ("auc_gap", "the AUC"),
 }
+SAME = 1e-12  # a gap below that is one of rounding
 UNITS = {"video": "videos", "identity": "people", "img_path": "images"}
+
+
+class Severe(str):
+    """A warning that puts the results themselves in doubt: it also stands above the findings."""
 
 
 def percent(value):
@@ -126,8 +131,11 @@ def _gap(judged, by, rate):
     low, high = groups[rate].idxmin(), groups[rate].idxmax()
     extremes = f"from {percent(groups.loc[low, rate])} ({low}) to {percent(groups.loc[high, rate])} ({high})"
     size = f"{points(row['estimate'])}{between(row['low'], row['high'])}"
-    chance = f"sampling alone shows up to {points(row['floor_q95'])}; p = {p_text(row['p_holm'])}"
+    chance = _chance(row)
     numbers = {**row.to_dict(), "lowest": low, "highest": high}
+    if row["estimate"] < SAME:
+        text = f"By {by}, {words} is the same in all groups, {percent(groups.loc[low, rate])}.{_room(groups, rate)}"
+        return _finding("not told apart", text, by, metric=metric, **numbers)
     if row["p_holm"] < 1 - judged.settings.level:
         text = f"By {by}, {words} differs: {extremes}, a gap of {size}; {chance}."
         return _finding("differs", text, by, metric=metric, **numbers)
@@ -136,6 +144,11 @@ def _gap(judged, by, rate):
         f"({chance}).{_room(groups, rate)}"
     )
     return _finding("not told apart", text, by, metric=metric, **numbers)
+
+
+def _chance(row):
+    """The floor belongs to one test alone, p to all that are read together: said, as they may disagree."""
+    return f"sampling alone shows up to {points(row['floor_q95'])} in one test; p = {p_text(row['p_holm'])}, corrected"
 
 
 def _large(groups, rate):
@@ -195,8 +208,11 @@ def _other_thresholds(judged):
         turn = f"there too {verdict}" if now == before else other
         text = (
             f"At the threshold {row['threshold']:.3f} ({point}, fitted on {judged.fitted_on}) the gap of false alarms "
-            f"by {by} is {points(row['gap'])}, sampling alone shows up to {points(row['floor_q95'])}: {turn}."
+            f"by {by} is {points(row['gap'])} ({_chance(row)}): {turn}."
         )
+        if row["gap"] < SAME:
+            text = f"At the threshold {row['threshold']:.3f} ({point}, fitted on {judged.fitted_on}) "
+            text += f"the false alarms by {by} are the same in all groups."
         said.append(_finding("threshold", text, by, metric="fpr_gap", point=point, **row.to_dict()))
     return said
 
@@ -212,8 +228,8 @@ def _as_videos(judged):
     verdict = "differ" if videos["p_holm"] < alpha else "cannot be told apart from sampling"
     text = (
         f"With the mean score of each video instead of single images, the false alarms by {by} "
-        f"{verdict if same else verdict + ', other than image by image'}: the gap is {points(videos['estimate'])}, "
-        f"sampling alone shows up to {points(videos['floor_q95'])}."
+        f"{verdict if same else verdict + ', other than image by image'}: the gap is {points(videos['estimate'])} "
+        f"({_chance(videos)})."
     )
     return [_finding("videos", text, by, metric="fpr_gap", **videos.to_dict())]
 

@@ -120,17 +120,21 @@ def gap(table, by, metric, settings, permutations):
 def above_zero(table, by, metrics, auc, settings, permutations):
     """Metrics that are never negative, with floor and an interval that holds near zero too.
 
-    Noise widens gaps, so the percentile interval of a small gap lies too high, and the BCa interval of one that
-    happens to be small ends too early. Low is therefore taken from BCa, high from whichever is higher, and low is
-    zero where the permutations do not exclude that there is no difference.
+    Noise widens gaps, the more the more groups there are: percentile and BCa intervals of the gap between several
+    groups lie above the true one about as often as not. Three or more groups therefore get the interval of
+    `intervals.band`. Of two groups the percentile interval of a small gap lies too high, and the BCa interval of one
+    that happens to be small ends too early: low is taken from BCa, high from whichever is higher. Low is zero where
+    the permutations do not exclude that there is no difference.
     """
-    bca = bootstrap(table, by, auc=auc, **settings.intervals).loc[list(metrics), SHOWN]
-    percentile = bootstrap(table, by, auc=auc, **settings.intervals | {"kind": "percentile"}).loc[list(metrics)]
+    several = table[by].nunique() > 2
+    kinds = {"kind": "band"} if several else {}
+    shown = bootstrap(table, by, auc=auc, **settings.intervals | kinds).loc[list(metrics), SHOWN]
+    if not several:
+        percentile = bootstrap(table, by, auc=auc, **settings.intervals | {"kind": "percentile"}).loc[list(metrics)]
+        shown["high"] = np.maximum(shown["high"], percentile["high"])
     floor = sampling_floor(table, by, permutations, auc=auc, **settings.at).loc[list(metrics), list(FLOOR)]
-    result = bca.join(floor.rename(columns=FLOOR))
-    result["high"] = np.maximum(bca["high"], percentile["high"])
-    result["low"] = bca["low"].mask(floor["p_value"] >= 1 - settings.level, 0)
-    return result
+    shown["low"] = shown["low"].mask(floor["p_value"] >= 1 - settings.level, 0)
+    return shown.join(floor.rename(columns=FLOOR))
 
 
 def large_enough(table, by, metric, cluster):

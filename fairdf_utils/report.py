@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import platform
 import shlex
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ import pandas as pd
 from matplotlib import rc_context
 
 from fairdf_utils import plots_audit, plots_fairness
-from fairdf_utils.audit_findings import GAPS, UNITS, between, counted, in_short, p_text, percent, points, signed
+from fairdf_utils.audit_findings import GAPS, UNITS, Severe, between, counted, in_short, p_text, percent, points, signed
 from fairdf_utils.files import write_text
 from fairdf_utils.gaps import MINIMUM
 
@@ -70,6 +71,16 @@ def write_report(judged, options):
     write_text(folder / "findings.json", json.dumps(_plain(as_json(judged, made)), indent=2, allow_nan=False) + "\n")
     write_text(folder / "index.html", page(judged, made))
     return folder / "index.html"
+
+
+def check_folder(out):
+    """Refuse a folder that cannot be written, before anything is computed for it."""
+    folder = Path(out).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out {out}: {there} is a file, no folder. Give another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out {out}: nothing may be written in {there}. Give another folder.")
 
 
 def how_made(judged, options):
@@ -192,6 +203,7 @@ def _for_template(one):
         "unit": UNITS[cluster],
         "sizes": sizes,
         "in_short": in_short(one.findings),
+        "severe": [warning for warning in one.warnings if isinstance(warning, Severe)],
         "blocks": finding_blocks(one.findings),
         "order": sorted(one.bys, key=lambda by: by != one.primary),
         "alpha": 1 - one.settings.level,

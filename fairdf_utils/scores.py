@@ -36,6 +36,15 @@ SCORE_COLUMNS = (
 )
 
 
+OTHER_NAMES = {  # what other projects call the columns
+    "label": {"label", "labels", "y_true", "y", "target", "targets", "gt", "ground_truth", "is_fake", "fake", "class"},
+    "score": {"score", "scores", "y_pred", "y_prob", "y_score", "prob", "probs", "probability", "pred", "preds"}
+    | {"prediction", "predictions", "p_fake", "prob_fake", "fake_prob", "output", "logit", "logits"},
+}
+SCORE_REMEDY = "A score is P(fake), from 0 to 1: divide by 100 if percent, apply the sigmoid if logits."
+NO_CSV = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".npy", ".npz", ".pkl", ".pickle")
+
+
 class ScoreTableError(ValueError):
     """A score table that cannot be judged: says which column and row, and what to do."""
 
@@ -46,8 +55,8 @@ def column(table, name):
         hint = " The intersection of gender and race is called 'group'." if name == "intersection" else ""
         if name == "video":
             hint = " Without videos, copy img_path into it: every image is then its own cluster."
-        columns = ", ".join(map(str, table.columns))
-        raise ScoreTableError(f"The score table has no column '{name}'; it has: {columns}.{hint}")
+        hint += _renaming(table, name)
+        raise ScoreTableError(f"The score table has no column '{name}'; it has: {_own_columns(table)}.{hint}")
     missing = table[name].isna().to_numpy()
     if missing.any():
         raise ScoreTableError(
@@ -55,6 +64,17 @@ def column(table, name):
             "from 0). Fill it in, or remove those rows on purpose."
         )
     return table[name]
+
+
+def _own_columns(table):
+    """The columns of the user's file, without those that `read_scores` filled in."""
+    return ", ".join(str(name) for name in table.columns if name not in table.attrs.get("derived", ()))
+
+
+def _renaming(table, name):
+    """ " Rename 'y_true' to 'label'.", or nothing where no column looks like the one that is missing."""
+    found = [own for own in table.columns if str(own).strip().lower() in OTHER_NAMES.get(name, ())]
+    return f" Rename '{found[0]}' to '{name}'." if found else ""
 
 
 def numbers(table, name, allowed, remedy):
@@ -152,11 +172,14 @@ def read_scores(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no score table at {path}; chapter 04 writes one, or give the path of your own")
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    table = _read_table(path)
     if not {"gender", "race", "group"} & set(table.columns):
-        raise ScoreTableError(f"{path} has none of the columns gender, race, group; add the one to be judged by")
+        raise ScoreTableError(
+            f"{path} has none of the columns gender, race, group; add the one to be judged by. "
+            f"It has: {_own_columns(table)}."
+        )
     numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).")
-    score = numbers(table, "score", lambda x: (x >= 0) & (x <= 1), "A score is P(fake), from 0 to 1.")
+    score = numbers(table, "score", lambda x: (x >= 0) & (x <= 1), SCORE_REMEDY)
     derived = {"dataset": "given", "img_path": [f"row-{row}" for row in range(len(table))]}
     derived["video"] = table.get("img_path", derived["img_path"])
     if "logit_fake" not in table.columns:
@@ -164,4 +187,26 @@ def read_scores(path):
     if {"gender", "race"} <= set(table.columns):
         known = table[["gender", "race"]].notna().all(axis=1)
         derived["group"] = (table["gender"].astype(str) + "-" + table["race"].astype(str)).where(known)
-    return table.assign(**{name: values for name, values in derived.items() if name not in table.columns})
+    derived = {name: values for name, values in derived.items() if name not in table.columns}
+    result = table.assign(**derived)
+    result.attrs["derived"] = list(derived)  # for messages on what the file has
+    return result
+
+
+def _read_table(path):
+    """The file as it is; whatever is no table with commas is refused with a sentence."""
+    if path.suffix.lower() in NO_CSV:
+        raise ScoreTableError(f"{path} is no CSV table: save it as .csv (with commas) or .parquet.")
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+        table.attrs = {}  # the file may carry what an earlier reading derived
+        return table
+    try:
+        table = pd.read_csv(path)
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        reason = str(error).strip()
+        raise ScoreTableError(f"{path} is no CSV table in UTF-8 ({reason}): save it as .csv with commas.") from error
+    for mark, what in ((";", "semicolons"), ("\t", "tabs")):
+        if len(table.columns) == 1 and mark in str(table.columns[0]):
+            raise ScoreTableError(f"{path} separates its columns with {what}: save it as .csv with commas.")
+    return table

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairdf_utils import audit, gaps
+from fairdf_utils.audit_findings import p_text
 from fairdf_utils.fairness import fairness_metrics, group_rates, rate_interval
 from fairdf_utils.gaps import Settings
 from fairdf_utils.intervals import holm
 from fairdf_utils.power import design_effects, videos_needed
+from fairdf_utils.resampling import bootstrap
 from fairdf_utils.scores import ScoreTableError
 from fairdf_utils.thresholds import fit_threshold
 
@@ -188,6 +190,47 @@ def test_intervals_of_gaps_reach_zero_unless_it_is_excluded(planted):
     assert (rows["high"] >= rows["estimate"] - 1e-12).all()
 
 
+RATES = np.r_[np.linspace(0.3, 0.4, 7), 0.5]  # false alarms of eight groups: a true gap of 20 points
+
+
+def eight_groups(seed, videos=10, frames=4):
+    """Reals only; each video has a rate of its own around that of its group."""
+    rng = np.random.default_rng(seed)
+    own = rng.beta(4 * RATES, 4 * (1 - RATES), (videos, 8))
+    wrong = rng.random((frames, videos, 8)) < own
+    frame, video, group = np.indices(wrong.shape).reshape(3, -1)
+    names = np.char.add(np.char.add(group.astype(str), "/"), video.astype(str))
+    return pd.DataFrame({"video": names, "label": 0, "group": group.astype(str), "score": 1.0 * wrong.ravel()})
+
+
+def test_intervals_of_gaps_between_many_groups_cover_the_true_gap():
+    """In 36 or more of 40 test sets; percentile intervals, which lie above the gap, in far fewer."""
+    covered, percentile = 0, 0
+    for seed in range(40):
+        table = eight_groups(seed)
+        row = gaps.gap(table, "group", "fpr_gap", Settings(resamples=200), 20)
+        covered += row["low"] <= 0.2 <= row["high"]
+        old = bootstrap(table, "group", resamples=200, auc=False).loc["dp"]
+        percentile += old["low"] <= 0.2 <= old["high"]
+    assert covered >= 36 > percentile
+
+
+def test_only_common_fitted_thresholds_are_corrected_for_each_other(planted):
+    points = planted.points
+    fitted = points.drop(index="as given", level="point")
+    assert points.xs("as given", level="point")["p_holm"].isna().all(), "tested among the gaps already"
+    assert np.allclose(fitted["p_holm"], holm(fitted["p_value"].astype(float)))
+
+
+def test_a_verdict_stands_beside_its_own_p(planted):
+    said = of_kind(planted, "threshold") + of_kind(planted, "videos")
+    assert len(said) == 3
+    for finding in said:
+        p = finding["numbers"]["p_holm"]
+        assert f"p = {p_text(p)}, corrected" in finding["text"]
+        assert ("cannot be told apart" in finding["text"]) == (p >= 0.05)
+
+
 def test_permutations_suffice_for_the_number_of_tests():
     for tests in (1, 24, 100):
         count = Settings(resamples=10).permutations(tests)
@@ -234,13 +277,30 @@ SIMPLE = {"male-white": (12, 12), "female-white": (12, 12)}
         (lambda t: t.assign(gender="male"), "one group only (male)"),
         (lambda t: t[(t["label"] == 0) | (t["gender"] == "male")], "trust the gaps of FPR and TPR"),
         (lambda t: t.assign(video="all"), "holds reals and fakes"),
+        (lambda t: t.assign(race=["white", "black"] * (len(t) // 2)), "24 videos have several values in 'race'"),
+        (lambda t: pd.concat([t, t[:5]]), "5 rows are exact copies of another row"),
+        (lambda t: t[t["label"] == 1], "There are no reals"),
+        (lambda t: t[t["label"] == 0], "There are no fakes"),
+        (lambda t: t.assign(score=0.5), "All scores are the same"),
+        (lambda t: t.assign(score=0.5), "No operating point can be fitted"),
         (lambda t: t.assign(skin=None), "No image has a value in 'skin'"),
     ],
 )
 def test_the_reader_is_warned(tmp_path, change, said):
     table = change(made_table(SIMPLE).drop(columns="group").iloc[::2].reset_index(drop=True))
     judged = judged_from(table, tmp_path, [name for name in ("gender", "skin") if name in table])
+    if "several" in said:
+        judged = judged_from(table, tmp_path, ["race"])
+    assert not any("Only 0" in warning for warning in judged.warnings)
     assert any(said in warning for warning in judged.warnings), judged.warnings
+
+
+def test_equal_rates_are_no_gap(tmp_path):
+    table = made_table({"a-x": (12, 12), "b-x": (12, 12), "c-x": (12, 12)}).drop(columns=["gender", "race"])
+    judged = judged_from(table.assign(score=table["label"] * 0.8 + 0.1), tmp_path)
+    gap = next(f for f in judged.findings if f["metric"] == "fpr_gap")
+    assert gap["kind"] == "not told apart"
+    assert gap["text"].startswith("By group, the share of real images called fake is the same in all groups, 0.0 %.")
 
 
 def test_images_left_out_of_a_grouping_stay_in_the_overall_numbers(tmp_path):
@@ -277,6 +337,10 @@ def test_one_class_alone_is_judged_as_far_as_it_goes(tmp_path, labels):
         ("label,score\n0,0.1\n", "none of the columns gender, race, group"),
         ("label,score,gender\n", "nothing to judge"),
         ("", "No columns"),
+        ("y_true,y_prob,gender\n0,0.1,male\n", "it has: y_true, y_prob, gender. Rename 'y_true' to 'label'"),
+        ("label,score,sex\n0,0.1,male\n", "It has: label, score, sex"),
+        ("label,score,gender\n0,87,male\n", "divide by 100 if percent, apply the sigmoid if logits"),
+        ("label;score;gender\n0;0,1;male\n", "separates its columns with semicolons"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_name(tmp_path, content, said):
@@ -287,12 +351,21 @@ def test_a_bad_table_is_refused_with_its_name(tmp_path, content, said):
     assert str(error.value).startswith(str(path)) and not (tmp_path / "report").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="is a file, no folder"):
+            audit.main_audit(options(tmp_path / "none.csv", out))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_bad_options_are_refused(tmp_path):
     path = tmp_path / "scores.csv"
     made_table(SIMPLE).to_csv(path, index=False)
     wrong = [({"level": 1.0}, "strictly"), ({"threshold": 2}, "0..1"), ({"cluster": "frame"}, "use one of")]
     wrong += [({"by": ["skin"]}, "no column 'skin'"), ({"cluster": "identity"}, "no column 'identity'")]
     wrong += [({"resamples": 0}, "at least 1")]
+    wrong += [({"by": ["skin"]}, "it has: video, label, group, score, gender, race[.]")]
     for change, said in wrong:
         with pytest.raises(ValueError, match=said):
             audit.main_audit(options(path, tmp_path / "report", **change))

@@ -187,6 +187,27 @@ def test_no_finding_is_lost_or_repeated_in_the_blocks(tmp_path):
     assert report.in_short(one.findings).startswith("Differs between groups: false alarms by group")
 
 
+def test_warnings_come_before_the_findings(tmp_path, capsys):
+    table = made_table({"male-white": (12, 12), "female-white": (12, 12)}, frames=1)
+    table["score"] = 1 - table["score"]
+    table.drop(columns="video").to_csv(tmp_path / "scores.csv", index=False)
+    audit.main_audit(options(tmp_path / "scores.csv", tmp_path / "out", by=["gender"], resamples=20))
+    page = Page((tmp_path / "out/index.html").read_text()).words()
+    printed = capsys.readouterr().out
+    finding = json.loads((tmp_path / "out/findings.json").read_text())["data_sets"][0]["findings"][0]["text"]
+    for severe in ("no column 'video'", "Reals score higher than fakes"):
+        assert severe in printed and printed.index(severe) < printed.index(finding)
+        assert page.index(severe) < page.index(finding)
+    small = "little can be told from so few"
+    assert printed.index(small) < printed.index(finding) and page.index(small) > page.index(finding)
+
+
+def test_the_page_says_that_p_decides_where_an_interval_disagrees(written):
+    words = written[1].words()
+    assert "an interval may leave out zero where p finds no difference: p decides" in words
+    assert "take back only a part" not in words, "intervals of gaps hold, as the top of the page says"
+
+
 def test_numbers_are_written_as_people_read_them():
     assert percent(0.257) == "25.7 %" and percent(np.nan) == "undefined" and points(0.031) == "3.1 points"
     assert between(0.1, 0.25) == " (10.0 to 25.0)" and between(np.nan, 0.1) == ""

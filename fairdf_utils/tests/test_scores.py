@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairdf_utils.fairness import fairness_metrics, overall_metrics
-from fairdf_utils.scores import ScoreTableError, log_odds, read_scores, video_level, write_scores
+from fairdf_utils.scores import ScoreTableError, column, log_odds, read_scores, video_level, write_scores
 
 FRAMES = pd.DataFrame(
     {
@@ -127,3 +127,34 @@ def test_groups_of_codes_and_of_gaps_are_joined(tmp_path):
     )
     path.write_text("label,score,gender,race\n0,0.1,male,\n1,0.9,female,\n")
     assert read_scores(path)["group"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "label,gender,Prediction\n0,male,0.1\n", "Rename 'Prediction' to 'score'"),
+        ("a.csv", "label,score,gender\n0,-3.2,male\n", "apply the sigmoid if logits"),
+        ("a.csv", "label\tscore\tgender\n0\t0.1\tmale\n", "separates its columns with tabs"),
+        ("a.csv", "label,score,gender\n0,0.1,male,1,2\n0\n0,1,2,3,4,5,6,7\n", "no CSV table"),
+        ("a.xlsx", "PK", "save it as .csv"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_remedy(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ScoreTableError, match=said):
+        read_scores(tmp_path / name)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00label")
+    with pytest.raises(ScoreTableError, match="no CSV table in UTF-8"):
+        read_scores(tmp_path / "a.csv")
+
+
+def test_columns_are_named_that_the_file_has_and_no_others(tmp_path):
+    (tmp_path / "a.csv").write_text("label,score,gender\n0,0.1,male\n")
+    with pytest.raises(ScoreTableError, match="it has: label, score, gender[.]"):
+        column(read_scores(tmp_path / "a.csv"), "skin")
+    parquet, _ = write_scores(read_scores(tmp_path / "a.csv"), tmp_path)
+    with pytest.raises(ScoreTableError, match="video, logit_real"):
+        column(read_scores(parquet), "skin")
