@@ -224,6 +224,11 @@ def merge(crops, annotations):
     Returns
     -------
     Merged
+
+    Warns
+    -----
+    UserWarning
+        No crop's video is annotated: most likely the two are of different data sets.
     """
     crops = crops.reset_index(drop=True)
     again = annotations.duplicated(["video", "frame", "label", "gender", "race"])
@@ -232,6 +237,13 @@ def merge(crops, annotations):
     settled, conflicts = _settle(annotations)
     found = settled.reindex(key).reset_index(drop=True)
     matched = key.notna().to_numpy()
+    if len(crops) and len(annotations) and not matched.any():
+        warnings.warn(
+            f"None of the {len(crops):,} crops is of an annotated video: crops are of videos such as "
+            f"{crops['video'].iloc[0]!r}, annotations of videos such as {annotations['video'].iloc[0]!r}. Check that "
+            "both are of one data set.",
+            stacklevel=2,
+        )
     defined = matched & (found["gender"].fillna("") != "").to_numpy() & (found["race"].fillna("") != "").to_numpy()
     rows = crops.assign(gender=found["gender"], race=found["race"], group=found["gender"] + "-" + found["race"])
     rows = rows[defined].reset_index(drop=True)
@@ -299,7 +311,7 @@ def lost_by_group(ledger, annotations):
     ----------
     ledger : pandas.DataFrame
         From ``faces.extract``: columns ``video``, ``asked``, ``found``, ``status``; a video that could not be read
-        lost all frames it was asked for.
+        lost all frames it was asked for, a partial one those that gave no crop.
     annotations : pandas.DataFrame
         From :func:`read_annotations`.
 
@@ -315,7 +327,7 @@ def lost_by_group(ledger, annotations):
     found = settled.reindex(key)
     group = found["gender"] + "-" + found["race"]
     group = np.where(key.isna(), "not annotated", np.where(group.isin(GROUPS), group, "undefined"))
-    failed, asked = (ledger["status"] != "ok").astype(int), ledger["asked"].astype(int)
+    failed, asked = (ledger["status"] == "failed").astype(int), ledger["asked"].astype(int)
     lost = asked - ledger["found"].astype(int)
     table = pd.DataFrame({"group": group, "videos": 1, "failed": failed, "asked": asked, "lost": lost})
     table = table.groupby("group").sum().reindex([*GROUPS, "undefined", "not annotated"], fill_value=0)

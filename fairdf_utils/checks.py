@@ -16,8 +16,10 @@ demographic flip        error     a video whose rows differ in gender or race
 leaked video            error     in two splits of one data set
 leaked identity         error     a person, or the source of a fake, in two splits of one data set
 unknown split           warning   a file of several whose name does not say train, val or test
-one-class group         error     only reals or only fakes of a group in a split
-one-class split         error     only reals or only fakes at all; a warning where the file names say so
+misnamed file           error     reals in a file named fake..., or fakes in one named real...
+one-class group         warning   only reals of a group in a split (no TPR, no AUC), or only fakes (no FPR, no AUC)
+one-class split         error     only reals or only fakes at all; a warning where the file names say so and the other
+                                  half of the split lies beside them
 few videos              warning   a group that rests on fewer than `checks_rows.FEW_VIDEOS` videos in a split
 absent group            warning   a group without an image in a split
 image outside the root  error     a symbolic link that leaves the image root
@@ -36,7 +38,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairdf_utils.checks_images import image_findings
-from fairdf_utils.checks_rows import flips, group_findings, leaks, repeated_images, row_findings
+from fairdf_utils.checks_rows import flips, group_findings, leaks, misnamed, repeated_images, row_findings
 from fairdf_utils.findings import FINDING_COLUMNS, Report, found, nothing
 from fairdf_utils.manifests import SPLIT_FILES, read_leniently
 
@@ -152,6 +154,7 @@ def _unknown_splits(counts):
 
 def _rule_findings(rows):
     yield row_findings(rows)
+    yield misnamed(rows)
     yield repeated_images(rows)
     yield from (flips(rows, column) for column in ("label", "gender", "race"))
     yield from (leaks(part) for _, part in rows.groupby("dataset"))
@@ -165,8 +168,9 @@ def main_check(options):
     ``options.images``, ``options.size`` as in :func:`check`; ``options.out``: a CSV file for all findings, or None.
     """
     try:
+        _make_room(options.out)
         report = check(options.manifests, options.images, options.size)
-    except FileNotFoundError as error:
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(report)
@@ -174,3 +178,16 @@ def main_check(options):
         report.write(options.out)
         print(f"All findings are in {options.out}")
     return 1 if len(report.errors) else 0
+
+
+def _make_room(out):
+    """Refuse a file for the findings that could not be written in the end."""
+    if out is None:
+        return
+    folder = Path(out).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder}: this folder cannot be made ({error.strerror}). Choose another --out") from None
+    if Path(out).is_dir():
+        raise OSError(f"{out}: is a folder. Give --out the name of a CSV file")

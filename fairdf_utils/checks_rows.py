@@ -200,8 +200,11 @@ def _one_class_groups(rows, table, name):
     bad = _first_rows(rows, table.index[(table["reals"] == 0) | (table["fakes"] == 0)])
     counts = table.loc[bad.index, ["reals", "fakes"]]
     finding = [f"{real:,} reals and {fake:,} fakes in {name}" for real, fake in counts.to_numpy()]
-    remedy = "Add images of the class that is missing, or leave the group out: it has no AUC and no gap."
-    return found(bad, "error", "one-class group", "group", bad["group"], finding, remedy)
+    remedy = [
+        f"Without {missing} it has no {rate} and no AUC there: say so with the results, or add {missing}."
+        for missing, rate in (("reals", "FPR") if real == 0 else ("fakes", "TPR") for real, _ in counts.to_numpy())
+    ]
+    return found(bad, "warning", "one-class group", "group", bad["group"], finding, remedy)
 
 
 def _few_videos(rows, table, name):
@@ -217,12 +220,39 @@ def _few_videos(rows, table, name):
 
 
 def _one_class_split(rows, table, name):
-    """Fakes or reals alone: half a split where the file's name says so, otherwise an error."""
+    """Fakes or reals alone: half a split where the file's name says so and the other half exists; else an error."""
     which, other = ("fakes", "reals") if rows["label"].iloc[0] else ("reals", "fakes")
-    half = rows["file"].drop_duplicates().map(lambda file: which[:-1] in Path(file).stem.lower()).all()
-    remedy = f"Check the {other} along with them: groups cannot be judged by one class."
+    files = [Path(file) for file in rows["file"].unique()]
+    half = all(which[:-1] in file.stem.lower() for file in files)
+    lacking = [partner for file in files if (partner := _partner(file)) and not partner.exists()]
     finding = f"Only {which} in {name}"
-    return found(_at(rows), "warning" if half else "error", "one-class split", "label", "", finding, remedy)
+    remedy = f"Check the {other} along with them: groups cannot be judged by one class."
+    if half and lacking:
+        finding += f": {lacking[0].name} is missing"
+        remedy = f"Put {lacking[0].name} beside it: a detector is trained and judged on both halves of a split."
+    severity = "warning" if half and not lacking else "error"
+    return found(_at(rows), severity, "one-class split", "label", "", finding, remedy)
+
+
+def _partner(file):
+    """The file of fakes that belongs to a file of reals, and the reverse; None where the name is of no half."""
+    halves = [names for names in SPLIT_FILES.values() if file.name in names and len(names) == 2]
+    return file.with_name(next(name for name in halves[0] if name != file.name)) if halves else None
+
+
+def misnamed(rows):
+    """Reals in a file whose name begins with "fake", and the reverse: one finding a file, at its first such row."""
+    stems = rows["file"].map({file: Path(file).stem.lower() for file in rows["file"].unique()})
+    parts = []
+    for label, word, other in ((1, "real", "fake"), (0, "fake", "real")):
+        named = stems.str.startswith(word) & ~stems.str.contains(other, regex=False)
+        wrong = rows[named & (rows["label"] == label)]
+        bad = wrong.drop_duplicates("file")
+        counts = wrong["file"].value_counts()
+        finding = [f"It is named {word}, and has {counted(counts[file], 'row')} of {other}s" for file in bad["file"]]
+        remedy = f"Move them to a file of {other}s, or correct the label: released loaders go by the file's name."
+        parts.append(found(bad, "error", "misnamed file", "label", bad["label"].astype(str), finding, remedy))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _absent_groups(rows, table, name):

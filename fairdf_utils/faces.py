@@ -53,9 +53,10 @@ def extract(
 
     Crops are ``<out>/<dataset>/faces/<video>/<frame:06d>.png``; those of a video appear all at once, when it is done.
     ``<out>/<dataset>/ledger.csv`` gets a row a video as each is done (`ledger`). The same call goes on with a killed
-    run, tries failed videos again unless the failure was "no face", and gives the same bytes. Each worker process
-    takes one core. To use a cluster whose machines share ``root`` and ``out``, make the same call inside joblib's
-    context::
+    run, tries videos again that could not be read in full or whose file has changed, and gives the same bytes. Rows of
+    videos that the corpus does not hold (any more) wait in ``other_videos.csv`` beside the ledger, where neither the
+    ledger nor `crops` counts them. Each worker process takes one core. To use a cluster whose machines share ``root``
+    and ``out``, make the same call inside joblib's context::
 
         client = dask.distributed.Client("scheduler:8786")     # Dask
         ray.util.joblib.register_ray()                          # or Ray
@@ -81,36 +82,60 @@ def extract(
     Returns
     -------
     pandas.DataFrame
-        The ledger, ordered by video: what `find_videos` says of it; ``asked`` (frames; fewer in a short video),
-        ``decoded``, ``found`` and ``lost`` (frames with and without a face), ``several`` (with more than one);
-        ``status`` "ok" or "failed", ``reason`` ("no face" or a VideoError's; what could be decoded is kept), and
+        The ledger, ordered by video: what `find_videos` says of it; ``file`` (its bytes and time of change, "" where
+        it cannot be looked up); ``asked`` (frames; fewer in a short video), ``decoded``, ``found`` and ``lost``
+        (frames with and without a face), ``several`` (with more than one); ``status`` "ok", "partial" (it could not
+        be read in full, but gave crops) or "failed" (it gave none), ``reason`` ("no face" or a VideoError's), and
         ``seconds`` of one core.
 
     Raises
     ------
     CorpusError
-        The corpus cannot be used, or ``out`` was begun with other parameters or is in use by another process.
+        The corpus cannot be used, or ``out`` cannot be made, was begun with other parameters or is in use by another
+        process.
     OSError
         Crops cannot be written: the disk is full, for instance. What is done stays done.
     """
     recipe = _checked(_Recipe(layout, compression, frames, size, float(margin), image_format))
+    if jobs == 0:
+        raise CorpusError("jobs is 0. Use the number of processes, or -1 for one a core.")
     videos = find_videos(root, layout, compression)
-    folder = Path(out) / _dataset(root, layout, dataset)
+    videos["file"] = [_state(Path(root, path)) for path in videos["path"]]
+    folder = _made(Path(out) / _dataset(root, layout, dataset))
     started, table = time.perf_counter(), folder / "ledger.csv"
     try:
         with locked(folder / ".lock", wait=False):
             ledger.keep_parameters(folder / "parameters.json", asdict(recipe))
-            _run(videos, Path(root).absolute(), folder.absolute(), recipe, table, jobs)
+            reused, others = _run(videos, Path(root).absolute(), folder.absolute(), recipe, table, jobs)
     except BlockingIOError:
         raise CorpusError(f"{folder}: another process is extracting into it. Wait for it, or stop it.") from None
     rows = ledger.read(table)
-    print(summary(rows, time.perf_counter() - started))
+    print(summary(rows, time.perf_counter() - started, reused, others))
     return rows
 
 
+def _state(file):
+    """What tells a file from a later one of its name, without reading it: bytes and time of change."""
+    try:
+        told = file.stat()
+    except (OSError, ValueError):  # a listed video that is missing, a link in circles: its extraction says which
+        return ""
+    return f"{told.st_size} bytes, {told.st_mtime_ns} ns"
+
+
+def _made(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CorpusError(f"{folder}: this folder cannot be made ({error.strerror}). Choose another one.") from None
+    if not os.access(folder, os.W_OK):
+        raise CorpusError(f"{folder}: this folder cannot be written to. Choose another one.")
+    return folder
+
+
 def _run(videos, root, folder, recipe, table, jobs):
-    done = ledger.read(table)
-    ledger.write(table, done)  # without the torn line of a killed run
+    """Extract what is not done; how many videos were, and how many rows are of videos that are not there."""
+    done, others = ledger.open_for(table, folder / "other_videos.csv", videos)
     shutil.rmtree(folder / ".partial", ignore_errors=True)
     (folder / ".partial").mkdir(parents=True)
     waiting = ledger.waiting(videos, done).to_dict("records")
@@ -121,6 +146,7 @@ def _run(videos, root, folder, recipe, table, jobs):
             shown.update()
     ledger.write(table, ledger.read(table))
     shutil.rmtree(folder / ".partial")
+    return len(videos) - len(calls), len(others)
 
 
 def _completed(calls, jobs):
@@ -153,7 +179,8 @@ def _extract_video(video, root, folder, recipe):
     counts["asked"] = recipe.frames if reason not in ("", "no face") else counts["decoded"]
     counts["lost"] = counts["decoded"] - counts["found"]
     seconds = round(time.perf_counter() - started, 3)
-    outcome = {"status": "failed" if reason else "ok", "reason": reason, "seconds": seconds}
+    status = "ok" if not reason else "partial" if counts["found"] else "failed"
+    outcome = {"status": status, "reason": reason, "seconds": seconds}
     return {**video, **{name: counts[name] for name in ledger.COUNTS}, **outcome}
 
 
@@ -198,17 +225,26 @@ def _dataset(root, layout, dataset):
     return name
 
 
-def summary(rows, seconds):
-    """What became of the videos of a ledger, in one line; ``seconds`` of the clock."""
-    failed = rows[rows["status"] == "failed"]
-    reasons = ", ".join(f"{reason} {count}" for reason, count in failed["reason"].value_counts(sort=False).items())
+def summary(rows, seconds, reused=0, others=0):
+    """What became of the videos of a ledger, in one line.
+
+    ``seconds`` of the clock; ``reused`` videos were done before; ``others`` rows were left out (see `extract`).
+    """
     decoded, found = int(rows["decoded"].sum()), int(rows["found"].sum())
     rate = decoded / max(rows["seconds"].sum(), 1e-3)
+    left_out = f"; {others:,} rows are of videos that this corpus does not hold: they are left out" if others else ""
     return (
-        f"{len(rows):,} videos, {len(failed):,} failed{f' ({reasons})' if reasons else ''}; {decoded:,} frames: "
-        f"{found:,} with a face, {decoded - found:,} without, {int(rows['several'].sum()):,} with several; "
-        f"{seconds:,.1f} s, {rate:,.1f} frames a second a core"
+        f"{len(rows):,} videos, {_reasons(rows, 'partial')}, {_reasons(rows, 'failed')}; "
+        f"{decoded:,} frames: {found:,} with a face, {decoded - found:,} without, {int(rows['several'].sum()):,} with "
+        f"several; {reused:,} videos reused; {seconds:,.1f} s, {rate:,.1f} frames a second a core{left_out}"
     )
+
+
+def _reasons(rows, status):
+    """For instance "2 failed (empty file 1, truncated 1)"."""
+    counts = rows.loc[rows["status"] == status, "reason"].value_counts(sort=False)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+    return f"{counts.sum():,} {status}" + (f" ({reasons})" if reasons else "")
 
 
 def crops(out, dataset):
@@ -239,7 +275,7 @@ def crops(out, dataset):
 
 
 def main_faces(options) -> int:
-    """The sub-command `faces`: 0, or 1 if any video failed."""
+    """The sub-command `faces`: 0, or 1 if any video failed, wholly or in part."""
     rows = extract(
         options.root,
         options.layout,
@@ -252,6 +288,6 @@ def main_faces(options) -> int:
         compression=options.compression,
         jobs=options.jobs,
     )
-    for row in rows[rows["status"] == "failed"].itertuples():
-        print(f"failed: {row.path!r}: {row.reason}")
-    return int((rows["status"] == "failed").any())
+    for row in rows[rows["status"] != "ok"].itertuples():
+        print(f"{row.status}: {row.path!r}: {row.reason}")
+    return int((rows["status"] != "ok").any())

@@ -16,7 +16,8 @@ from fairdf_utils.corpora import CorpusError
 from fairdf_utils.files import replacing, write_text
 
 COUNTS = ("asked", "decoded", "found", "lost", "several")
-COLUMNS = ("video", *(name for name in corpora.COLUMNS if name != "video"), *COUNTS, "status", "reason", "seconds")
+TOLD = (*corpora.COLUMNS, "file")  # what is known of a video before it is opened
+COLUMNS = ("video", *(name for name in TOLD if name != "video"), *COUNTS, "status", "reason", "seconds")
 
 
 def read(path):
@@ -32,6 +33,31 @@ def read(path):
     rows = [row for row in lines if len(row) == len(COLUMNS) and row[0] != COLUMNS[0]]
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
     return _ordered(table.astype({"label": int, **dict.fromkeys(COUNTS, int), "seconds": float}))
+
+
+def open_for(path, other, videos):
+    """Make a ledger hold rows of these videos only; the others wait in a second file until their corpus is back.
+
+    Parameters
+    ----------
+    path, other : Path
+        The ledger, and the file for rows of videos that are not among ``videos``; made if there are any.
+    videos : pandas.DataFrame
+        Columns :data:`TOLD`.
+
+    Returns
+    -------
+    done, others : pandas.DataFrame
+        Rows of the ledger, and those set aside.
+    """
+    every = _ordered(pd.concat([read(other), read(path)], ignore_index=True))
+    here = every["video"].isin(videos["video"])
+    done, others = every[here].reset_index(drop=True), every[~here].reset_index(drop=True)
+    write(path, every)  # so that a kill between these lines loses no row
+    if len(others) or other.exists():
+        write(other, others)
+    write(path, done)
+    return done, others
 
 
 def _ordered(table):
@@ -60,9 +86,10 @@ def _line(cells):
 
 
 def waiting(videos, done):
-    """Videos without a row, and those whose file could not be read in full: it may have been got anew since."""
+    """Videos without a row, those told otherwise now (another file, say), and those that could not be read in full."""
     settled = done[(done["status"] == "ok") | (done["reason"] == "no face")]
-    return videos[~videos["video"].isin(settled["video"])]
+    same = videos.merge(settled, on=list(TOLD))
+    return videos[~videos["video"].isin(same["video"])]
 
 
 def keep_parameters(path, parameters):

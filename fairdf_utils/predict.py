@@ -89,12 +89,16 @@ def main_predict(options) -> int:
     Raises
     ------
     BookError
-        No such file, folder, run or checkpoint.
+        No such file, folder, run, checkpoint or device, or no folder can be made at `options.out`.
     """
     out = Path(options.out)
     files = files_of(Path(options.path), out)
     checkpoint = options.checkpoint or checkpoint_of(options.run, options.detector, options.seed)
     detector = open_detector(Path(checkpoint), options.device)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BookError(f"{out}: this folder cannot be made ({error.strerror}). Choose another --out") from None
     print(f"{detector.name}\n{detector.origin}\n")
     rows = []
     try:
@@ -105,7 +109,9 @@ def main_predict(options) -> int:
         with replacing(out / "scores.csv") as partial:
             table.to_csv(partial, index=False)
     print(in_words(table))
-    print(f"\nwrote {out / 'scores.csv'} and an annotated picture of every file that was scored")
+    drawn = table.loc[table["part"] != "", "file"].nunique()
+    pictures = f" and {drawn:,} annotated picture{'s' * (drawn != 1)}" if drawn else "; there is nothing to draw"
+    print(f"\nwrote {out / 'scores.csv'}{pictures}")
     return int((table["reason"] != "").any())
 
 
@@ -125,8 +131,10 @@ def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> P
 
 def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
     """The detector of a checkpoint, ready to score."""
-    target = choose_device(device)
+    if not checkpoint.is_file():
+        raise BookError(f"{checkpoint}: no such checkpoint. Give the path of a best.safetensors")
     try:
+        target = choose_device(device)
         model, config = load_detector(checkpoint, target)
     except TrainingError as error:
         raise BookError(str(error)) from error

@@ -31,6 +31,8 @@ TOLERANCE = 0.05  # of the images
 ACROSS = "its two persons are in different splits"
 UNLISTED = "not in the official split"
 TESTED = "it shows a person of the test list"
+NAMELESS = "Identities are not known: each video counts as a person of its own."
+_NEEDED = ("video", "identity", "source_identity", "label", "group")
 
 
 class IdentityGraph(NamedTuple):
@@ -145,12 +147,18 @@ def split(rows, shares=(0.6, 0.2, 0.2), seed=0):
     Raises
     ------
     ManifestError
-        No rows.
+        No rows, or rows without demographics.
     """
     if len(shares) != len(SPLITS) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"shares={shares} must be three positive numbers that add up to 1.")
     if rows.empty:
         raise ManifestError("There are no rows to split. Read a manifest or merge annotations first.")
+    missing = [column for column in _NEEDED if column not in rows.columns]
+    if missing:
+        raise ManifestError(
+            f"The rows have no column {', '.join(missing)}. Read them by manifests.read_manifest, or give crops their "
+            "demographics by annotations.merge first."
+        )
     return _assigned(rows, SPLITS, shares, seed)
 
 
@@ -179,7 +187,8 @@ def _assigned(rows, names, shares, seed):
     kept = place[first] == place[second]
     chosen = rows.assign(split=np.array(names, dtype=object)[place[first]])[kept].reset_index(drop=True)
     dropped = rows.assign(reason=ACROSS)[~kept].reset_index(drop=True)
-    return Split(chosen, dropped, tuple(shares), (note,))
+    nameless = (rows["identity"] == rows["video"]).all() and (rows["source_identity"] == "").all()
+    return Split(chosen, dropped, tuple(shares), (note, NAMELESS) if nameless else (note,))
 
 
 def official_ffpp(rows, folder):
@@ -299,7 +308,7 @@ def write_splits(split, folder):
     """
     folder = Path(folder)
     six = folder.name in SIX_GROUP_DATASETS and split.rows["group"].isin(SIX_GROUPS).all()
-    tables = _tables(split.rows, folder)
+    tables = _tables(split, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as aside:
         for name, table in tables.items():
@@ -309,11 +318,11 @@ def write_splits(split, folder):
     return [folder / name for name in tables]
 
 
-def _tables(rows, folder):
+def _tables(split, folder):
     """File name -> rows."""
     tables = {}
     for name, files in SPLIT_FILES.items():
-        part = rows[rows["split"] == name]
+        part = split.rows[split.rows["split"] == name]
         parts = [part[part["label"] == 1], part[part["label"] == 0]] if len(files) == 2 else [part]
         if part.empty:
             stale = [file for file in files if (folder / file).exists()]
@@ -322,6 +331,18 @@ def _tables(rows, folder):
             continue
         if any(table.empty for table in parts):
             kind = "fakes" if parts[0].empty else "reals"
-            raise ManifestError(f"{folder}: {name} has no {kind}. Take other shares or another seed, or add videos.")
+            raise ManifestError(f"{folder}: {name} has no {kind}. {_remedy(split)}")
         tables |= dict(zip(files, parts, strict=True))
     return tables
+
+
+def _remedy(split):
+    """What brings back reals or fakes: where they went, and what can be changed."""
+    change = "Take other shares or another seed"
+    if np.isnan(split.wanted).any():
+        change = (
+            "The split is given by a list: take another one (with Celeb-DF's, other shares or another seed may do), "
+            "use splits.split, which needs none"
+        )
+    losses = "; ".join(f"{reason}: {row.images:,} images" for reason, row in split.losses().iterrows())
+    return (f"Rows were dropped ({losses}). " if losses else "") + f"{change}, or add videos."

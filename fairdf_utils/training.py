@@ -49,12 +49,27 @@ def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
 
     `threads` > 0 also sets the number of CPU threads: waking a second one costs more than it brings while a step
     takes a tenth of a second, and sums are the same on every machine only for the same number.
+
+    Raises
+    ------
+    TrainingError
+        There is no such device here.
     """
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        target = torch.device(device)
+        if target.type == "cuda":  # asked for without a tensor on it: each process of several has a GPU of its own
+            there = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
+        else:
+            there = torch.empty(0, device=target).device.type == target.type
+    except (RuntimeError, AssertionError, ImportError):  # what torch raises depends on the name and its build
+        there = False
+    if not there:
+        raise TrainingError(f"device {device!r} is not there. Use auto, cpu, or cuda where there is an NVIDIA GPU.")
+    return target
 
 
 def build_optimizer(

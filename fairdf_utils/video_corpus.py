@@ -39,7 +39,7 @@ FFPP_GROUPS = (
 FAKES_A_PERSON = 2  # of FF++; its five methods take turns
 DARK = "ok: faces lost where dark skin meets noise and little light"
 SCENES = ("exit_phone_room", "kitchen_pan", "podium_speech_happy", "walking_outside_cafe_disgusted")
-TESTED = 1 / 3  # share of the videos in Celeb-DF's test list
+TESTED = 1 / 3  # share of the persons, and of the strangers on YouTube, in Celeb-DF's test list
 
 
 def generate_videos(out, layouts=DATASETS, identities=24, seconds=2.0, width=480, seed=0, jobs=-1):
@@ -261,8 +261,13 @@ def _write_ffpp_lists(folder, clips, seed):
 
 
 def _write_celebdf_list(folder, clips, seed):
-    order = _rng(seed, "celebdf list").permutation(len(clips))[: round(TESTED * len(clips))]
-    tested = [clips[n] for n in sorted(order)]
+    """Persons one after the other, who are swapped with each other: the swaps of the others are left to train on."""
+    rng, chosen = _rng(seed, "celebdf list"), set()
+    for strangers in (False, True):
+        names = list(dict.fromkeys(clip.person.name for clip in clips if ("YouTube" in clip.path) == strangers))
+        start = rng.integers(len(names))
+        chosen |= {names[(start + n) % len(names)] for n in range(max(2, round(TESTED * len(names))))}
+    tested = [clip for clip in clips if {clip.person.name, (clip.source or clip.person).name} <= chosen]
     lines = [f"{int(clip.method == 'real')} {clip.path.split('/', 1)[1]}" for clip in tested]
     lines.append(f"1 {planted_flaws.MISSING_TEST}.mp4")
     write_text(folder / "List_of_testing_videos.txt", "\n".join(lines) + "\n")

@@ -209,6 +209,7 @@ def _majority(values):
     return "" if not ranked or tie else ranked[0][0]
 
 
+@pytest.mark.filterwarnings("ignore:None of the")
 @given(
     crops=st.lists(st.tuples(_VIDEOS | st.just("e"), st.integers(0, 5), st.integers(0, 1)), max_size=20, unique=True),
     notes=st.lists(_NOTES, max_size=25),
@@ -233,6 +234,13 @@ def test_every_crop_is_in_one_table_and_majorities_are_counted_right(crops, note
     assert len(merged.repeated) == len(notes) - len(unique)
 
 
+def test_annotations_of_another_data_set_are_told():
+    told = _annotations(("Celeb-real/id0_0000", 0, 0, "male", "white"))
+    with pytest.warns(UserWarning, match=r"None of the 2 crops .*'youtube/000'.*'Celeb-real/id0_0000'.* one data set"):
+        merged = merge(_crops(("youtube/000", 0, 0), ("youtube/000", 1, 0)), told)
+    assert len(merged.unmatched) == 2 and merged.rows.empty
+
+
 def test_losses_count_every_video_and_those_that_gave_nothing():
     annotations = _annotations(
         ("a", 0, 0, "male", "white"), ("b", 0, 0, "male", "white"), ("c", 0, 0, "female", "black"), ("d", 0, 0, "", "")
@@ -241,7 +249,7 @@ def test_losses_count_every_video_and_those_that_gave_nothing():
         [
             ("a", 30, 27, "ok"),
             ("b", 30, 0, "failed"),
-            ("c", 20, 5, "ok"),
+            ("c", 20, 5, "partial"),
             ("d", 30, 30, "ok"),
             ("e", 30, 29, "ok"),
         ],
@@ -250,6 +258,6 @@ def test_losses_count_every_video_and_those_that_gave_nothing():
     table = lost_by_group(ledger, annotations)
     assert table.index.tolist() == [*GROUPS, "undefined", "not annotated"]
     assert table.loc["male-white"].tolist() == [2, 1, 60, 33, 0.55]
-    assert table.loc["female-black", "share"] == 0.75
+    assert table.loc["female-black"].tolist() == [1, 0, 20, 15, 0.75]  # partial: it gave crops
     assert table.loc["undefined", "lost"] == 0 and table.loc["not annotated", "lost"] == 1
     assert table["videos"].sum() == len(ledger) and pd.isna(table.loc["male-asian", "share"])

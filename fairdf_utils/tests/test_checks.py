@@ -142,6 +142,16 @@ def a_group_of_one_class(tables):
     return [("one-class group", "test.csv", 2 + FRAMES * FEW_VIDEOS // 2, "male-white")], "40 reals and 0 fakes"
 
 
+def reals_in_a_file_named_fake(tables):
+    line = _append(tables, "faketrain.csv", _rows("more", 0, videos=1)[:3])
+    return [("misnamed file", "faketrain.csv", line, "0")], "named fake, and has 3 rows of reals"
+
+
+def fakes_in_a_file_named_real(tables):
+    line = _append(tables, "realval.csv", _rows("more", 1, videos=1)[:2])
+    return [("misnamed file", "realval.csv", line, "1")], "named real, and has 2 rows of fakes"
+
+
 def a_group_on_few_videos(tables):
     rows = tables["test.csv"]
     last = rows["video"].isin(["real/test79", "Deepfakes/test78", "Deepfakes/test79"])
@@ -169,7 +179,7 @@ def no_fakes_at_all(tables):
 def no_file_of_fakes(tables):
     del tables["fakeval.csv"]
     tables["realval.csv"] = pd.concat([_rows("val", 0), _rows("more", 0)])
-    return [("one-class split", "realval.csv", 0, "")], "Only reals"
+    return [("one-class split", "realval.csv", 0, "")], "Only reals in val: fakeval.csv is missing"
 
 
 def a_file_of_no_split(tables):
@@ -177,7 +187,13 @@ def a_file_of_no_split(tables):
     return [("unknown split", "others.csv", 0, "")], "name"
 
 
-WARNINGS = [a_group_on_few_videos, an_absent_group, a_group_absent_from_two_files, no_file_of_fakes, a_file_of_no_split]
+WARNINGS = [
+    a_group_of_one_class,
+    a_group_on_few_videos,
+    an_absent_group,
+    a_group_absent_from_two_files,
+    a_file_of_no_split,
+]
 ERRORS = [
     repeated_in_a_file,
     repeated_in_another_file,
@@ -190,7 +206,9 @@ ERRORS = [
     a_race_that_flips,
     a_gender_that_flips,
     a_real_with_a_source,
-    a_group_of_one_class,
+    reals_in_a_file_named_fake,
+    fakes_in_a_file_named_real,
+    no_file_of_fakes,
     no_fakes_at_all,
 ]
 
@@ -204,6 +222,30 @@ def test_a_planted_trap_is_found_at_its_line_and_nothing_else_is(tmp_path, plant
     assert words in report.findings["finding"].iloc[0]
     assert (report.findings["severity"] == ("error" if plant in ERRORS else "warning")).all()
     assert (report.findings["remedy"] != "").all()
+
+
+def test_half_a_split_by_itself_is_a_warning_while_the_other_half_exists(tmp_path):
+    folder = _write(_tables(), tmp_path / "ffpp")
+    report = check([folder / "realtrain.csv"])
+    assert report.errors.empty and set(report.warnings["kind"]) == {"one-class split", "few videos"}
+    (folder / "faketrain.csv").unlink()
+    assert check([folder / "realtrain.csv"]).errors["kind"].tolist() == ["one-class split"]
+    (folder / "realtrain.csv").rename(folder / "my_train_reals.csv")  # the name of no half: nothing is known to lack
+    assert check([folder / "my_train_reals.csv"]).errors.empty
+
+
+@pytest.mark.parametrize(("label", "rate", "missing"), [(0, "TPR", "fakes"), (1, "FPR", "reals")])
+def test_a_group_of_one_class_is_told_which_rate_it_lacks(tmp_path, label, rate, missing):
+    rows = pd.concat([_rows("test", 0), _rows("test", 1)])
+    rows = rows[(rows["group"] != "male-white") | (rows["label"] == label)]
+    report = check([_write({"test.csv": rows}, tmp_path / "ffpp")])
+    (remedy,) = report.findings.loc[report.findings["kind"] == "one-class group", "remedy"]
+    assert remedy.startswith(f"Without {missing} it has no {rate} and no AUC") and report.errors.empty
+
+
+def test_a_file_that_speaks_of_reals_and_fakes_may_hold_both(tmp_path):
+    rows = pd.concat([_rows("test", 0), _rows("test", 1)])
+    assert check([_write({"real_and_fake.csv": rows}, tmp_path / "ffpp")]).findings.empty
 
 
 # Traps inside a file: (line, old text, new text, kind, column, value).
@@ -263,8 +305,6 @@ def test_traps_of_the_released_follow_up_form(tmp_path):
         ("demographic flip", "ff_test.csv", 7, "female"),
         ("leaked identity", "ff_test.csv", 10, "003"),
         ("leaked video", "ff_test.csv", 9, "youtube/002"),
-        ("one-class group", "ff_test.csv", 7, "female-white"),
-        ("one-class group", "ff_test.csv", 11, "male-black"),
         ("same image twice", "ff_test.csv", 6, "set/0_Deepfakes_500_501_21.png"),
     ]
     few = report.warnings[(report.warnings["kind"] == "few videos") & (report.warnings["value"] == "male-white")]
@@ -579,3 +619,13 @@ def test_a_wrong_image_root_is_a_usage_error(tmp_path, capsys):
     folder = _write(_tables(), tmp_path / "ffpp")
     assert main_check(_options(folder, images=str(tmp_path / "none"))) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("out", "said"), [("file/below/all.csv", "cannot be made"), ("folder", "is a folder")])
+def test_an_out_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, monkeypatch, out, said):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr("fairdf_utils.checks.check", lambda *_: pytest.fail("work began"))
+    assert main_check(_options(tmp_path, out=str(tmp_path / out))) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and said in told and told.count("\n") == 1

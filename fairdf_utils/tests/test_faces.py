@@ -227,7 +227,9 @@ def test_no_video_stops_the_run(extracted):
     """Each flaw has its reason; what could be decoded of a cut video is kept."""
     out, rows = extracted
     assert list(rows.columns) == list(ledger.COLUMNS) and rows["video"].is_monotonic_increasing
-    reasons = {row.video: row.reason for row in rows.itertuples() if row.status == "failed"}
+    assert dict(zip(rows["video"], rows["status"], strict=True))["real/cut"] == "partial"
+    reasons = {row.video: row.reason for row in rows.itertuples() if row.status != "ok"}
+    assert set(rows.loc[rows["found"] == 0, "status"]) == {"failed"}
     assert reasons == {
         r"fake/caf\xe9": "name not UTF-8",
         "fake/empty": "empty file",
@@ -276,7 +278,7 @@ def test_two_runs_give_the_same_bytes(extracted, corpus, tmp_path):
     faces.extract(corpus, "folder", tmp_path, frames=6, jobs=1)
     assert contents(tmp_path / "mine") == contents(out / "mine")
     changed = [path.parent.name for path, at in before.items() if path.stat().st_mtime_ns != at]
-    assert set(changed) == {"cut"}  # failed videos are tried again
+    assert set(changed) == {"cut"}  # what could not be read in full is tried again
     names = sorted(path.name for path in (tmp_path / "mine").iterdir())
     assert names == [".lock", "faces", "ledger.csv", "parameters.json"]
 
@@ -325,6 +327,7 @@ def test_other_parameters_are_refused(extracted, corpus):
         ({"margin": 9}, "margin from 0.5"),
         ({"image_format": "gif"}, "Unknown image format 'gif'. Use one of png, jpg"),
         ({"dataset": "../x"}, "one folder"),
+        ({"jobs": 0}, "jobs is 0. Use the number of processes, or -1"),
     ],
 )
 def test_unusable_parameters(corpus, tmp_path, options, message):
@@ -369,6 +372,75 @@ def test_a_video_got_anew_is_tried_again(clip, tmp_path):
     assert faces.extract(root, "folder", out, jobs=1)["found"].tolist() == [3]
 
 
+def test_other_videos_under_the_same_names_are_not_taken_for_these(clip, tmp_path, capsys):
+    """Another root, and back: a changed file is cut anew, rows of other videos wait, and no crop is made twice."""
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    for name in ("same", "gone"):
+        write_video(first / f"real/{name}.mp4", clip[0][:4])
+    write_video(second / "real/same.mp4", clip[0][4:7])
+    write_video(second / "real/new.mp4", clip[0][:2])
+    call = {"layout": "folder", "out": out, "dataset": "d", "jobs": 1}
+    faces.extract(first, **call)
+    kept = out / "d/faces/real/gone/000000.png"
+    written = kept.stat().st_mtime_ns
+    capsys.readouterr()
+    rows = faces.extract(second, **call)
+    assert rows[["video", "found"]].values.tolist() == [["real/new", 2], ["real/same", 3]]
+    assert "0 videos reused" in (said := capsys.readouterr().out)
+    assert "1 rows are of videos that this corpus does not hold" in said
+    assert faces.crops(out, "d")["video"].value_counts().to_dict() == {"real/new": 2, "real/same": 3}
+    rows = faces.extract(first, **call)
+    assert rows[["video", "found"]].values.tolist() == [["real/gone", 4], ["real/same", 4]]
+    assert "1 videos reused" in capsys.readouterr().out and kept.stat().st_mtime_ns == written
+    assert len(faces.crops(out, "d")) == 8
+
+
+def test_a_file_that_changed_is_extracted_again(clip, tmp_path):
+    video = write_video(tmp_path / "root/real/a.mp4", clip[0][:4])
+    call = {"root": tmp_path / "root", "layout": "folder", "out": tmp_path / "out", "jobs": 1}
+    faces.extract(**call)
+    crop = tmp_path / "out/root/faces/real/a/000000.png"
+    crop.write_bytes(b"")  # to see whether it is made again
+    faces.extract(**call)
+    assert crop.read_bytes() == b""
+    os.utime(video, ns=(1, 1))
+    faces.extract(**call)
+    assert crop.read_bytes()
+
+
+def test_a_kill_while_rows_change_places_loses_none(tmp_path, monkeypatch):
+    row = {**dict.fromkeys(ledger.COLUMNS, ""), "label": 1, "seconds": 0.5, **dict.fromkeys(ledger.COUNTS, 3)}
+    table, other = tmp_path / "ledger.csv", tmp_path / "other.csv"
+    both = pd.DataFrame([row | {"video": "a"}, row | {"video": "b"}])
+    write, calls = ledger.write, []
+    for before in range(3):
+        ledger.write(table, both[:1])
+        ledger.write(other, both[1:])
+        calls.clear()
+
+        def killed(path, rows, before=before):
+            calls.append(path)
+            if len(calls) > before:
+                raise KeyboardInterrupt
+            write(path, rows)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(ledger, "write", killed)
+            ledger.open_for(table, other, both[1:])
+        done, others = ledger.open_for(table, other, both[1:])
+        assert done["video"].tolist() == ["b"] and others["video"].tolist() == ["a"]
+
+
+def test_out_that_cannot_be_a_folder_is_refused_before_the_work(clip, tmp_path, monkeypatch):
+    write_video(tmp_path / "root/real/a.mp4", clip[0][:2])
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(faces, "_extract_video", lambda *_: pytest.fail("work began"))
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(CorpusError, match="folder cannot be made .* Choose another"):
+            faces.extract(tmp_path / "root", "folder", out, jobs=1)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_whatever_else_goes_wrong_with_a_video_is_recorded(clip, tmp_path, monkeypatch):
     write_video(tmp_path / "root/real/a.mp4", clip[0][:3])
     monkeypatch.setattr(faces, "find", lambda image: [][0])
@@ -382,13 +454,20 @@ def test_the_sub_command(corpus, clip, tmp_path, capsys):
     options = {"layout": "folder", "dataset": "d", "frames": 3, "size": 64, "margin": 1.2, "format": "jpg"}
     options |= {"compression": "c23", "jobs": 1}
     assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 0
-    assert "1 videos, 0 failed; 3 frames: 3 with a face, 0 without" in capsys.readouterr().out
+    assert "1 videos, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in capsys.readouterr().out
     with Image.open(tmp_path / "out/d/faces/real/a/000000.jpg") as crop:
         assert crop.size == (64, 64)
     (tmp_path / "fine/real/b.mp4").touch()
     assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
     text = capsys.readouterr().out
-    assert "2 videos, 1 failed (empty file 1)" in text and "failed: 'real/b.mp4': empty file" in text
+    assert "2 videos, 0 partial, 1 failed (empty file 1)" in text and "failed: 'real/b.mp4': empty file" in text
+    assert "1 videos reused" in text
+    front = write_video(tmp_path / "front.mp4", clip[0] * 3, container={"movflags": "faststart"})
+    cut(front, tmp_path / "fine/real/b.mp4", 0.7)
+    options["frames"], options["dataset"] = 6, "e"
+    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    text = capsys.readouterr().out
+    assert "2 videos, 1 partial (truncated 1), 0 failed" in text and "partial: 'real/b.mp4': truncated" in text
 
 
 def test_the_ledger_keeps_any_name_and_its_last_row(tmp_path):

@@ -256,13 +256,45 @@ def test_a_run_without_the_detector_lists_those_it_holds(run, tmp_path):
         checkpoint_of(tmp_path / "other")
 
 
-@pytest.mark.parametrize("content", [None, b"damaged"])
-def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path, content):
-    path = tmp_path / "other.safetensors"
-    if content:
-        path.write_bytes(content)
+def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):
+    face, path = save(tmp_path, "a.png", picture(1)), tmp_path / "other.safetensors"
+    for absent in (path, tmp_path):
+        with pytest.raises(BookError, match="no such checkpoint"):
+            scored(run, face, checkpoint=absent)
+    path.write_bytes(b"damaged")
     with pytest.raises(BookError, match="not a detector published by this project"):
-        scored(run, save(tmp_path, "a.png", picture(1)), checkpoint=path)
+        scored(run, face, checkpoint=path)
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_out_that_cannot_be_a_folder_is_refused_before_the_work(run, finder, tmp_path, monkeypatch, below):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(predict, "score_file", lambda *_: pytest.fail("work began"))
+    with pytest.raises(BookError, match="folder cannot be made .* Choose another --out"):
+        scored(run, save(tmp_path, "a.png", picture(1)), out=f"{tmp_path / 'file'}{below}")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99", "mps:0:0", ""])
+def test_a_device_that_is_not_there_is_refused(run, finder, tmp_path, device):
+    with pytest.raises(BookError, match=f"device '{device}' is not there. Use auto, cpu"):
+        scored(run, save(tmp_path, "a.png", picture(1)), device=device)
+
+
+def test_cuda_without_a_gpu_is_refused(run, finder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BookError, match="device 'cuda' is not there"):
+        scored(run, save(tmp_path, "a.png", picture(1)), device="cuda")
+
+
+def test_only_pictures_that_were_drawn_are_claimed(run, finder, tmp_path, capsys):
+    scored(run, save(tmp_path / "none", "a.png", picture(0)))
+    assert capsys.readouterr().out.endswith("scores.csv; there is nothing to draw\n")
+    save(tmp_path / "both", "a.png", picture(0))
+    save(tmp_path / "both", "b.png", picture(2))
+    scored(run, tmp_path / "both")
+    assert capsys.readouterr().out.endswith("scores.csv and 1 annotated picture\n")
+    assert [path.name for path in (tmp_path / "out").glob("*.scored.png")] == ["b.png.scored.png"]
 
 
 def test_the_reader_is_told_what_the_detector_was_trained_on(run, finder, tmp_path, capsys):

@@ -218,6 +218,18 @@ def test_no_rows_are_refused():
         split(_rows())
 
 
+def test_crops_without_demographics_are_refused():
+    with pytest.raises(ManifestError, match=r"no column group\. .*annotations\.merge first"):
+        split(_paired(4).drop(columns="group"))
+
+
+def test_a_corpus_that_knows_no_persons_is_told():
+    rows = _paired(10).assign(source_identity="")
+    assert splits.NAMELESS not in split(rows).notes
+    rows["identity"] = rows["video"]
+    assert splits.NAMELESS in split(rows).notes
+
+
 def _ffpp_json(folder, **pairs):
     for name in SPLIT_FILES:
         (folder / f"{name}.json").write_text(json.dumps(pairs.get(name, [])))
@@ -349,7 +361,7 @@ def test_a_split_of_one_class_or_beside_older_files_is_not_written(tmp_path):
     rows = _paired(10)
     whole = split(rows)
     fakes = whole.rows[(whole.rows["split"] != "val") | (whole.rows["label"] == 1)]
-    with pytest.raises(ManifestError, match="val has no reals"):
+    with pytest.raises(ManifestError, match=r"val has no reals\. Take other shares or another seed, or add videos"):
         write_splits(splits.Split(fakes, whole.dropped, whole.wanted, ()), tmp_path / "a")
     assert not (tmp_path / "a").exists()
     write_splits(whole, tmp_path / "b")
@@ -359,6 +371,17 @@ def test_a_split_of_one_class_or_beside_older_files_is_not_written(tmp_path):
         write_splits(test_only, tmp_path / "b")
     assert {path: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
     assert [path.name for path in write_splits(test_only, tmp_path / "c")] == ["test.csv"]
+
+
+def test_what_a_list_took_away_is_named(tmp_path):
+    """Not the seed: the test list shows everybody who is in a swap."""
+    rows = _connected(3)
+    stranger = _rows(*((f"YouTube-real/{n}", f"youtube-{n}", "", GROUPS[0], 2) for n in range(8)))
+    lines = [f"1 {video}.mp4" for video in rows.loc[rows["label"] == 0, "video"].unique()]
+    result = celebdf_test_list(pd.concat([rows, stranger]), _list(tmp_path, *lines))
+    lost = f"shows a person of the test list: {(rows['label'] == 1).sum()} images"
+    with pytest.raises(ManifestError, match=f"train has no fakes. Rows were dropped .*{lost}.* given by a list"):
+        write_splits(result, tmp_path / "celebdf")
 
 
 def test_a_failed_write_leaves_the_folder_as_it_was(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import pytest
 from fairdf_utils import planted_flaws, rendered_clips, video_corpus
 from fairdf_utils.manifests import DATASETS, GROUPS, METHODS
 from fairdf_utils.rendered_clips import Clip, Filming, Person
-from fairdf_utils.video_corpus import corpus_clips, generate_videos
+from fairdf_utils.video_corpus import _write_celebdf_list, corpus_clips, generate_videos
 
 SMALL = dict(identities=6, seconds=0.5, width=320, seed=3)  # four frames a video
 FFPP_REALS = "ffpp/original_sequences/youtube/c23/videos"
@@ -91,6 +91,20 @@ def test_celebdf_names_and_test_list(corpus, planted):
     assert all((kind == "0") == path.startswith("Celeb-synthesis/") for kind, path in lines)
     missing = [path for _, path in lines if not (root / path).exists()]
     assert [f"{video}.mp4" for video in planted[planted["flaw"] == "listed video missing"]["video"]] == missing
+
+
+@pytest.mark.parametrize("identities", [24, 48])
+def test_the_test_list_of_celebdf_leaves_swaps_of_others(tmp_path, identities):
+    """So that training has fakes: some swap shows nobody who is tested."""
+    clips = corpus_clips("celebdf", identities)
+    _write_celebdf_list(tmp_path, clips, seed=0)
+    lines = (tmp_path / "List_of_testing_videos.txt").read_text().splitlines()
+    listed = {line[2:].removesuffix(".mp4") for line in lines}
+    tested = [clip for clip in clips if clip.video in listed]
+    assert {"Celeb-real", "YouTube-real", "Celeb-synthesis"} == {clip.video.split("/")[0] for clip in tested}
+    persons = {clip.person.name for clip in tested} | {clip.source.name for clip in tested if clip.source}
+    others = [clip for clip in clips if clip.source and not {clip.person.name, clip.source.name} & persons]
+    assert len(others) >= identities // 8 and len({clip.person.name for clip in others}) >= 3
 
 
 def test_dfdc_lists_name_every_video(corpus):
