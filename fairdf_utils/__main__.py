@@ -133,7 +133,7 @@ def _add_preparation(commands) -> None:
         "faces",
         help="cut aligned faces out of the videos of a corpus",
         description="Every video gets a row in OUT/<data set>/ledger.csv. The same call goes on with a run that was "
-        "killed. The exit code is 1 if any video failed.",
+        "killed. The exit code is 1 if any video failed, wholly or in part.",
     )
     faces.add_argument("root", help="folder of the corpus, as its owners lay it out")
     faces.add_argument("--layout", required=True, choices=("ffpp", "dfd", "celebdf", "dfdc", "folder"))

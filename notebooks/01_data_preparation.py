@@ -262,7 +262,7 @@ with contextlib.redirect_stdout(io.StringIO()) as said:
 print(said.getvalue().split(";")[0])  # the rest of the line has its time
 assert set(ledger["video"]) == set(videos["video"]), "every video has a row"
 assert (ledger["found"] + ledger["lost"] == ledger["decoded"]).all() and (ledger["decoded"] <= ledger["asked"]).all()
-ledger.loc[ledger["status"] == "failed", ["video", "asked", "decoded", "found", "reason"]]
+ledger.loc[ledger["status"] != "ok", ["video", "asked", "decoded", "found", "status", "reason"]]
 
 # %% [markdown]
 # The rendered corpus has thirteen videos with a fault of their own, and some that are dark and noisy. What was planted,
@@ -1016,7 +1016,7 @@ lost.to_csv(run.path("faces_lost.csv"))
 contact_sheet.savefig(run.path("contact_sheet.png"), dpi=120)
 summary = {
     "videos": len(ledger),
-    "videos_failed": int((ledger["status"] == "failed").sum()),
+    "videos_by_status": ledger["status"].value_counts().to_dict(),
     "crops": {"used": len(merged.rows), "unmatched": len(merged.unmatched), "undefined": len(merged.undefined)},
     "dropped_by_the_split": len(parts.dropped),
     "errors_in_the_manifests": report.errors["kind"].value_counts().to_dict(),
