@@ -412,9 +412,10 @@ plots_fairness.differences(
 )
 
 # %% [markdown]
-# **What you should see.** Wide bars, even with a hundred images: they rest on far fewer videos. A group that differs
-# from the others after correction has been found, not guessed. A dot on a handful of videos would be alarming: it
-# should not be read.
+# **What you should see.** Wide bars, even with a hundred images: they rest on far fewer videos. The intervals of the
+# differences are those of one comparison alone, so some exclude zero where the corrected p-value is large; p decides. A
+# group that differs from the others after correction has been found, not guessed. A dot on a handful of videos would be
+# alarming: it should not be read.
 #
 # ## 5.5 The floor, and the interval of a gap
 #
