@@ -31,7 +31,7 @@ from fairdf_utils.data import Batch, batches, decode, epoch_pairs, group_sizes, 
 from fairdf_utils.evaluation import predict, score_table
 from fairdf_utils.fairness import fairness_metrics
 from fairdf_utils.files import replacing
-from fairdf_utils.manifests import read_split
+from fairdf_utils.manifests import METHODS, read_split
 from fairdf_utils.methods import TrainingConfig, build, objective
 from fairdf_utils.notebooks import read_chapters
 from fairdf_utils.plan import find_parameters, plan
@@ -154,6 +154,12 @@ class Training:
         if config.batch_size % processes.count():
             raise TrainingError(
                 f"batch_size {config.batch_size} cannot be shared by {processes.count()} processes; make it a multiple"
+            )
+        unnamed = sorted(set(train["method"]) - set(METHODS))
+        if unnamed and config.method in ("fairdf", "ucf"):
+            raise TrainingError(
+                f"{config.method} learns to tell forgeries apart, and the training set has fakes of unknown forgery "
+                f"({', '.join(unnamed)}); train on FF++, name the forgeries, or choose another method"
             )
         with processes.first_alone():
             self.train_images = decode(train, image_root, config.image_size, data_dir)

@@ -176,6 +176,17 @@ def test_other_parameters_are_refused_by_name(start):
         start(replace(SMALL, lr=0.02)).run()
 
 
+@pytest.mark.parametrize("method", ["fairdf", "ucf", "ori"])
+def test_fakes_of_unknown_forgery_are_refused_by_methods_that_name_it(corpus, training_set, tmp_path, method):
+    unnamed = training_set.assign(method=training_set["method"].where(training_set["label"] == 0, "fake"))
+    config, rest = replace(SMALL, method=method), (tmp_path / "a", corpus / "images", tmp_path / "data", CPU)
+    if method == "ori":
+        assert Training(config, unnamed, training_set, *rest).epoch == 0
+        return
+    with pytest.raises(TrainingError, match=rf"{method} learns to tell forgeries apart.*\(fake\).*another method"):
+        Training(config, unnamed, training_set, *rest)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:1000])
 
