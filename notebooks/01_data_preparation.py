@@ -537,8 +537,8 @@ ready = {split: read_split(at, split) for split in ("train", "val")}
 named = set(ready["train"]["method"]) <= set(METHODS)  # the full method learns to tell the forgeries apart
 small = TrainingConfig(
     detector="first", method="fairdf" if named else "ori", backbone="tiny", weights="", image_size=image_size, width=64,
-    initialisation="kaiming", logit_dropout=0.0, epochs=1, batch_size=16, optimizer="adamw", lr=3e-3, precision="float32",
-    reconstruction_size=32,
+    initialisation="kaiming", logit_dropout=0.0, epochs=1, batch_size=16, optimizer="adamw", lr=3e-3,
+    precision="float32", reconstruction_size=32,
 )  # fmt: skip
 with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
     history = Training(
