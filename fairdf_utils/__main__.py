@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from fairdf_utils.book import REPOSITORY, BookError
+from fairdf_utils.book.run_folder import REPOSITORY, BookError
 
 
 def main(arguments=None) -> int:
@@ -37,7 +37,7 @@ def _synthetic(options) -> int:
 
 
 def _images(options) -> int:
-    from fairdf_utils.synthetic import generate
+    from fairdf_utils.rendered.images import generate
 
     folder = generate(options.out, size=options.size, bias=options.bias, seed=options.seed)
     print(f"The images are in {folder}")
@@ -45,38 +45,38 @@ def _images(options) -> int:
 
 
 def _videos(options) -> int:
-    from fairdf_utils.video_corpus import main_videos
+    from fairdf_utils.rendered.videos import main_videos
 
     return main_videos(options)
 
 
 def _faces(options) -> int:
-    from fairdf_utils.corpora import CorpusError
-    from fairdf_utils.faces import main_faces
+    from fairdf_utils.corpora.extraction import main_faces
+    from fairdf_utils.corpora.layouts import CorpusError
 
     return _refusing(main_faces, options, CorpusError)
 
 
 def _check(options) -> int:
-    from fairdf_utils.checks import main_check
+    from fairdf_utils.data.checks import main_check
 
     return main_check(options)
 
 
 def _predict(options) -> int:
-    from fairdf_utils.predict import main_predict
+    from fairdf_utils.evaluation.pictures import main_predict
 
     return main_predict(options)
 
 
 def _audit(options) -> int:
-    from fairdf_utils.audit import main_audit
+    from fairdf_utils.fairness.audit import main_audit
 
     return _refusing(main_audit, options, FileNotFoundError, ValueError)
 
 
 def _reproduce(options) -> int:
-    from fairdf_utils.reproduce import ChapterFailed, reproduce
+    from fairdf_utils.book.reproduce import ChapterFailed, reproduce
 
     try:
         reproduce(options.params, options.run, options.notebooks, options.jobs)
@@ -88,7 +88,7 @@ def _reproduce(options) -> int:
 
 
 def _notebooks(options) -> int:
-    from fairdf_utils.notebooks import check, store_outputs
+    from fairdf_utils.book.pairs import check, store_outputs
 
     if not options.check:
         failed = _reproduce(options)
@@ -100,12 +100,6 @@ def _notebooks(options) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
-
-
-def _benchmark(options) -> int:
-    from fairdf_utils.benchmark import main as measure
-
-    return measure(quick=options.quick, out=options.out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -207,14 +201,6 @@ def _add_book(commands) -> None:
     )
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
-
-    speed = commands.add_parser(
-        "benchmark",
-        help="measure training, scoring, loading and metrics against a straightforward form, side by side",
-    )
-    speed.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to learn ratios")
-    speed.add_argument("--out", help="also write the table to this CSV file")
-    speed.set_defaults(command=_benchmark)
 
     pairs = commands.add_parser(
         "notebooks",

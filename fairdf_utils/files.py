@@ -1,9 +1,11 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and locks."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -26,3 +28,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file with "\\n" line ends; a reader sees the old content or the new, never a part."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[TextIO]:
+    """Hold an exclusive lock; the system frees it when the process ends, however it ends.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it and `wait` is False.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield file

@@ -71,42 +71,31 @@ import pandas as pd
 import seaborn as sns
 from PIL import Image
 
-from fairdf_utils import (
-    alignment,
-    corpora,
-    faces,
-    fairness,
-    forgery,
-    plot_style,
-    plots,
-    plots_faces,
-    plots_fairness,
-    plots_splits,
-    power,
-    renderer,
-    splits,
-    synthetic,
-    video,
-)
-from fairdf_utils import annotations as annotation_files
-from fairdf_utils import checks as manifest_checks
-from fairdf_utils import manifests as manifest_files
-from fairdf_utils.book import Run, show
-from fairdf_utils.data import check_images, decode, locate_images
-from fairdf_utils.manifests import (
-    DATASETS,
-    GROUPS,
-    METHODS,
-    SIX_GROUPS,
-    SPLIT_FILES,
-    find_leaks,
-    group_table,
-    read_manifest,
-    read_split,
-)
-from fairdf_utils.methods import TrainingConfig
-from fairdf_utils.training import Training, choose_device
-from fairdf_utils.video_corpus import generate_videos
+from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.corpora import annotations as annotation_files
+from fairdf_utils.corpora import extraction as faces
+from fairdf_utils.corpora import faces as alignment
+from fairdf_utils.corpora import layouts as corpora
+from fairdf_utils.corpora import splits
+from fairdf_utils.corpora import videos as video
+from fairdf_utils.data import checks as manifest_checks
+from fairdf_utils.data import manifests as manifest_files
+from fairdf_utils.data.batches import check_images, decode, locate_images
+from fairdf_utils.data.manifests import SPLIT_FILES, find_leaks, group_table, read_manifest, read_split
+from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GROUPS, SIX_GROUPS
+from fairdf_utils.fairness import metrics as fairness
+from fairdf_utils.fairness import sample_size as power
+from fairdf_utils.figures import data as plots_faces
+from fairdf_utils.figures import fairness as plots_fairness
+from fairdf_utils.figures import splits as plots_splits
+from fairdf_utils.figures import style as plot_style
+from fairdf_utils.figures import training as plots
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.rendered import drawing as renderer
+from fairdf_utils.rendered import forgeries as forgery
+from fairdf_utils.rendered import images as synthetic
+from fairdf_utils.rendered.videos import generate_videos
+from fairdf_utils.training.loop import Training, choose_device
 
 run = Run(run_dir, "01_data_preparation")
 style = {**sns.axes_style("whitegrid"), **plot_style.STYLE}  # of the figures drawn here
@@ -134,7 +123,7 @@ else:
 # NBVAL_CHECK_OUTPUT
 path = "manipulated_sequences/Deepfakes/c23/videos/000_012.mp4"
 folder, name = path.split("/")[1], Path(path).stem
-by_hand = {"video": f"{folder}/{name}", "label": 1, "method": folder}
+by_hand = {"video": f"{folder}/{name}", "label": 1, "forgery": folder}
 by_hand |= dict(zip(("identity", "source_identity"), name.split("_"), strict=True))
 by_hand
 
@@ -147,7 +136,7 @@ if rendered and layout == "ffpp":
     found = videos.set_index("path").loc[path]
     assert all(found[column] == value for column, value in by_hand.items())
 assert videos["path"].is_unique and set(videos["label"]) <= {0, 1}
-videos.groupby(["label", "method"]).agg(videos=("video", "size"), identities=("identity", "nunique"))
+videos.groupby(["label", "forgery"]).agg(videos=("video", "size"), identities=("identity", "nunique"))
 
 # %% [markdown]
 # **What you should see.** Every forgery of your copy, and no more videos than you have. A list such as DFDC's
@@ -534,7 +523,7 @@ caught.assign(file=caught["file"].map(lambda name: Path(name).name))[["file", "l
 
 # %%
 ready = {split: read_split(at, split) for split in ("train", "val")}
-named = set(ready["train"]["method"]) <= set(METHODS)  # the full method learns to tell the forgeries apart
+named = set(ready["train"]["forgery"]) <= set(FORGERIES)  # the full method learns to tell the forgeries apart
 small = TrainingConfig(
     detector="first", method="fairdf" if named else "ori", backbone="tiny", weights="", image_size=image_size, width=64,
     initialisation="kaiming", logit_dropout=0.0, epochs=1, batch_size=16, optimizer="adamw", lr=3e-3,
@@ -666,8 +655,8 @@ print({dataset: len(frame) for dataset, frame in benchmark.items()}, "test image
 
 # %%
 sheet = synthetic.contact_sheet(size=128, bias=0.0)
-assert sheet.shape == (len(GROUPS) * 128, len(METHODS) * 128, 3)
-contact_sheet = plots.contact_sheet(sheet, GROUPS, METHODS)
+assert sheet.shape == (len(GROUPS) * 128, len(FORGERIES) * 128, 3)
+contact_sheet = plots.contact_sheet(sheet, GROUPS, FORGERIES)
 contact_sheet.set_dpi(60)
 contact_sheet
 
@@ -736,7 +725,7 @@ scene, driving = replace(neutral, yaw=0.15), replace(neutral, open=0.07, smile=0
 untouched = renderer.paint(target, scene, 128, grain)
 strength = synthetic.DOMAINS["ffpp"].strength
 forged = {
-    method: forgery.forge(untouched, method, target, source, scene, driving, grain, strength) for method in METHODS[1:]
+    method: forgery.forge(untouched, method, target, source, scene, driving, grain, strength) for method in FORGERIES[1:]
 }
 changed = {method: np.abs(image - untouched).max(0) for method, image in forged.items()}  # (128, 128)
 area = pd.Series({method: (difference > 0.02).mean() for method, difference in changed.items()})
@@ -747,7 +736,7 @@ for method, difference in changed.items():
 faces_in_a_row = [image.transpose(1, 2, 0) for image in (untouched, *forged.values())]
 differences = [np.zeros((128, 128)), *(np.clip(4 * difference, 0, 1) for difference in changed.values())]
 captions = ["no change", *(f"{share:.0%} of the pixels" for share in area)]
-plots.image_grid([*faces_in_a_row, *differences], [*METHODS, *captions], columns=6)
+plots.image_grid([*faces_in_a_row, *differences], [*FORGERIES, *captions], columns=6)
 
 # %% [markdown]
 # The four data sets differ in their cameras and in how good their forgeries are. Below, one person as each data set

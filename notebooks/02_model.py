@@ -57,11 +57,16 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils import data, encoders, layers, losses, model, plot_style, plots
-from fairdf_utils.book import Run, show
-from fairdf_utils.manifests import GROUPS, METHODS, read_split
-from fairdf_utils.released import load_released_checkpoint
-from fairdf_utils.training import choose_device
+from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.data import batches as data
+from fairdf_utils.data.manifests import read_split
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
+from fairdf_utils.figures import style as plot_style
+from fairdf_utils.figures import training as plots
+from fairdf_utils.model import detectors as model
+from fairdf_utils.model import encoders, layers, losses
+from fairdf_utils.released.checkpoints import load_released_checkpoint
+from fairdf_utils.training.loop import choose_device
 
 run = Run(run_dir, "02_model")
 target = choose_device(device)
@@ -107,7 +112,7 @@ pictures = data.decode(rows, root, image_size, data_dir)
 order = np.arange(2 * pair_count).reshape(2, pair_count).T
 batch = next(data.batches(rows, pictures, order, pair_count, target))
 assert (batch.label[:pair_count] == 1).all() and (batch.label[pair_count:] == 0).all()
-assert (batch.method[pair_count:] == 0).all() and batch.images.abs().max() <= 1
+assert (batch.forgery[pair_count:] == 0).all() and batch.images.abs().max() <= 1
 print("images", tuple(batch.images.shape), " groups present", len(batch.group.unique()))
 
 # %%
@@ -529,7 +534,7 @@ show(layers.Head)
 # NBVAL_CHECK_OUTPUT
 with torch.no_grad():
     outputs = corrected(batch.images)
-heads = {"specific": len(METHODS), "agnostic": 2, "demographic": len(GROUPS), "fused": 2}
+heads = {"specific": len(FORGERIES), "agnostic": 2, "demographic": len(GROUPS), "fused": 2}
 assert torch.allclose(by_hand, outputs.agnostic.logits, atol=1e-3)
 for name, classes in heads.items():
     head = getattr(outputs, name)
@@ -565,7 +570,7 @@ print("by hand", by_hand.numpy().round(3))
 print("a detector that knows nothing about three classes: log 3 =", round(float(np.log(3)), 3))
 
 # %%
-for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": batch.method}.items():
+for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": batch.forgery}.items():
     value = losses.cross_entropy(getattr(outputs, name).logits, truth).mean()
     print(f"{name:9} {value:.2f}   for comparison log {heads[name]} = {np.log(heads[name]):.2f}")
 
@@ -608,9 +613,9 @@ show(losses.contrastive)
 
 # %%
 assert losses.triplet(a, p, n).item() == by_hand == 2.0
-triplets = losses.draw_triplets(batch.label, batch.method, torch.Generator().manual_seed(seed))
+triplets = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(seed))
 assert (batch.label[triplets.agnostic_positive] == batch.label).all()
-assert (batch.method[triplets.specific_positive] == batch.method).all()
+assert (batch.forgery[triplets.specific_positive] == batch.forgery).all()
 for negative in (triplets.agnostic_negative, triplets.specific_negative):
     assert (batch.label[negative] != batch.label).all()
 
@@ -621,7 +626,7 @@ for vectors, positive, negative in by_kind:
     by_hand += hinge.relu()[batch.label == 1].mean() + hinge.relu()[batch.label == 0].mean()
 package = losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets)
 assert torch.allclose(by_hand, package, rtol=1e-4)
-kinds = [rows["method"][int(i)] for i in (0, *(each[0] for each in triplets))]
+kinds = [rows["forgery"][int(i)] for i in (0, *(each[0] for each in triplets))]
 print("anchor {}; agnostic: positive {}, negative {}; specific: positive {}, negative {}".format(*kinds))
 print(f"loss of the batch {package:.2f}; four hinges at the margin would be 12")
 
@@ -904,7 +909,7 @@ figure
 # %%
 by_hand = {
     "agnostic": losses.cross_entropy(outputs.agnostic.logits, batch.label).mean(),
-    "specific": losses.cross_entropy(outputs.specific.logits, batch.method).mean(),
+    "specific": losses.cross_entropy(outputs.specific.logits, batch.forgery).mean(),
     "reconstruction": sum(four),
     "contrastive": losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets),
     "demographic": losses.ldam(outputs.demographic.logits, batch.group, counts),
@@ -923,7 +928,7 @@ weights = {
 show(losses.fairdf_terms)
 
 # %%
-batch_facts = (batch.images, batch.label, batch.method, batch.group, triplets, counts)
+batch_facts = (batch.images, batch.label, batch.forgery, batch.group, triplets, counts)
 package = losses.fairdf_terms(outputs, *batch_facts)
 assert weights == losses.WEIGHTS and package.keys() == by_hand.keys()
 assert all(torch.allclose(package[name], by_hand[name], rtol=1e-4) for name in weights)

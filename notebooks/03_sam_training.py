@@ -82,18 +82,18 @@ import torch
 from accelerate import notebook_launcher
 from sklearn.metrics import roc_auc_score
 
-import fairdf_utils.data
-import fairdf_utils.methods
-import fairdf_utils.sam
-import fairdf_utils.training
-from fairdf_utils import plots
-from fairdf_utils.book import Run, show
-from fairdf_utils.data import epoch_pairs, locate_images
-from fairdf_utils.evaluation import predict
-from fairdf_utils.manifests import read_split
-from fairdf_utils.methods import TrainingConfig
-from fairdf_utils.sam import SAM
-from fairdf_utils.training import Training, choose_device, load_detector, train_detector, training_step
+import fairdf_utils.data.batches
+import fairdf_utils.model.config
+import fairdf_utils.training.loop
+import fairdf_utils.training.sam
+from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.data.batches import epoch_pairs, locate_images
+from fairdf_utils.data.manifests import read_split
+from fairdf_utils.evaluation.scoring import predict
+from fairdf_utils.figures import training as plots
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.training.loop import Training, choose_device, load_detector, train_detector, training_step
+from fairdf_utils.training.sam import SAM
 
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
 target = choose_device(device, threads)
@@ -121,7 +121,7 @@ fakes, reals = np.flatnonzero(train["label"] == 1), np.flatnonzero(train["label"
 by_hand = np.stack([generator.permutation(fakes), generator.choice(reals, len(fakes))], axis=1)
 
 # %%
-show(fairdf_utils.data.epoch_pairs)
+show(fairdf_utils.data.batches.epoch_pairs)
 
 # %%
 pairs = epoch_pairs(train, "natural", np.random.default_rng([seed, 0]))
@@ -180,7 +180,7 @@ def descend_by_hand(start, tilts, lr, rho):
 
 
 # %%
-show(fairdf_utils.sam.SAM)
+show(fairdf_utils.training.sam.SAM)
 
 
 # %%
@@ -243,7 +243,7 @@ shares.rename_axis("rho").round(1)
 # the first only. (Inside a pass a batch norm still normalises by its own batch, whose activations did move.)
 
 # %%
-show(fairdf_utils.training.training_step)
+show(fairdf_utils.training.loop.training_step)
 
 # %%
 torch.manual_seed(0)
@@ -284,7 +284,7 @@ assert set(paper) == set(ours)
 table[table["paper"].astype(str) != table["this run"].astype(str)]
 
 # %%
-show(fairdf_utils.methods.objective)
+show(fairdf_utils.model.config.objective)
 
 # %%
 arguments = (config, train, validation, run.folder, images_at, data_dir, target, tensorboard)
@@ -321,7 +321,7 @@ plots.history(history)
 # **Why.** A checkpoint is useful when it stands alone: weights, and the configuration that rebuilds the network.
 
 # %%
-show(fairdf_utils.training.load_detector)
+show(fairdf_utils.training.loop.load_detector)
 
 # %%
 published, stored = load_detector(run.path("best.safetensors"), target)

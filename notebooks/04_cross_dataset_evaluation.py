@@ -49,26 +49,30 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-import fairdf_utils.evaluation
-import fairdf_utils.fairness
-import fairdf_utils.model
-import fairdf_utils.perturbations
-import fairdf_utils.predict
-import fairdf_utils.released_scores
-import fairdf_utils.scores
-from fairdf_utils import alignment, plots, plots_explain, plots_scores, resampling
-from fairdf_utils.book import Run, show
-from fairdf_utils.boxes import side_by_side
-from fairdf_utils.data import decode, locate_images
-from fairdf_utils.evaluation import score_test_sets
-from fairdf_utils.fairness import fairness_metrics, overall_metrics
-from fairdf_utils.manifests import SPLIT_FILES, read_split
-from fairdf_utils.perturbations import KINDS, perturb, robustness, subsample
-from fairdf_utils.predict import open_detector, score_file
-from fairdf_utils.released_scores import RELEASED_GROUPS, read_released, write_released
-from fairdf_utils.rendered_clips import Clip, Filming, Person, frames
-from fairdf_utils.scores import read_scores, video_level
-from fairdf_utils.training import choose_device, load_detector
+import fairdf_utils.evaluation.perturbations
+import fairdf_utils.evaluation.pictures
+import fairdf_utils.evaluation.scoring
+import fairdf_utils.fairness.metrics
+import fairdf_utils.fairness.score_table
+import fairdf_utils.model.detectors
+import fairdf_utils.released.score_files
+from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.corpora import faces as alignment
+from fairdf_utils.data.batches import decode, locate_images
+from fairdf_utils.data.manifests import SPLIT_FILES, read_split
+from fairdf_utils.evaluation.boxes import side_by_side
+from fairdf_utils.evaluation.perturbations import KINDS, perturb, robustness, subsample
+from fairdf_utils.evaluation.pictures import open_detector, score_file
+from fairdf_utils.evaluation.scoring import score_test_sets
+from fairdf_utils.fairness import resampling
+from fairdf_utils.fairness.metrics import fairness_metrics, overall_metrics
+from fairdf_utils.fairness.score_table import read_scores, video_level
+from fairdf_utils.figures import detection as plots_scores
+from fairdf_utils.figures import explanation as plots_explain
+from fairdf_utils.figures import training as plots
+from fairdf_utils.released.score_files import RELEASED_GROUPS, read_released, write_released
+from fairdf_utils.rendered.clips import Clip, Filming, Person, frames
+from fairdf_utils.training.loop import choose_device, load_detector
 
 target = choose_device(device, threads)
 run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")
@@ -94,7 +98,7 @@ facts = pd.DataFrame(
             "videos": frame["video"].nunique(),
             "groups": frame["group"].nunique(),
             "fewest reals in a group": int((frame["label"] == 0).groupby(frame["group"]).sum().min()),
-            "forgery methods": ", ".join(sorted(set(frame["method"]) - {"real"})),
+            "forgery methods": ", ".join(sorted(set(frame["forgery"]) - {"real"})),
         }
         for name, frame in tests.items()
     }
@@ -124,11 +128,11 @@ softmax_by_hand = logits.exp()[:, 1] / logits.exp().sum(1)
 released_by_hand = 1 / (1 + (-logits[:, 1]).exp())
 
 # %%
-show(fairdf_utils.model.score)
+show(fairdf_utils.model.detectors.score)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-score = fairdf_utils.model.score
+score = fairdf_utils.model.detectors.score
 assert torch.allclose(score(logits, "corrected"), softmax_by_hand)
 assert torch.allclose(score(logits, "official"), released_by_hand)
 pd.DataFrame(
@@ -151,7 +155,7 @@ pd.DataFrame(
 # One call does this for every test set, batch after batch:
 
 # %%
-show(fairdf_utils.evaluation.logits_of)
+show(fairdf_utils.evaluation.scoring.logits_of)
 
 # %%
 scores = score_test_sets(model, tests, run.folder, images_at, config.image_size, data_dir, config.precision)
@@ -164,7 +168,7 @@ with torch.inference_mode():
 first = scores.loc[scores["dataset"] == last, ["logit_real", "logit_fake"]].to_numpy()[:4]
 assert config.precision != "float32" or np.allclose(by_hand, first, atol=1e-4), "neither batch nor folding matters"
 assert len(scores) == sum(map(len, tests.values())) and scores["score"].between(0, 1).all()
-scores.groupby("dataset", sort=False).head(1)[["dataset", "img_path", "label", "method", "group", "score"]]
+scores.groupby("dataset", sort=False).head(1)[["dataset", "img_path", "label", "forgery", "group", "score"]]
 
 # %% [markdown]
 # **What you should see.** One row an image, with its annotations beside the score. Four images, scored alone by the
@@ -205,7 +209,7 @@ tiny = pd.DataFrame({"video": ["a", "a", "a", "b", "b"], "label": [1, 1, 1, 0, 0
 mean_by_hand = [(0.9 + 0.4 + 0.8) / 3, (0.6 + 0.2) / 2]
 
 # %%
-show(fairdf_utils.scores.video_level)
+show(fairdf_utils.fairness.score_table.video_level)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -241,7 +245,7 @@ fake, real = (own.loc[own["label"] == label, "score"].to_numpy() for label in (1
 auc_by_hand = np.mean((fake[:, None] > real) + 0.5 * (fake[:, None] == real))
 
 # %%
-show(fairdf_utils.fairness.overall_metrics)
+show(fairdf_utils.fairness.metrics.overall_metrics)
 
 # %%
 levels = {"frames": scores, "videos": videos}
@@ -323,7 +327,7 @@ abroad.round(1)
 # **Why.** One AUC hides two things: which forgeries are missed, and at whose expense.
 
 # %%
-by_method = scores[scores["label"] == 1].groupby(["dataset", "method"], sort=False)["score"]
+by_method = scores[scores["label"] == 1].groupby(["dataset", "forgery"], sort=False)["score"]
 found = by_method.agg(images="size", found=lambda s: (s >= 0.5).mean()).round(3)
 assert found["images"].sum() == (scores["label"] == 1).sum()
 found
@@ -356,7 +360,7 @@ pixels = np.array([[10, 60], [110, 220]], np.uint8)[None, :, :, None].repeat(3, 
 contrast_by_hand = np.rint(100 + 0.55 * (pixels.astype(float) - 100))  # their mean is 100
 
 # %%
-show(fairdf_utils.perturbations.perturb)
+show(fairdf_utils.evaluation.perturbations.perturb)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -425,7 +429,7 @@ for path, clip in zip(files.values(), clips, strict=True):
     Image.fromarray(next(frames(clip, Filming(width=480)))).save(path)  # the first frame
 
 # %%
-show(fairdf_utils.predict.score_file)
+show(fairdf_utils.evaluation.pictures.score_file)
 
 # %%
 ready = open_detector(checkpoint, device)
@@ -438,7 +442,7 @@ found_faces = [
 portrait = np.asarray(Image.open(files["real"]))
 face = alignment.find(portrait)[0]
 crop = alignment.align(portrait, face, config.image_size)
-crop_logits = fairdf_utils.evaluation.predict(model, np.stack([crop]), target)
+crop_logits = fairdf_utils.evaluation.scoring.predict(model, np.stack([crop]), target)
 score_by_hand = 1 / (1 + np.exp(crop_logits[0, 0] - crop_logits[0, 1]))
 assert np.isclose(found_faces[0]["score"], score_by_hand, atol=1e-4)
 pd.DataFrame(found_faces)[["file", "face", "left", "top", "right", "bottom", "score", "verdict"]].round(3)
@@ -480,7 +484,7 @@ everybody = np.concatenate([1 / (1 + np.exp(-logit[label == 0])) >= 0.5 for labe
 f_fpr_by_hand = sum(abs(group.mean() - everybody.mean()) for group in alarms)
 
 # %%
-show(fairdf_utils.released_scores.read_released)
+show(fairdf_utils.released.score_files.read_released)
 
 # %%
 back = {name: read_released(folder, manifest=tests[name]) for name, folder in folders.items()}

@@ -64,24 +64,20 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from fairdf_utils import (
-    calibration,
-    fairness,
-    front,
-    intervals,
-    plots,
-    plots_explain,
-    plots_fairness,
-    power,
-    probes,
-    resampling,
-    synthetic,
-    thresholds,
-)
-from fairdf_utils.book import Run, read_manifest_of_run, show
+from fairdf_utils.book.run_folder import Run, read_manifest_of_run, show
+from fairdf_utils.data.manifests import read_split
+from fairdf_utils.data.vocabulary import DATASETS, GROUPS
+from fairdf_utils.explanation import probes
+from fairdf_utils.fairness import calibration, intervals, resampling, thresholds
+from fairdf_utils.fairness import metrics as fairness
+from fairdf_utils.fairness import pareto as front
+from fairdf_utils.fairness import sample_size as power
+from fairdf_utils.fairness.score_table import ScoreTableError, read_scores, video_level
+from fairdf_utils.figures import explanation as plots_explain
+from fairdf_utils.figures import fairness as plots_fairness
+from fairdf_utils.figures import training as plots
 from fairdf_utils.files import write_text
-from fairdf_utils.manifests import DATASETS, GROUPS, read_split
-from fairdf_utils.scores import ScoreTableError, read_scores, video_level
+from fairdf_utils.rendered import images as synthetic
 
 pd.options.display.float_format = "{:.3f}".format
 run = Run(run_dir, "05_fairness_analysis")
@@ -921,8 +917,11 @@ files = {detector: f"03_sam_training/{detector}-s{seed}/best.safetensors" for de
 files = {name: files[name] for name in explained if name in files and not scores}
 models, configs, looked_at = {}, {}, "cpu"
 if files and all((run.run_dir / file).exists() for file in files.values()):
-    from fairdf_utils import data, explain, landscape, training  # the only cells that need torch
-    from fairdf_utils.perturbations import subsample
+    from fairdf_utils.data import batches as data
+    from fairdf_utils.evaluation.perturbations import subsample
+    from fairdf_utils.explanation import grad_cam as explain
+    from fairdf_utils.explanation import landscape
+    from fairdf_utils.training import loop as training
 
     target = training.choose_device(device, threads)
     looked_at = target.type

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fairdf_utils.manifests import COLUMNS, GROUPS, METHODS, read_split, write_manifest
+from fairdf_utils.data.manifests import read_split, write_manifest
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS
 
 SIZE = 16  # pixels
 
@@ -26,8 +27,8 @@ def corpus(tmp_path_factory):
         rows = []
         for number, group in enumerate(GROUPS):
             for label in (0, 1):
-                method = METHODS[1 + number % 5] if label else "real"
-                video = f"ffpp/{method}/{split}{number}"
+                forgery = FORGERIES[1 + number % 5] if label else "real"
+                video = f"ffpp/{forgery}/{split}{number}"
                 for frame in range(frames):
                     path = f"{video}_{frame:03d}.png"
                     target = folder / "images" / path
@@ -37,7 +38,7 @@ def corpus(tmp_path_factory):
                     gender, race = group.split("-")
                     source = f"{split}-source{number}" if label else ""
                     person = f"{split}{number}"
-                    rows.append((path, label, method, gender, race, group, video, person, source, frame))
+                    rows.append((path, label, forgery, gender, race, group, video, person, source, frame))
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if split == "test":
             write_manifest(table, folder / "manifests/ffpp/test.csv")

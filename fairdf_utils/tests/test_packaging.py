@@ -13,88 +13,23 @@ import yaml
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fairdf_utils"
 
-# Lowest first: a module may import only from modules of lower rank.
-ARROWS = [
-    {
-        "alignment",
-        "auc",
-        "csv_rows",
-        "encoders",
-        "files",
-        "front",
-        "names",
-        "partition",
-        "plot_style",
-        "processes",
-        "progress",
-        "renderer",
-        "sam",
-        "timing",
-        "video",
-        "workers",
-    },
-    {
-        "benchmark_faces",
-        "book",
-        "boxes",
-        "crop_names",
-        "findings",
-        "forgery",
-        "layers",
-        "plots_audit",
-        "plots_scores",
-        "plots_splits",
-        "probes",
-        "scores",
-        "split_lists",
-    },
-    {"checks_images", "foreign", "notebooks", "seed_form"},
-    {"manifests", "plan"},
-    {
-        "annotations",
-        "checks_rows",
-        "corpora",
-        "fairness",
-        "model",
-        "released_scores",
-        "reproduce",
-        "splits",
-        "synthetic",
-    },
-    {
-        "calibration",
-        "checks",
-        "clusters",
-        "data",
-        "intervals",
-        "ledger",
-        "losses",
-        "plots",
-        "plots_faces",
-        "released",
-        "rendered_annotations",
-        "rendered_clips",
-        "thresholds",
-    },
-    {
-        "evaluation",
-        "faces",
-        "landscape",
-        "methods",
-        "planted_flaws",
-        "plots_explain",
-        "power",
-        "resampling",
-        "straightforward",
-    },
-    {"explain", "gaps", "perturbations", "plots_fairness", "training", "video_corpus"},
-    {"audit_findings", "benchmark_network", "predict"},
-    {"audit_warnings", "benchmark_metrics", "report"},
-    {"audit", "benchmark"},
-    {"__main__"},
-]
-RANK = {module: rank for rank, level in enumerate(ARROWS) for module in level}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+# Which folders a folder may import from; files, progress and workers are everybody's.
+ALLOWED = {
+    "data": set(),
+    "book": set(),
+    "corpora": {"data"},
+    "rendered": {"data"},
+    "model": {"data"},
+    "fairness": {"data"},
+    "released": {"data", "model", "fairness"},
+    "figures": {"data", "fairness"},
+    "evaluation": {"data", "corpora", "model", "fairness"},
+    "training": {"data", "model", "evaluation", "fairness"},
+    "explanation": {"data", "model", "evaluation"},
+    "speed": {"data", "corpora", "rendered", "model", "fairness", "evaluation", "training"},
+}
+FOR_ALL = {"files", "progress", "workers"}
+WITHOUT_TORCH = ("fairness", "figures", "book")
 
 
 def test_environment_yml_repeats_pyproject():
@@ -106,26 +41,33 @@ def test_environment_yml_repeats_pyproject():
     assert sorted(pip) == sorted([*project["dependencies"], *extras["test"], *extras["book"], "--editable ."])
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Modules of this package that a file imports when it is itself imported."""
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports, wherever in it: "torch", "fairdf_utils.data.vocabulary"."""
     names = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "fairdf_utils":
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fairdf_utils."):
-            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_one_way(module):
-    lower = {name for name in RANK if RANK[name] < RANK[module]}
-    assert imported_modules(PACKAGE / f"{module}.py") <= lower
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_point_one_way(folder):
+    for path in (PACKAGE / folder).glob("*.py"):
+        ours = {name.split(".")[1] for name in imported(path) if name.startswith("fairdf_utils.")}
+        assert ours <= ALLOWED[folder] | FOR_ALL | {folder}, path.name
 
 
-def test_the_map_of_the_package_names_every_module():
-    named = re.findall(r"\w+", (PACKAGE / "__init__.py").read_text().split("====\n", 1)[1])
-    assert set(MODULES) - {"__main__"} <= set(named)
+@pytest.mark.parametrize("folder", WITHOUT_TORCH)
+def test_analysis_and_figures_need_no_torch(folder):
+    for path in (PACKAGE / folder).glob("*.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & {"torch", "torchvision", "timm"}, path.name
+
+
+def test_every_folder_has_its_rule():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders - {"tests"} <= set(ALLOWED)
 
 
 def test_the_readme_speaks_of_what_is_there():

@@ -1,0 +1,258 @@
+"""Where the four corpora keep their videos, and what the names say: label, forgery, persons, compression.
+
+``ffpp``, ``dfd``
+    ``original_sequences/{youtube,actors}/<compression>/videos/*`` and
+    ``manipulated_sequences/<forgery>/<compression>/videos/*``, as FaceForensics++ is handed out; ``raw`` may be ``c0``.
+``celebdf``
+    ``Celeb-real/*``, ``YouTube-real/*``, ``Celeb-synthesis/*``.
+``dfdc``
+    ``metadata.json`` (or ``labels.csv`` of the test set) beside the videos it lists: in the root or up to two folders
+    below it.
+``folder``
+    Anything below ``real/`` and ``fake/``: videos, or images as videos of one frame.
+
+Nothing outside the root is ever opened: a list that names such a path is refused, a link that leads there is a video
+that fails (see :func:`locate`).
+"""
+
+import csv
+import json
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from fairdf_utils.corpora.videos import IMAGES, VIDEOS, VideoError
+from fairdf_utils.data.vocabulary import FORGERIES
+
+COLUMNS = ("path", "video", "label", "forgery", "identity", "source_identity", "compression")
+COMPRESSIONS = {"raw": ("raw", "c0"), "c0": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}
+_FFPP = {"original_sequences/youtube": "real"} | {
+    f"manipulated_sequences/{forgery}": forgery for forgery in FORGERIES[1:]
+}
+_DFD = {"original_sequences/actors": "real", "manipulated_sequences/DeepFakeDetection": "fake"}
+_CELEBDF = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used as asked; the message names folder or file, entry and remedy."""
+
+
+def find_videos(root, layout, compression="c23"):
+    """List the videos of a corpus without opening them.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder that holds the folders of the layout (see the module).
+    layout : {"ffpp", "dfd", "celebdf", "dfdc", "folder"}
+    compression : {"raw", "c0", "c23", "c40"}
+        Of FaceForensics++ and DFD; "raw" and "c0" are the same. Not read for the others.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a video, ordered by path: ``path`` (relative to the root, "/" between parts), ``video`` (its name in
+        the data set: folder and stem; with the suffix where two files would share a name), ``label`` (1 fake),
+        ``forgery`` ("fake" where the corpus does not say), ``identity`` (of the person shown; the name's stem where it
+        does not follow the corpus), ``source_identity`` ("" where there is none) and ``compression`` ("" where there
+        is one only). Whatever has no suffix of a video (or, in ``folder``, of an image) and hidden files are left out.
+
+    Raises
+    ------
+    CorpusError
+        The root is missing, holds no video in this layout, or has a list that is broken or names a path outside it.
+    """
+    root = Path(root)
+    if layout not in LAYOUTS:
+        raise CorpusError(f"Unknown layout {layout!r}. Use one of {', '.join(LAYOUTS)}.")
+    if compression not in COMPRESSIONS:
+        raise CorpusError(f"Unknown compression {compression!r}. Use one of {', '.join(COMPRESSIONS)}.")
+    if not root.is_dir():
+        raise CorpusError(f"{root}: no such folder. Give the folder that holds {_expected(layout, compression)}.")
+    rows = list(LAYOUTS[layout](root, compression))
+    if not rows:
+        raise CorpusError(
+            f"{root}: holds no videos in the layout {layout!r}. Expected {_expected(layout, compression)} below it; "
+            f"found {_found(root)}. Correct the root, the layout or the compression."
+        )
+    rows = [[_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates()
+    return _named_apart(table.sort_values("path", ignore_index=True))
+
+
+def locate(root, path):
+    """The file behind a row's ``path``, once it is sure to lie below the root.
+
+    Raises
+    ------
+    VideoError
+        "outside the root" (through ``..`` or a link), "symlink loop", "not a file", or "name not UTF-8" (no manifest
+        could hold it).
+    """
+    root, file = Path(root), Path(root, path)
+    real = Path(os.path.realpath(file))  # which also ends on a loop
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise VideoError("outside the root")
+    if "\\" in str(path) and not os.path.lexists(file):  # as `_text` writes other bytes
+        raise VideoError("name not UTF-8")
+    if file.is_dir():
+        loop = file.is_symlink() and Path(os.path.realpath(file.parent)).is_relative_to(real)
+        raise VideoError("symlink loop" if loop else "not a file")
+    return file
+
+
+def _text(name):
+    r"""A name that any file can hold: bytes that are no UTF-8 become \x.., and the video fails later."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _expected(layout, compression):
+    folder = f"{COMPRESSIONS[compression][0]}/videos/*.mp4"
+    return {
+        "ffpp": f"original_sequences/youtube/{folder} or manipulated_sequences/Deepfakes/{folder}",
+        "dfd": f"original_sequences/actors/{folder} or manipulated_sequences/DeepFakeDetection/{folder}",
+        "celebdf": "Celeb-real/*.mp4, YouTube-real/*.mp4 or Celeb-synthesis/*.mp4",
+        "dfdc": "metadata.json or labels.csv beside the videos, in folders such as dfdc_train_part_0",
+        "folder": "real/ and fake/ with videos or images",
+    }[layout]
+
+
+def _found(root):
+    names = sorted(entry.name for entry in root.iterdir())
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") or "nothing"
+
+
+def _files(folder, suffixes=VIDEOS):
+    """What has the name of a video in one folder, in order; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if _has_suffix(file, suffixes))
+
+
+def _has_suffix(file, suffixes):
+    return file.suffix.lower() in suffixes and not file.name.startswith(".")  # "._000.mp4" is left by macOS
+
+
+def _row(root, file, group, forgery, persons, compression=""):
+    identity, source = persons
+    label = int(forgery != "real")
+    video = f"{group}/{file.stem}" if group else file.stem
+    return file.relative_to(root).as_posix(), video, label, forgery, identity, source, compression
+
+
+def _persons(pattern, stem):
+    """Persons in a stem: (shown, source); without a match the stem stands for the person."""
+    match = re.fullmatch(pattern, stem)
+    return (match[1], match[2] or "") if match else (stem, "")
+
+
+def _faceforensics(root, compression, groups, pattern):
+    for group, forgery in groups.items():
+        for folder in COMPRESSIONS[compression]:
+            for file in _files(root / group / folder / "videos"):
+                persons = _persons(pattern, file.stem)
+                kind = COMPRESSIONS[compression][0]
+                yield _row(root, file, PurePosixPath(group).name, forgery, persons, kind)
+
+
+def _ffpp(root, compression):
+    return _faceforensics(root, compression, _FFPP, r"([0-9]{3})(?:_([0-9]{3}))?")
+
+
+def _dfd(root, compression):
+    return _faceforensics(root, compression, _DFD, r"([0-9]{2})(?:_([0-9]{2}))?__.+")
+
+
+def _celebdf(root, _):
+    for group, forgery in _CELEBDF.items():
+        for file in _files(root / group):
+            if group == "YouTube-real":
+                persons = (f"youtube-{file.stem}", "")
+            else:
+                persons = _persons(r"(id[0-9]+)(?:_(id[0-9]+))?_[0-9]+", file.stem)
+            yield _row(root, file, group, forgery, persons)
+
+
+def _dfdc(root, _):
+    listed = [file for name in _LISTS for depth in ("", "*/", "*/*/") for file in root.glob(depth + name)]
+    for folder in sorted({file.parent for file in listed}):
+        source = next(folder / name for name in _LISTS if (folder / name).is_file())
+        for place, name, label, original in _LISTS[source.name](source):
+            _check_entry(root, source, place, name)
+            if _has_suffix(Path(name), VIDEOS):
+                identity = Path(str(original or name)).stem
+                group = "" if folder == root else folder.name
+                yield _row(root, folder / name, group, ("real", "fake")[label], (identity, ""))
+
+
+def _check_entry(root, source, place, name):
+    """Refuse a listed name that leads out of the root."""
+    parts = re.split(r"[/\\]", name)
+    escapes = ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", name) or "\0" in name
+    if escapes or not Path(os.path.realpath(source.parent / name)).is_relative_to(os.path.realpath(root)):
+        raise CorpusError(
+            f"{source}, {place}: {name!r} leaves the data root {root}. Remove the entry; only what is below the root "
+            "is read."
+        )
+
+
+def _metadata(source):
+    """(place, name, label, original) of every entry of a metadata.json."""
+    try:
+        entries = json.loads(source.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorpusError(f"{source}: not a JSON file ({error}). Get it anew.") from None
+    if not isinstance(entries, dict):
+        raise CorpusError(f"{source}: holds no object of file names. Get it anew from the corpus.")
+    for name, entry in entries.items():
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if label not in ("REAL", "FAKE"):
+            raise CorpusError(f"{source}, entry {name!r}: label is {label!r}. It has to be REAL or FAKE.")
+        yield f"entry {name!r}", name, int(label == "FAKE"), entry.get("original")
+
+
+def _labels(source):
+    """(place, name, label, None) of every row of a labels.csv."""
+    with source.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {"filename", "label"} - set(reader.fieldnames or [])
+        if missing:
+            raise CorpusError(f"{source}, line 1: missing column {', '.join(sorted(missing))}. Add or rename it.")
+        for row in reader:
+            place = f"line {reader.line_num}"
+            if row["label"] not in ("0", "1"):
+                raise CorpusError(f"{source}, {place}: label is {row['label']!r}. It has to be 0 (real) or 1 (fake).")
+            yield place, row["filename"], int(row["label"]), None
+
+
+_LISTS = {"labels.csv": _labels, "metadata.json": _metadata}
+
+
+def _folder(root, _):
+    for group, forgery in (("real", "real"), ("fake", "fake")):
+        for folder, folders, files in os.walk(root / group):  # links to folders are not followed
+            links = [name for name in folders if Path(folder, name).is_symlink()]
+            for file in (Path(folder, name) for name in sorted(files + links)):
+                if file.name in links or _has_suffix(file, VIDEOS + IMAGES):
+                    video = file.relative_to(root).with_suffix("").as_posix()
+                    yield file.relative_to(root).as_posix(), video, int(forgery == "fake"), forgery, video, "", ""
+
+
+LAYOUTS = {"ffpp": _ffpp, "dfd": _dfd, "celebdf": _celebdf, "dfdc": _dfdc, "folder": _folder}
+
+
+def _named_apart(table):
+    """Give videos their suffix where two share a name, or where one's name is a folder of another's."""
+    folders = {str(parent) for video in table["video"] for parent in PurePosixPath(video).parents}
+    clash = table["video"].duplicated(keep=False) | table["video"].isin(folders)
+    suffixes = table["path"].map(lambda path: PurePosixPath(path).suffix)
+    table = table.assign(video=table["video"] + suffixes.where(clash, ""))
+    again = table[table["video"].duplicated(keep=False)].sort_values("video")
+    if len(again) and again["path"].iloc[0] == again["path"].iloc[1]:
+        raise CorpusError(f"{again['path'].iloc[0]} is listed twice with different labels. Remove one of the entries.")
+    if len(again):
+        first, second = again["path"].iloc[:2]
+        raise CorpusError(f"{first} and {second} would share the name {again['video'].iloc[0]!r}. Rename one of them.")
+    return table

@@ -1,0 +1,349 @@
+"""Training, validation and test sets that share no person.
+
+A fake shows two persons, so swaps link persons to each other; what hangs together in that graph belongs into one
+split. FF++'s persons come in pairs, and its graph falls into hundreds of components. The swaps of Celeb-DF link all 59
+identities: there no assignment keeps every fake, so persons are assigned one by one, and a fake whose two persons fall
+into different splits is dropped, and counted.
+
+The rule (:func:`split`): components stay whole if that brings every split within :data:`TOLERANCE` of its share of the
+images. Otherwise those components that hold more images than the smallest share are broken up into their persons, the
+others stay whole.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from fairdf_utils.corpora import split_lists
+from fairdf_utils.corpora.partition import partition
+from fairdf_utils.data.csv_rows import ManifestError
+from fairdf_utils.data.manifests import SPLIT_FILES, write_manifest
+from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS
+
+SPLITS = tuple(SPLIT_FILES)
+TOLERANCE = 0.05  # of the images
+ACROSS = "its two persons are in different splits"
+UNLISTED = "not in the official split"
+TESTED = "it shows a person of the test list"
+NAMELESS = "Identities are not known: each video counts as a person of its own."
+_NEEDED = ("video", "identity", "source_identity", "label", "group")
+
+
+class IdentityGraph(NamedTuple):
+    """Who is linked to whom."""
+
+    persons: pd.DataFrame  # identity, component (0 is the one with most images), images
+    swaps: pd.DataFrame  # identity, source_identity, videos, images
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows with their split, and what did not fit into any."""
+
+    rows: pd.DataFrame  # canonical rows with column ``split``
+    dropped: pd.DataFrame  # canonical rows with column ``reason``
+    wanted: tuple  # share of the images asked for, by split; NaN where the split is given by a list
+    notes: tuple  # sentences: how persons were assigned, what a list names in vain
+
+    def shares(self):
+        """What each split holds: ``images``, ``share`` of the images kept, ``wanted``, and what it rests on."""
+        by_split = self.rows.groupby("split")
+        table = pd.DataFrame(
+            {
+                "images": by_split.size(),
+                "share": by_split.size() / max(len(self.rows), 1),
+                "reals": (self.rows["label"] == 0).groupby(self.rows["split"]).sum(),
+                "fakes": (self.rows["label"] == 1).groupby(self.rows["split"]).sum(),
+                "videos": by_split["video"].nunique(),
+                "identities": by_split["identity"].nunique(),
+            }
+        )
+        table = table.reindex(list(SPLITS)).fillna(0).astype({c: int for c in table if c != "share"})
+        table.insert(2, "wanted", self.wanted)
+        return table.rename_axis("split")
+
+    def cells(self):
+        """Images by group and label (rows) and split (columns), with ``dropped``."""
+        labels = {0: "real", 1: "fake"}
+        tables = [self.rows, self.dropped.assign(split="dropped")]
+        every = pd.concat([table[["group", "label", "split"]] for table in tables], ignore_index=True)
+        counts = pd.crosstab([every["group"], every["label"].map(labels)], every["split"])
+        index = pd.MultiIndex.from_product([GROUPS, labels.values()], names=["group", "label"])
+        return counts.reindex(index=index, columns=[*SPLITS, "dropped"], fill_value=0)
+
+    def losses(self):
+        """Why rows were dropped: ``images`` and ``videos`` by reason."""
+        by_reason = self.dropped.groupby("reason")
+        return pd.DataFrame({"images": by_reason.size(), "videos": by_reason["video"].nunique()})
+
+
+def identity_graph(rows):
+    """Link the two persons of every fake, and persons who share a video.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Canonical columns; group and label are not needed.
+
+    Returns
+    -------
+    IdentityGraph
+    """
+    first, second, names = _persons(rows)
+    component = _components(first, second, rows["video"], len(names))
+    persons = pd.DataFrame({"identity": names, "component": component})
+    persons["images"] = np.bincount(first, minlength=len(names))
+    order = persons.groupby("component")["images"].sum().sort_values(ascending=False, kind="stable").index
+    persons["component"] = persons["component"].map({old: new for new, old in enumerate(order)})
+    fakes = rows[rows["source_identity"] != ""].groupby(["identity", "source_identity"], sort=False)
+    swaps = fakes.agg(videos=("video", "nunique"), images=("video", "size")).reset_index()
+    return IdentityGraph(persons.sort_values(["component", "identity"], ignore_index=True), swaps)
+
+
+def _persons(rows):
+    """For each row the number of its person and of the other one (itself where there is none); and all names."""
+    identity, source = rows["identity"].to_numpy(dtype=object), rows["source_identity"].to_numpy(dtype=object)
+    numbers, names = pd.factorize(np.concatenate([identity, np.where(source == "", identity, source)]), sort=True)
+    return numbers[: len(rows)], numbers[len(rows) :], names
+
+
+def _components(first, second, videos, count):
+    """The component of each of ``count`` units that ``first`` and ``second`` link, (N,) each.
+
+    Units that appear in one video are linked as well, so that no video can fall into two splits.
+    """
+    shown = pd.Series(first).groupby(videos.to_numpy(), sort=False).transform("first").to_numpy()
+    ends = np.tile(first, 2), np.concatenate([second, shown])
+    links = coo_array((np.ones(len(ends[0]), dtype=bool), ends), shape=(count, count))
+    return connected_components(links, directed=False)[1]
+
+
+def split(rows, shares=(0.6, 0.2, 0.2), seed=0):
+    """Divide rows into training, validation and test sets without a person in two of them.
+
+    Group and label keep their proportions as far as the units to be assigned (components, or persons of a component
+    that was broken up) allow: ``partition.partition`` looks for the assignment in which every group x label, both
+    labels and the whole come closest to their shares with few fakes dropped.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Canonical rows.
+    shares : (float, float, float)
+        Of the images, for train, val and test; they are positive and add up to 1.
+    seed : int
+        The same rows and seed give the same split.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    ManifestError
+        No rows, or rows without demographics.
+    """
+    if len(shares) != len(SPLITS) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+        raise ValueError(f"shares={shares} must be three positive numbers that add up to 1.")
+    if rows.empty:
+        raise ManifestError("There are no rows to split. Read a manifest or merge annotations first.")
+    missing = [column for column in _NEEDED if column not in rows.columns]
+    if missing:
+        raise ManifestError(
+            f"The rows have no column {', '.join(missing)}. Read them by manifests.read_manifest, or give crops their "
+            "demographics by annotations.merge first."
+        )
+    return _assigned(rows, SPLITS, shares, seed)
+
+
+def _assigned(rows, names, shares, seed):
+    """The rule of this module for any number of splits."""
+    rows = rows.reset_index(drop=True)
+    first, second, persons = _persons(rows)
+    labels = rows["label"].to_numpy()
+    cells = pd.factorize(rows["group"] + rows["label"].astype(str), sort=True)[0]
+    component = _components(first, second, rows["video"], len(persons))
+    sizes = np.bincount(component[first])
+    place = partition(component[first], component[first], cells, labels, shares, seed)[component]
+    note = f"All {len(sizes)} components stay whole."
+    reached = np.bincount(place[first], minlength=len(shares)) / len(rows)
+    large = (sizes > min(shares) * len(rows)) & (np.bincount(component) > 1)
+    if np.abs(reached - shares).max() > TOLERANCE and large.any():
+        broken = large[component]
+        unit = np.where(broken, len(sizes) + np.arange(len(persons)), component)
+        unit = _components(unit[first], unit[first], rows["video"], unit.max() + 1)[unit]
+        unit = np.unique(unit, return_inverse=True)[1]
+        place = partition(unit[first], unit[second], cells, labels, shares, seed)[unit]
+        note = (
+            f"{large.sum()} of {len(sizes)} components would hold more images than the smallest split and were broken "
+            f"up: their {broken.sum()} persons were assigned one by one."
+        )
+    kept = place[first] == place[second]
+    chosen = rows.assign(split=np.array(names, dtype=object)[place[first]])[kept].reset_index(drop=True)
+    dropped = rows.assign(reason=ACROSS)[~kept].reset_index(drop=True)
+    nameless = (rows["identity"] == rows["video"]).all() and (rows["source_identity"] == "").all()
+    return Split(chosen, dropped, tuple(shares), (note, NAMELESS) if nameless else (note,))
+
+
+def official_ffpp(rows, folder):
+    """Divide FF++ as its authors do.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Canonical rows of FF++, identities its three-digit numbers.
+    folder : str or Path
+        Holds ``train.json``, ``val.json`` and ``test.json``, lists of pairs such as ``["071", "054"]``: the reals 071
+        and 054 and the fakes 071_054 and 054_071 belong to that split.
+
+    Returns
+    -------
+    Split
+        Fakes of pairs that are not listed, and reals of no pair, are dropped with their reason.
+
+    Raises
+    ------
+    ManifestError
+        A file is missing or of another form, a number is in two splits, or no row is listed.
+    """
+    placed, pairs = split_lists.read_pairs(folder, SPLITS)
+    rows = rows.reset_index(drop=True)
+    source = rows["source_identity"]
+    listed = [s == "" or (i, s) in pairs for i, s in zip(rows["identity"], source, strict=True)]
+    kept = rows["identity"].isin(placed) & np.array(listed, dtype=bool)
+    if not kept.any():
+        example = "" if rows.empty else f" (there is {rows['identity'].iloc[0]!r})"
+        raise ManifestError(
+            f"{folder}: lists none of the rows' identities{example}. The official split is for FF++, whose identities "
+            "are three-digit numbers."
+        )
+    chosen = rows.assign(split=rows["identity"].map(placed))[kept].reset_index(drop=True)
+    dropped = rows.assign(reason=UNLISTED)[~kept].reset_index(drop=True)
+    absent = len(set(placed) - set(rows["identity"]))
+    return Split(chosen, dropped, (np.nan,) * 3, (f"{absent} of {len(placed)} listed identities have no rows.",))
+
+
+def celebdf_test_list(rows, path, shares=(0.75, 0.25), seed=0):
+    """Test Celeb-DF on its official list, and divide what shows none of the tested persons into train and val.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Canonical rows of Celeb-DF, videos named "Celeb-real/id0_0000" and so on.
+    path : str or Path
+        ``List_of_testing_videos.txt``, lines such as ``1 YouTube-real/00170.mp4``; there 1 is real.
+    shares : (float, float)
+        Of the images that are left, for train and val.
+    seed : int
+
+    Returns
+    -------
+    Split
+        Rows that show a tested person are dropped, and those across the border of train and val.
+
+    Raises
+    ------
+    ManifestError
+        A line of another form, a label that contradicts the rows', or no listed video among them.
+    """
+    listed = split_lists.read_test_list(Path(path))
+    rows = rows.reset_index(drop=True)
+    tested = rows["video"].isin(listed)
+    if not tested.any():
+        example = "" if rows.empty else f" (there is {rows['video'].iloc[0]!r})"
+        raise ManifestError(f"{path}: lists none of the rows' videos{example}. Name videos as Celeb-DF does.")
+    _refuse_other_labels(rows[tested], listed, path)
+    persons = set(rows.loc[tested, "identity"]) | set(rows.loc[tested, "source_identity"]) - {""}
+    leaks = ~tested & (rows["identity"].isin(persons) | rows["source_identity"].isin(persons))
+    rest = rows[~tested & ~leaks]
+    absent = len(set(listed) - set(rows["video"]))
+    notes = (f"{absent} of {len(listed)} listed videos have no rows.",)
+    parts, dropped = [rows[tested].assign(split="test")], [rows[leaks].assign(reason=TESTED)]
+    if len(rest):
+        divided = _assigned(rest, SPLITS[:2], shares, seed)
+        parts, dropped, notes = [divided.rows, *parts], [*dropped, divided.dropped], notes + divided.notes
+    else:
+        notes += ("Nothing is left to train on: every row shows a tested person.",)
+    chosen, lost = pd.concat(parts, ignore_index=True), pd.concat(dropped, ignore_index=True)
+    return Split(chosen, lost, (np.nan,) * 3, notes)
+
+
+def _refuse_other_labels(rows, listed, path):
+    label, line = zip(*rows["video"].map(listed), strict=True)
+    wrong = rows["label"].to_numpy() != np.array(label)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ManifestError(
+            f"{path}, line {line[row]}: {rows['video'].iloc[row]} has label {rows['label'].iloc[row]} among the rows, "
+            f"the list makes it {label[row]} (1 is real there). Correct one of them."
+        )
+
+
+def write_splits(split, folder):
+    """Write the splits as manifests in the seed form, :data:`SPLIT_FILES`.
+
+    All files are written aside first and take their places together at the end, so that a failure leaves the folder
+    as it was. In folders named celebdf or dfd the six-group form is used, unless a group it lacks occurs.
+
+    Parameters
+    ----------
+    split : Split
+    folder : str or Path
+        Made if missing.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    ManifestError
+        Train or val has reals or fakes only, or the folder has a file of a split that is empty now.
+    """
+    folder = Path(folder)
+    six = folder.name in SIX_GROUP_DATASETS and split.rows["group"].isin(SIX_GROUPS).all()
+    tables = _tables(split, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as aside:
+        for name, table in tables.items():
+            write_manifest(table, Path(aside) / name, SIX_GROUPS if six else GROUPS)
+        for name in tables:
+            os.replace(Path(aside) / name, folder / name)
+    return [folder / name for name in tables]
+
+
+def _tables(split, folder):
+    """File name -> rows."""
+    tables = {}
+    for name, files in SPLIT_FILES.items():
+        part = split.rows[split.rows["split"] == name]
+        parts = [part[part["label"] == 1], part[part["label"] == 0]] if len(files) == 2 else [part]
+        if part.empty:
+            stale = [file for file in files if (folder / file).exists()]
+            if stale:
+                raise ManifestError(f"{folder / stale[0]}: is of an earlier split, and {name} is empty now. Remove it.")
+            continue
+        if any(table.empty for table in parts):
+            kind = "fakes" if parts[0].empty else "reals"
+            raise ManifestError(f"{folder}: {name} has no {kind}. {_remedy(split)}")
+        tables |= dict(zip(files, parts, strict=True))
+    return tables
+
+
+def _remedy(split):
+    """What brings back reals or fakes: where they went, and what can be changed."""
+    change = "Take other shares or another seed"
+    if np.isnan(split.wanted).any():
+        change = (
+            "The split is given by a list: take another one (with Celeb-DF's, other shares or another seed may do), "
+            "use splits.split, which needs none"
+        )
+    losses = "; ".join(f"{reason}: {row.images:,} images" for reason, row in split.losses().iterrows())
+    return (f"Rows were dropped ({losses}). " if losses else "") + f"{change}, or add videos."

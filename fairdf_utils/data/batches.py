@@ -1,0 +1,202 @@
+"""From manifest rows to training batches.
+
+Images are decoded once into a uint8 memory map (`decode`) and normalised on the device, so that an epoch
+costs no decoding. A training epoch pairs each fake with one real (`epoch_pairs`), as in Lin et al. 2024.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from fairdf_utils import progress
+from fairdf_utils.data.manifests import ManifestError
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
+from fairdf_utils.files import replacing
+from fairdf_utils.rendered import images as synthetic
+from fairdf_utils.training import distributed as processes
+
+SAMPLING = ("natural", "balanced")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch: B fakes first, then the B reals that they are paired with.
+
+    Attributes
+    ----------
+    images : float32 tensor (2b, 3, H, H) in [-1, 1]; b = B, or with several processes this one's share of it
+    label : int64 tensor (2B,), 1 = fake
+    forgery : int64 tensor (2B,), position in `vocabulary.FORGERIES`, 0 = real
+    group : int64 tensor (2B,), position in `vocabulary.GROUPS`
+    rows : int64 array (2B,), positions in the manifest that the batch was drawn from
+    """
+
+    images: torch.Tensor
+    label: torch.Tensor
+    forgery: torch.Tensor
+    group: torch.Tensor
+    rows: np.ndarray
+
+
+def locate_images(image_root: str, data_dir: str | Path, image_size: int, bias: float, data_seed: int = 0) -> Path:
+    """The folder that `img_path` is relative to; with no `image_root`, the rendered benchmark's (made if missing)."""
+    if not image_root:
+        return synthetic.generate(data_dir, size=image_size, bias=bias, seed=data_seed)
+    if not Path(image_root).is_dir():
+        raise FileNotFoundError(f"image_root {image_root!r} is not a folder; give the folder that img_path starts from")
+    return Path(image_root)
+
+
+def check_images(frame: pd.DataFrame, image_root: Path) -> None:
+    """Raise `ManifestError` naming the first rows whose image file does not exist."""
+    missing = [i for i, path in enumerate(frame["img_path"]) if not (image_root / path).is_file()]
+    if missing:
+        first = "; ".join(f"{frame['source'].iloc[i]}: {frame['img_path'].iloc[i]}" for i in missing[:3])
+        raise ManifestError(
+            f"{len(missing)} of {len(frame)} images are missing under {image_root} ({first}); "
+            "check image_root, or remove these rows from the manifest"
+        )
+
+
+def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Path) -> np.ndarray:
+    """All images of a manifest as one memory map, decoded at most once.
+
+    The map's name is a digest of the paths, file sizes, file times and `size`: a changed image or manifest makes
+    a new map, an unchanged one is opened in milliseconds.
+
+    Parameters
+    ----------
+    frame : canonical manifest, N rows
+    image_root : folder that `img_path` is relative to
+    size : side of the square result, pixels; other sizes are resized bilinearly (Lin et al. 2024, 4.1)
+    cache_dir : where the map is kept
+
+    Returns
+    -------
+    uint8 array (N, size, size, 3)
+
+    Raises
+    ------
+    ManifestError
+        An image is missing or cannot be read; nothing is left behind.
+    """
+    check_images(frame, image_root)
+    paths = [image_root / path for path in frame["img_path"]]
+    target = Path(cache_dir) / f"{_digest(paths, size)}.npy"
+    if not target.exists():
+        with replacing(target) as partial:
+            _decode_into(partial, paths, frame["source"].tolist(), size)
+    return np.load(target, mmap_mode="c")  # copy on write: torch asks for a writable array, the file stays as it is
+
+
+def _digest(paths: list[Path], size: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    for path in paths:
+        status = path.stat()
+        digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _decode_into(target: Path, paths: list[Path], sources: list[str], size: int) -> None:
+    pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3))
+
+    def fill(i: int) -> None:
+        pixels[i] = load_image(paths[i], size, sources[i])
+
+    # Pillow releases the interpreter lock while it decodes, so threads use every core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in progress.bar(pool.map(fill, range(len(paths))), total=len(paths), desc="decode", unit="image"):
+            pass
+    pixels.flush()
+
+
+def load_image(path: Path, size: int, source: str = "") -> np.ndarray:
+    """One image file as uint8 (size, size, 3); `source` (manifest file and line) is named in the error."""
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+            if image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
+            return np.asarray(image)
+    except OSError as error:
+        raise ManifestError(
+            f"{source or path}: {path} cannot be read as an image ({error}); replace or remove it"
+        ) from error
+
+
+def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """uint8 (N, H, H, 3) to float32 (N, 3, H, H) in [-1, 1]; the bytes travel, the arithmetic is the device's."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def codes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """`label`, `forgery` and `group` of a manifest as int64 codes (N,)."""
+    return {
+        "label": frame["label"].to_numpy(np.int64),
+        "forgery": pd.Categorical(frame["forgery"], FORGERIES).codes.astype(np.int64),
+        "group": pd.Categorical(frame["group"], GROUPS).codes.astype(np.int64),
+    }
+
+
+def group_sizes(frame: pd.DataFrame) -> np.ndarray:
+    """Images of each of the eight groups, int64 (8,): the n_g of the margin loss."""
+    return np.bincount(codes(frame)["group"], minlength=len(GROUPS))
+
+
+def epoch_pairs(frame: pd.DataFrame, sampling: str, generator: np.random.Generator) -> np.ndarray:
+    """The pairs of one epoch: int64 (n_fakes, 2), manifest positions of a fake and of its real.
+
+    `natural`: every fake once, in random order, each with a real drawn at random (Lin et al. 2024).
+    `balanced`: as many pairs, but fakes and reals are drawn so that every group present is equally likely.
+
+    Raises
+    ------
+    ManifestError
+        There are no fakes, or no reals, to pair.
+    """
+    fakes, reals = (np.flatnonzero(frame["label"].to_numpy() == label) for label in (1, 0))
+    if not len(fakes) or not len(reals):
+        raise ManifestError(f"training needs fakes and reals; the manifest has {len(fakes)} fakes, {len(reals)} reals")
+    if sampling == "natural":
+        return np.stack([generator.permutation(fakes), generator.choice(reals, len(fakes))], axis=1)
+    if sampling == "balanced":
+        group = frame["group"].to_numpy()
+        return np.stack([_balanced_draw(rows, group, len(fakes), generator) for rows in (fakes, reals)], axis=1)
+    raise ValueError(f"sampling {sampling!r} is unknown; choose one of {', '.join(SAMPLING)}")
+
+
+def _balanced_draw(rows: np.ndarray, group: np.ndarray, number: int, generator: np.random.Generator) -> np.ndarray:
+    _, code, count = np.unique(group[rows], return_inverse=True, return_counts=True)
+    weight = 1.0 / count[code]
+    return generator.choice(rows, number, p=weight / weight.sum())
+
+
+def batches(
+    frame: pd.DataFrame, images: np.ndarray, pairs: np.ndarray, batch_size: int, device: torch.device
+) -> Iterator[Batch]:
+    """Batches of `batch_size` pairs; a short last batch is dropped unless it is the only one.
+
+    A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes each
+    loads the images of its own pairs only; the annotations are those of the whole batch.
+    """
+    labels = codes(frame)
+    full = len(pairs) // batch_size * batch_size or len(pairs)
+    for start in range(0, full, batch_size):
+        drawn = pairs[start : start + batch_size]
+        rows = drawn.T.reshape(-1)  # fakes, then reals
+        own = np.array_split(drawn, processes.count())[processes.rank()].T.reshape(-1)
+        yield Batch(
+            images=to_device(images[own], device),
+            rows=rows,
+            **{name: torch.from_numpy(code[rows]).to(device) for name, code in labels.items()},
+        )

@@ -1,0 +1,102 @@
+"""Rules for image files: there, below the image root, whole, and of the right size."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from fairdf_utils import progress
+from fairdf_utils.data.findings import found
+
+# A whole file has this near its end; in the pixels of a JPEG 0xFF is never followed by 0xD9.
+_END = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+_TAIL = 64  # bytes searched for the mark: some programs add a few of their own
+
+_REMEDIES = {
+    "image outside the root": "Copy the file below the image root; a link may not leave it.",
+    "missing image": "Check the image root; otherwise remove the row, or extract the image again.",
+    "unreadable image": "Extract the image again, or remove the row.",
+    "wrong size": "Extract the image again at this size, or check with the size it was made for.",
+}
+
+
+def image_findings(rows, root, size=None):
+    """Open every image of the rows once, in threads, and say which cannot be used.
+
+    Of a PNG or JPEG file the header and the end are read, which tells its size and whether it was cut off; pixels are
+    decoded only where the end is missing, and for other formats. Damage inside a whole file is not seen.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Columns ``img_path``, ``file``, ``line``.
+    root : str or Path
+        The folder that ``img_path`` starts from.
+    size : int, optional
+        The side every image must have, pixels.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Findings (`findings.FINDING_COLUMNS`), at the first row that lists the image.
+
+    Raises
+    ------
+    FileNotFoundError
+        The root is not a folder.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"image root {str(root)!r} is not a folder; give the folder that img_path starts from")
+    rows = rows.drop_duplicates("img_path")
+    inspect = partial(_inspect, os.path.realpath(root), lru_cache(maxsize=None)(os.path.realpath), size)
+    with ThreadPoolExecutor() as pool:  # the threads wait for the disk together
+        verdicts = pool.map(inspect, rows["img_path"])
+        verdicts = list(progress.bar(verdicts, total=len(rows), desc="images", unit="image"))
+    verdicts = pd.DataFrame(verdicts, columns=["kind", "finding"], index=rows.index)
+    bad = verdicts["kind"] != ""
+    kinds, rows = verdicts.loc[bad, "kind"], rows[bad]
+    remedies = kinds.map(_REMEDIES)
+    return found(rows, "error", kinds, "img_path", rows["img_path"], verdicts.loc[bad, "finding"], remedies)
+
+
+def _inspect(root, real_folder, size, path):
+    """Kind and finding for one image, both "" where it is good."""
+    try:
+        folder, name = os.path.split(os.path.join(root, path))
+        real = os.path.join(real_folder(folder), name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(os.path.join(root, "")):
+            return "image outside the root", f"It is {real}"
+        width, height = _measure(real)
+    except FileNotFoundError:
+        return "missing image", f"Not below {root}"
+    except Exception as error:  # damaged bytes make Pillow raise far more than OSError; each means the same here
+        return "unreadable image", _reason(error)
+    if size is not None and (width, height) != (size, size):
+        return "wrong size", f"It has {width} x {height} pixels instead of {size} x {size}"
+    return "", ""
+
+
+def _measure(path):
+    """Width and height of an image, pixels; raises what the system or Pillow raises if it cannot be read."""
+    with open(path, "rb") as handle:
+        handle.seek(max(0, os.fstat(handle.fileno()).st_size - _TAIL))
+        tail = handle.read()
+        handle.seek(0)
+        if not tail:
+            raise OSError("The file is empty")
+        with Image.open(handle) as image:
+            mark = _END.get(image.format)
+            if mark is None or mark not in tail:
+                image.load()
+            return image.size
+
+
+def _reason(error):
+    if isinstance(error, Image.UnidentifiedImageError):  # its own text names an object in memory
+        return "It is not an image"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

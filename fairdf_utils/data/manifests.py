@@ -1,0 +1,249 @@
+"""Manifests: one CSV row an image, the contract between data preparation, training and the fairness audit.
+
+Files keep the columns of the released fair-deepfake-detection manifests; inside this package every row has the
+*canonical* columns below, with groups and forgeries as names. Nothing but :func:`read_manifest` knows file codes.
+
+=================  ======================================================================================
+``img_path``       str, relative to the image root, "/" between parts
+``label``          int, 0 real, 1 fake
+``forgery``        str, one of :data:`FORGERIES`, or "fake" where the file does not say which forgery it is
+``gender``         str, "male" or "female"
+``race``           str, "asian", "white", "black" or "others"
+``group``          str, one of :data:`GROUPS`: gender and race, the intersection
+``video``          str, the cluster for confidence intervals
+``identity``       str, the person in front of the camera
+``source_identity``  str, the person a fake takes its face or expression from; "" where there is none
+``frame``          int >= 0, the frame's number in its video
+=================  ======================================================================================
+"""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.data import other_lists as foreign
+from fairdf_utils.data import released_columns as seed_form
+from fairdf_utils.data.csv_rows import ManifestError, Rows, leaves_root
+from fairdf_utils.data.vocabulary import (
+    COLUMNS,
+    FORGERIES,
+    GENDERS,
+    GROUPS,
+    RACES,
+    SIX_GROUP_DATASETS,
+    SIX_GROUPS,
+)
+from fairdf_utils.files import replacing
+
+SPLIT_FILES = {
+    "train": ("faketrain.csv", "realtrain.csv"),
+    "val": ("fakeval.csv", "realval.csv"),
+    "test": ("test.csv",),
+}
+
+
+def read_manifest(path, labels="cleaned"):
+    """Read one manifest in any of its forms and translate it to canonical columns.
+
+    Columns are found by name, never by position, and tell the form: the seed form with eight groups; without
+    ``isasian`` the six-group form of Celeb-DF and DFD, whose ``intersec_label`` counts 0..5; with "Image Path" the
+    released follow-up form. Where ``video``, ``identity``, ``source_identity`` or ``frame`` are absent (a foreign
+    file), they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or ``<video>_<frame>.png``,
+    where identity is the video.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV file.
+    labels : {"cleaned", "older"}
+        The follow-up form has two sets of demographic labels; they may contradict each other.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns :data:`COLUMNS` and ``source`` (file and line, for error messages), rows in file order.
+
+    Raises
+    ------
+    ManifestError
+        A missing or empty file, a missing column, an unknown code, columns that contradict each other, or an image
+        path that is absolute or leaves the image root. A group with one class only is no error here.
+
+    Warns
+    -----
+    UserWarning
+        A crop's name in the follow-up form does not tell its video, or not its forgery; once a kind, with the count.
+    """
+    table, problems = read_leniently(path, labels)
+    for problem in problems:
+        if problem.severity == "error":
+            raise ManifestError(problem.message(path))
+    counts = Counter(problem.finding for problem in problems)
+    first = {problem.finding: problem for problem in reversed(problems)}
+    for finding, count in counts.items():
+        warnings.warn(f"{first[finding].message(path)} ({count} such rows)", stacklevel=2)
+    return table
+
+
+def read_leniently(path, labels="cleaned"):
+    """Read what can be read of a manifest, and collect every problem instead of raising at the first.
+
+    Parameters
+    ----------
+    path, labels
+        As for :func:`read_manifest`.
+
+    Returns
+    -------
+    rows : pandas.DataFrame
+        As from :func:`read_manifest`, without the rows that have an error; none if the file cannot be read.
+    problems : list of Problem
+        By line; ``severity`` is "error" or "warning".
+    """
+    if labels not in foreign.LABELS:
+        raise ValueError(f"labels={labels!r} is unknown. Use one of {', '.join(foreign.LABELS)}.")
+    rows = Rows(path)
+    if follows := rows.has(foreign.REQUIRED[0]):
+        complete = rows.require(foreign.required(labels))
+    else:
+        complete = rows.require(seed_form.REQUIRED)
+    if not complete:
+        return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
+    table = foreign.rows_of(rows, labels) if follows else seed_form.rows_of(rows)
+    code = np.maximum(table["code"], 0)  # rows without a code are faulty: they are left out below
+    table["group"] = np.array(GROUPS, dtype=object)[code]
+    table["gender"] = np.repeat(np.array(GENDERS, dtype=object), len(RACES))[code]
+    table["race"] = np.tile(np.array(RACES, dtype=object), len(GENDERS))[code]
+    table["source"] = [f"{rows.path}, line {line}" for line in rows.lines.tolist()]
+    frame = pd.DataFrame({column: table[column] for column in (*COLUMNS, "source")})[~rows.faulty]
+    return frame.reset_index(drop=True).infer_objects(), sorted(rows.problems, key=lambda problem: problem.line)
+
+
+def write_manifest(frame, path, groups=None):
+    """Write canonical rows in the seed form; the same rows give the same bytes.
+
+    Celeb-DF and DFD (known by the folder's name) are written in their six-group form. A file of fakes whose forgeries
+    are all known gets ``spe_label``; a file of fakes and reals together gets ``forgery``.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Columns :data:`COLUMNS`, others are ignored.
+    path : str or Path
+        Written atomically; missing folders are made.
+    groups : sequence of str, optional
+        :data:`GROUPS` or :data:`SIX_GROUPS`, where the folder's name is not to decide.
+
+    Raises
+    ------
+    ManifestError
+        No rows, a canonical column is missing, or a row could not be read back.
+    """
+    path = Path(path)
+    missing = [column for column in COLUMNS if column not in frame.columns]
+    if missing or frame.empty:
+        what = f"column {', '.join(missing)} is missing" if missing else "there are no rows"
+        raise ManifestError(f"{path}: cannot be written, {what}. Pass the canonical columns, at least one row.")
+    if groups is None:
+        groups = SIX_GROUPS if path.parent.name in SIX_GROUP_DATASETS else GROUPS
+    _refuse_unreadable(frame, path, groups)
+    table = seed_form.table_of(frame, tuple(groups))
+    with replacing(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _refuse_unreadable(frame, path, groups):
+    real = frame["forgery"] == "real"
+    good_forgery = np.where(frame["label"] == 0, real, frame["forgery"].isin([*FORGERIES[1:], "fake"]))
+    agree = frame["group"].isin(groups) & (frame["group"] == frame["gender"] + "-" + frame["race"]) & good_forgery
+    if not agree.all():
+        position = int((~agree.to_numpy()).argmax())
+        row = frame.iloc[position].astype(object)
+        raise ManifestError(
+            f"{path}: cannot be written, row {position} has group {row.group!r}, gender {row.gender!r}, race "
+            f"{row.race!r}, label {row.label}, forgery {row.forgery!r}. Make them agree (groups of this file: "
+            f"{', '.join(groups)})."
+        )
+    outside = np.logical_or(*leaves_root(frame["img_path"]))
+    if outside.any():
+        position = int(outside.argmax())
+        raise ManifestError(
+            f"{path}: cannot be written, row {position} has img_path {frame['img_path'].iloc[position]!r}. Make it "
+            'relative to the image root, without "..".'
+        )
+
+
+def read_split(folder, split):
+    """Read one split of a data set's folder of manifests.
+
+    Parameters
+    ----------
+    folder : str or Path
+        For instance ``data_manifests/synthetic/ffpp``; its name becomes the column ``dataset``.
+    split : {"train", "val", "test"}
+        Training and validation are a file of fakes and a file of reals, a test set is one file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns :data:`COLUMNS` and ``dataset``; fakes first.
+
+    Raises
+    ------
+    ManifestError
+        A file of the split is missing or faulty, or the split is unknown.
+    """
+    if split not in SPLIT_FILES:
+        raise ManifestError(f"{folder}: unknown split {split!r}. Use one of {', '.join(SPLIT_FILES)}.")
+    folder = Path(folder)
+    frames = [read_manifest(folder / name) for name in SPLIT_FILES[split]]
+    return pd.concat(frames, ignore_index=True).assign(dataset=folder.name)
+
+
+def find_leaks(splits):
+    """Find images, videos and identities that more than one split uses.
+
+    Parameters
+    ----------
+    splits : dict of str to pandas.DataFrame
+        Canonical rows by split name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a leak: ``kind`` ("image", "video" or "identity"), ``value``, ``splits`` (names joined by ", "). A
+        fake counts for its identity and for its source identity. No rows when the splits are disjoint.
+    """
+    uses = []
+    for kind, columns in (("image", ["img_path"]), ("video", ["video"]), ("identity", ["identity", "source_identity"])):
+        for name, frame in splits.items():
+            values = pd.unique(pd.concat([frame[column] for column in columns]))
+            uses += [(kind, value, name) for value in values if value != ""]
+    table = pd.DataFrame(uses, columns=["kind", "value", "splits"])
+    shared = table[table.duplicated(["kind", "value"], keep=False)]
+    return shared.groupby(["kind", "value"], as_index=False, sort=False)["splits"].agg(", ".join)
+
+
+def group_table(frame):
+    """Count what each group rests on.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index :data:`GROUPS` (absent groups as zeros); columns ``images``, ``reals``, ``fakes``, ``videos``,
+        ``identities`` (of the persons shown, without sources).
+    """
+    grouped = frame.groupby("group")
+    table = pd.DataFrame(
+        {
+            "images": grouped.size(),
+            "reals": grouped["label"].agg(lambda label: (label == 0).sum()),
+            "fakes": grouped["label"].agg(lambda label: (label == 1).sum()),
+            "videos": grouped["video"].nunique(),
+            "identities": grouped["identity"].nunique(),
+        }
+    )
+    return table.reindex(list(GROUPS), fill_value=0).astype(int).rename_axis("group")

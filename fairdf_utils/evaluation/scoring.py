@@ -1,0 +1,236 @@
+"""Scores: from a detector and a manifest to the score table, the seam between detection and fairness analysis."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from fairdf_utils import progress
+from fairdf_utils.data.batches import check_images, decode, to_device
+from fairdf_utils.fairness.score_table import SCORE_COLUMNS, video_level, write_scores
+from fairdf_utils.files import replacing
+from fairdf_utils.model.detectors import score
+
+FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)  # other kinds may do more than normalise
+
+
+def predict(
+    model: nn.Module,
+    images: np.ndarray,
+    device: torch.device,
+    precision: str = "float32",
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Logits of the detector's answer for decoded images, in evaluation mode; the model stays as it is.
+
+    Parameters
+    ----------
+    model : a detector with `detect(images) -> (N, 2)`, on `device`
+    images : uint8 (N, H, H, 3), N >= 1
+    precision : "float32", or "bfloat16" for weights and maps in bfloat16
+    batch_size : images scored at once; decides speed and memory, not the logits
+
+    Returns
+    -------
+    float32 array (N, 2): logit of real, logit of fake
+    """
+    return logits_of(scoring_copy(model, images.shape[1], precision), images, device, batch_size)
+
+
+def logits_of(detector: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256) -> np.ndarray:
+    """`predict` with a detector that is already in the form that `scoring_copy` gives it."""
+    dtype = next(detector.parameters()).dtype
+    logits = []  # on the device: reading a batch back would make the host wait before it sends the next
+    with torch.inference_mode():
+        for start in progress.bar(range(0, len(images), batch_size), desc="score", unit="batch", leave=False):
+            batch = to_device(images[start : start + batch_size], device).to(dtype)  # (b, 3, H, H), channels_last
+            logits.append(detector.detect(batch).float())  # (b, 2)
+        return torch.cat(logits).cpu().numpy()
+
+
+def score_test_sets(
+    model: nn.Module,
+    tests: dict[str, pd.DataFrame],
+    folder: Path,
+    image_root: Path,
+    image_size: int,
+    cache_dir: str | Path,
+    precision: str = "float32",
+    batch_size: int = 256,
+) -> pd.DataFrame:
+    """Score whole test sets and write the score table, frame by frame and video by video.
+
+    A data set that was scored is kept in `folder`/.parts at once. A call that was interrupted goes on with the next
+    data set, and one whose weights, layers, images, annotations and precision are as before scores nothing again.
+
+    Parameters
+    ----------
+    model : a detector with `detect`, on the device that is to score
+    tests : name -> canonical manifest with the column `dataset`
+    folder : gets `scores.parquet`, `scores.csv` (one row an image) and `video_scores.*` (one row a video)
+    image_root, image_size, cache_dir : see `data.decode`; the images stay on the disk, a batch at a time is read
+    precision, batch_size : see `predict`
+
+    Returns
+    -------
+    DataFrame, one row an image: the columns of `score_table`, data sets in the order given
+
+    Raises
+    ------
+    ManifestError
+        An image is missing (found before anything is scored) or cannot be read. Finished data sets are kept.
+    """
+    for frame in tests.values():
+        check_images(frame, image_root)
+    identity = _digest_of_model(model) + precision
+    detector, tables = None, []
+    for name, frame in progress.bar(tests.items(), desc="score", unit="test set"):
+        images = decode(frame, image_root, image_size, cache_dir)
+        part = folder / ".parts" / name / f"{_digest_of_set(frame, images, identity)}.parquet"
+        table = _read_part(part)
+        if table is None:
+            if detector is None:  # folded once, and only when there is something to score
+                detector = scoring_copy(model, image_size, precision)
+            logits = logits_of(detector, images, next(model.parameters()).device, batch_size)
+            table = _write_part(part, score_table(frame, logits))
+        tables.append(table)
+    scores = pd.concat(tables, ignore_index=True)
+    write_scores(scores, folder)
+    write_scores(video_level(scores), folder, "video_scores")
+    return scores
+
+
+def _digest_of_model(model: nn.Module) -> str:
+    """What decides a detector's logits: its weights and buffers, its layers and the code of their classes."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name in sorted({type(module).__module__ for module in model.modules()} | {__name__, decode.__module__}):
+        source = getattr(sys.modules[name], "__file__", None)  # a class defined in a notebook has none
+        digest.update(Path(source).read_bytes() if source else b"")
+    for name, value in model.state_dict().items():
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
+        digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _digest_of_set(frame: pd.DataFrame, images: np.ndarray, identity: str) -> str:
+    rows = frame[[name for name in SCORE_COLUMNS if name in frame.columns]].to_csv(index=False)
+    pixels = Path(images.filename).stem  # `decode` names its map by the images' paths, sizes and times
+    return hashlib.sha256("|".join((identity, pixels, rows)).encode()).hexdigest()[:24]
+
+
+def _read_part(path: Path) -> pd.DataFrame | None:
+    """A data set's table as it was kept; None if there is none, or none that can be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):  # not there, or damaged: pyarrow's error is a ValueError
+        return None
+
+
+def _write_part(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Keep a data set's table in the place of older ones; as read back, so that first and later calls agree."""
+    with replacing(path) as partial:
+        table.to_parquet(partial, index=False)
+    for older in path.parent.glob("*.parquet"):
+        if older != path:
+            older.unlink()
+    return pd.read_parquet(path)
+
+
+def scoring_copy(model: nn.Module, image_size: int, precision: str = "float32") -> nn.Module:
+    """The detector in the form that scores fastest: evaluation mode, batch norms folded, channels_last.
+
+    A batch norm in evaluation mode is an affine map per channel. Where it directly follows a convolution whose
+    result goes nowhere else, it is folded into that convolution's weights and bias.
+
+    Parameters
+    ----------
+    model : a detector with `detect`; it is not changed, and shares with the copy what need not differ
+    image_size : side of the images, pixels
+    precision : "float32" or "bfloat16"
+
+    Returns
+    -------
+    a detector with the same `detect` up to rounding, for inference only
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        # A copy of the structure: every weight is the original's memory until it is replaced.
+        shared = {id(p): nn.Parameter(p.detach()) for p in model.parameters()}
+        shared |= {id(b): b for b in model.buffers()}
+        detector = copy.deepcopy(model, shared).eval()
+        for convolution, norm in _foldable(detector, image_size):
+            _fold(detector, convolution, norm)
+    detector.requires_grad_(False)
+    dtype = torch.bfloat16 if precision == "bfloat16" else None
+    return detector.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+def _foldable(detector: nn.Module, image_size: int) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Convolutions and the batch norms fed by them alone, read off the autograd graph of one scored image.
+
+    The graph says what follows what in any backbone, whatever the names and nesting of its modules. Modules that the
+    answer does not need are not in it, and a convolution whose weight is computed (standardised, say) reads no
+    parameter of a module there, so both are left alone.
+    """
+    convolutions = {id(m.weight): m for m in detector.modules() if isinstance(m, nn.Conv2d)}
+    norms = {id(m.weight): m for m in detector.modules() if type(m) in FOLDED}
+    example = next(detector.parameters()).new_zeros(1, 3, image_size, image_size)
+    nodes = _graph(detector.detect(example).grad_fn)
+    readers = Counter(source for node in nodes for source, _ in node.next_functions)
+    pairs = []
+    for node in nodes:
+        norm = _module_of(node, norms, readers)
+        convolution = norm and _module_of(node.next_functions[0][0], convolutions, readers)
+        if convolution and readers[node.next_functions[0][0]] == 1 and norm.running_mean is not None:
+            pairs.append((convolution, norm))
+    return pairs
+
+
+def _graph(root) -> list:
+    """All nodes of an autograd graph."""
+    nodes, waiting = {root: None}, [root]
+    while waiting:
+        sources = {source: None for source, _ in waiting.pop().next_functions if source is not None}
+        new = [source for source in sources if source not in nodes]
+        nodes |= dict.fromkeys(new)
+        waiting += new
+    return list(nodes)
+
+
+def _module_of(node, modules: dict[int, nn.Module], readers: Counter) -> nn.Module | None:
+    """The module whose weight is the second operand of a node, if no other node uses that weight."""
+    operands = [source for source, _ in getattr(node, "next_functions", ())]
+    if len(operands) < 2 or not hasattr(operands[1], "variable") or readers[operands[1]] > 1:
+        return None
+    return modules.get(id(operands[1].variable))
+
+
+def _fold(detector: nn.Module, convolution: nn.Conv2d, norm: nn.Module) -> None:
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    name = next(name for name, module in detector.named_modules() if module is norm)
+    detector.set_submodule(name, nn.Sequential(*norm.children()))  # timm's norms hold their activation, others nothing
+
+
+def score_table(frame: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+    """One row an image (`SCORE_COLUMNS`): the manifest's annotations, the two logits and score = P(fake).
+
+    `score` is the softmax whatever the detector's fidelity; the released score follows from `logit_fake`, and
+    `fairness` computes it when asked for fidelity "official".
+    """
+    table = frame.assign(
+        logit_real=logits[:, 0],
+        logit_fake=logits[:, 1],
+        score=score(torch.from_numpy(logits)).numpy(),
+    )
+    return table[list(SCORE_COLUMNS)].reset_index(drop=True)

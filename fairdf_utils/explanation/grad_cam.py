@@ -1,0 +1,183 @@
+"""Where in the image a detector finds its evidence (Grad-CAM), and the features that it answers from.
+
+Both read the network in the form that scores (`evaluation.scoring_copy`): evaluation mode, nothing changed, no
+gradient kept. What can be read from the features is measured in `probes`, the loss around the weights in `landscape`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairdf_utils import progress
+from fairdf_utils.data.batches import to_device
+from fairdf_utils.data.vocabulary import FORGERIES, group_order
+from fairdf_utils.evaluation.scoring import scoring_copy
+from fairdf_utils.model.detectors import Head, PlainDetector
+
+FEATURES = ("domain_agnostic", "domain_specific", "demographic", "content", "fused", "encoder")
+
+
+def answering_head(model: nn.Module) -> Head:
+    """The head whose logits `detect` returns.
+
+    The fused head; without one (UCF) the agnostic head; of a plain detector its only head.
+    """
+    if isinstance(model, PlainDetector):
+        return model.head
+    return model.fused if model.fused is not None else model.agnostic
+
+
+def answering_map(model: nn.Module, images: Tensor) -> Tensor:
+    """The map (N, C, 8, 8) that the answering head pools when `detect` runs on images (N, 3, H, H).
+
+    With fidelity "official" it is the agnostic map: AdaIN hands the head that map's mean and nothing of the
+    demographic pattern, so the pattern is no evidence for the answer.
+    """
+    seen = []
+    hook = answering_head(model).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        model.detect(images)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def grad_cam(
+    model: nn.Module,
+    images: np.ndarray,
+    device: torch.device,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Grad-CAM of the answer: where the map under the answering head speaks for a fake.
+
+    With A the map (C, 8, 8) that the head pools and z = logit_fake - logit_real, the log odds of the score,
+
+        weight_c = mean over space of dz / dA_c,    heat = max(0, sum_c weight_c A_c),
+
+    enlarged bilinearly to the image and divided by its largest value, so that every image weighs the same in a mean.
+    An image without any evidence for a fake keeps a map of zeros. A cell of the 8 x 8 map has seen more of the image
+    than its own eighth: the heat says roughly where, not exactly.
+
+    Parameters
+    ----------
+    model : a detector of this project, on `device`; it is not changed
+    images : uint8 (N, H, H, 3)
+    batch_size : images at once; decides speed and memory, not the maps
+
+    Returns
+    -------
+    float32 array (N, H, H), 0..1
+
+    Source: Selvaraju et al. 2017, Grad-CAM.
+    """
+    detector, side = scoring_copy(model, images.shape[1]), images.shape[1]
+    maps = []
+    for start in progress.bar(range(0, len(images), batch_size), desc="Grad-CAM", unit="batch", leave=False):
+        with torch.no_grad():
+            seen = answering_map(detector, to_device(images[start : start + batch_size], device))  # (b, C, 8, 8)
+        heat = class_activation(answering_head(detector), seen)  # (b, 8, 8)
+        heat = F.interpolate(heat[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
+        largest = heat.amax((1, 2), keepdim=True)  # (b, 1, 1)
+        maps.append((heat / largest.clamp(min=torch.finfo(heat.dtype).tiny)).cpu())
+    return torch.cat(maps).numpy()
+
+
+def class_activation(head: Head, seen: Tensor) -> Tensor:
+    """The heat (N, 8, 8) >= 0 of maps (N, C, 8, 8) under a real/fake head in evaluation mode; see `grad_cam`."""
+    seen = seen.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head(seen).logits  # (N, 2)
+        (slope,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), seen)  # (N, C, 8, 8)
+    weight = slope.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+    return (weight * seen.detach()).sum(1).relu()
+
+
+@dataclass(frozen=True)
+class Means:
+    """Means of images or maps over the rows of each cell of a table.
+
+    Attributes
+    ----------
+    rows, columns : names of the R rows and C columns
+    count : int64 (R, C)
+    mean : float32 (R, C, ...), NaN where count is 0
+    """
+
+    rows: list
+    columns: list
+    count: np.ndarray
+    mean: np.ndarray
+
+
+def mean_by(values: np.ndarray, frame: pd.DataFrame, rows: str = "group", columns: str = "forgery") -> Means:
+    """Means of values (N, ...) over the images of each pair of groups, such as heat by group and forgery.
+
+    Parameters
+    ----------
+    values : (N, ...), one entry an image: maps (N, H, H) in 0..1, faces (N, H, H, 3) in 0..255
+    frame : DataFrame, N rows, with the two columns
+    """
+    if len(values) != len(frame):
+        raise ValueError(f"{len(values)} values but {len(frame)} rows: give one value a row")
+    names = [_in_order(frame[name]) for name in (rows, columns)]
+    codes = [pd.Index(each).get_indexer(frame[name]) for each, name in zip(names, (rows, columns), strict=True)]
+    shape = tuple(map(len, names))
+    cell = np.ravel_multi_index(codes, shape)
+    count = np.bincount(cell, minlength=np.prod(shape))
+    mean = np.full((len(count), *values.shape[1:]), np.nan, np.float32)
+    for i in np.flatnonzero(count):
+        mean[i] = values[cell == i].mean(0, dtype=np.float64)
+    return Means(*names, count.reshape(shape), mean.reshape(*shape, *values.shape[1:]))
+
+
+def _in_order(labels: pd.Series) -> list:
+    """The groups or forgeries of a column in the project's order."""
+    if set(labels) <= set(FORGERIES):
+        return [name for name in FORGERIES if name in set(labels)]
+    return group_order(labels)
+
+
+def features(
+    model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256
+) -> dict[str, np.ndarray]:
+    """The pooled vectors that a detector makes of images, as its heads see them.
+
+    Parameters
+    ----------
+    model : a detector of this project, on `device`; it is not changed
+    images : uint8 (N, H, H, 3)
+
+    Returns
+    -------
+    dict of float32 (N, D), in the order of `FEATURES`
+        "domain_agnostic", "domain_specific" and "content" of detectors with these branches, "demographic" of those
+        that have one, "fused" where there is a fused head (with fidelity "official" equal to "domain_agnostic"), or
+        "encoder" alone for a plain detector. Content has twice as many numbers as the others.
+    """
+    detector = scoring_copy(model, images.shape[1])
+    batches = []
+    with torch.inference_mode():
+        for start in progress.bar(range(0, len(images), batch_size), desc="features", unit="batch", leave=False):
+            maps = feature_maps(detector, to_device(images[start : start + batch_size], device))
+            batches.append({name: each.mean((2, 3)).float().cpu() for name, each in maps.items()})
+    return {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+
+
+def feature_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The maps (N, D, 8, 8) behind `features`, of images (N, 3, H, H)."""
+    if isinstance(model, PlainDetector):
+        return {"encoder": model.encoder(images)}
+    forgery = model.forgery(images)  # (N, width, 8, 8)
+    maps = {"domain_agnostic": model.agnostic_split(forgery), "domain_specific": model.specific_split(forgery)}
+    if hasattr(model, "demographic_split"):
+        maps["demographic"] = model.demographic_split(model.demographic(images))
+    maps["content"] = model.content(images)
+    if model.fused is not None:
+        maps["fused"] = answering_map(model, images)
+    return maps

@@ -1,0 +1,195 @@
+"""The loss around a detector's weights: a picture on two directions, and how sharp the minimum is.
+
+Every direction is filter-normalised (Li et al. 2018): each filter's part (a row of a linear layer, an output channel
+of a convolution) has the norm of that filter, so 1 on an axis moves each filter by its own length. Without this, a
+network whose weights are larger by a factor that its batch norms take out again would look flatter. Biases and the
+batch norms' parameters stay where they are.
+
+Batch norms run in evaluation mode, with the statistics of training: the centre is the detector as it scores, and two
+points differ by their weights alone.
+
+Source: Li et al. 2018, "Visualizing the loss landscape of neural nets", NeurIPS; Foret et al. 2021 (sharpness).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fairdf_utils import progress
+from fairdf_utils.data.batches import to_device
+
+# Of a model, the scalars whose sum is its loss: parts, so that a gradient needs the memory of one part only.
+Loss = Callable[[nn.Module], Iterable[Tensor]]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A loss on a plane in weight space.
+
+    Attributes
+    ----------
+    x, y : float64 (K,), steps along the two directions, in lengths of a filter; 0 is the trained detector
+    loss : float64 (K, K), loss[j, i] at (x[i], y[j])
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    loss: np.ndarray
+
+
+def answer_loss(images: np.ndarray, label: np.ndarray, device: torch.device, batch_size: int = 64) -> Loss:
+    """The mean cross-entropy of a detector's answer on fixed images, as a function of the detector.
+
+    Every detector has it, whatever it was trained on, so it compares runs. SAM flattens the loss of the training
+    images: take these to see what it did.
+
+    Parameters
+    ----------
+    images : uint8 (N, H, H, 3)
+    label : int (N,), 1 = fake
+    batch_size : images in a part of the loss; decides speed and memory
+    """
+    target = torch.as_tensor(np.array(label, np.int64), device=device)
+
+    def loss(model: nn.Module) -> Iterator[Tensor]:
+        for start in range(0, len(images), batch_size):
+            logits = model.detect(to_device(images[start : start + batch_size], device)).float()  # (b, 2)
+            yield F.cross_entropy(logits, target[start : start + batch_size], reduction="sum") / len(images)
+
+    return loss
+
+
+def landscape(model: nn.Module, loss: Loss, span: float = 0.5, steps: int = 11, seed: int = 0) -> Landscape:
+    """The loss on the plane of two random filter-normalised directions; the model comes back bit for bit.
+
+    Parameters
+    ----------
+    model : in any mode; it is evaluated in evaluation mode
+    loss : parts of the model's loss, such as `answer_loss`
+    span : largest step along each direction, in lengths of a filter
+    steps : points an axis; odd, so that the centre is the model itself
+    seed : of the directions; the same seed gives networks of one architecture the same draw
+    """
+    if steps % 2 == 0:
+        raise ValueError(f"steps is {steps}: an odd number puts the trained weights in the centre")
+    generator = torch.Generator().manual_seed(seed)
+    at = np.linspace(-span, span, steps)
+    at[steps // 2] = 0.0
+    with _evaluated(model), torch.no_grad():
+        weights = _filters(model)
+        directions = [random_direction(weights, generator) for _ in range(2)]
+        values = [
+            [_loss_at(model, loss, weights, directions, (x, y)) for x in at]
+            for y in progress.bar(at, desc="landscape", unit="row", leave=False)
+        ]
+    return Landscape(at, at.copy(), np.array(values))
+
+
+def sharpness(model: nn.Module, loss: Loss, radius: float = 0.05, directions: int = 8, seed: int = 0) -> dict:
+    """How much the loss rises when every filter moves by `radius` of its own length; the model comes back bit for bit.
+
+    - ascent: L(w + radius n(g)) - L(w), n(g) the filter-normalised gradient. To first order the largest rise that
+      moving each filter by that much can cause: the quantity that SAM's ascent step looks for, in relative lengths.
+    - random: the mean over filter-normalised random directions d of (L(w + radius d) + L(w - radius d)) / 2 - L(w).
+      Opposite steps take the slope out, what remains is curvature: for a small radius, radius^2 d'Hd / 2.
+
+    Comparable between networks of one architecture, because a rescaling of filters that batch norm undoes changes
+    neither. Read it beside the loss: a detector that has learnt less is often flatter for that reason alone.
+
+    Parameters
+    ----------
+    model, loss, seed : as of `landscape`
+    radius : share of a filter's length
+    directions : random directions, each walked both ways; 0 for the ascent alone
+
+    Returns
+    -------
+    dict of float
+        "loss" at the weights, "ascent", "random" (NaN without directions), "random_sd" over the directions (ddof 1,
+        NaN with fewer than two).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with _evaluated(model):
+        weights = _filters(model)
+        centre, slopes = _loss_and_gradient(model, loss, weights)
+        with torch.no_grad():
+            uphill = normalised(slopes, weights)
+            ascent = _loss_at(model, loss, weights, [uphill], (radius,)) - centre
+            rises = []
+            for _ in range(directions):
+                direction = random_direction(weights, generator)
+                both = [_loss_at(model, loss, weights, [direction], (step,)) for step in (radius, -radius)]
+                rises.append(sum(both) / 2 - centre)
+    return {
+        "loss": centre,
+        "ascent": ascent,
+        "random": float(np.mean(rises)) if rises else np.nan,
+        "random_sd": float(np.std(rises, ddof=1)) if len(rises) > 1 else np.nan,
+    }
+
+
+def random_direction(weights: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """A Gaussian direction, filter-normalised; drawn on the CPU, so that it is the same on every device."""
+    drawn = [torch.randn(weight.shape, generator=generator).to(weight) for weight in weights]
+    return normalised(drawn, weights)
+
+
+def normalised(direction: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+    """Each filter of the direction with the norm of that filter of the weights; a filter of zeros stays zero."""
+    scaled = []
+    for step, weight in zip(direction, weights, strict=True):
+        dims = tuple(range(1, weight.ndim))
+        length = torch.linalg.vector_norm(step, dim=dims, keepdim=True)
+        target = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+        scaled.append(step * torch.where(length > 0, target / length, 0.0))
+    return scaled
+
+
+def _filters(model: nn.Module) -> list[Tensor]:
+    """The weights that move: of convolutions and linear layers, not biases and norms."""
+    return [weight for weight in model.parameters() if weight.ndim > 1]
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards every module's own mode and every parameter's `requires_grad` again."""
+    modes = {module: module.training for module in model.modules()}
+    graded = {weight: weight.requires_grad for weight in model.parameters()}
+    model.eval().requires_grad_(True)
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for weight, grad in graded.items():
+            weight.requires_grad_(grad)
+
+
+@torch.enable_grad()
+def _loss_and_gradient(model: nn.Module, loss: Loss, weights: list[Tensor]) -> tuple[float, list[Tensor]]:
+    total, slopes = 0.0, [torch.zeros_like(weight) for weight in weights]
+    for part in loss(model):
+        torch._foreach_add_(slopes, torch.autograd.grad(part, weights, allow_unused=True, materialize_grads=True))
+        total = total + part.detach()
+    return float(total), slopes
+
+
+@torch.no_grad()
+def _loss_at(
+    model: nn.Module, loss: Loss, weights: list[Tensor], directions: list[list[Tensor]], steps: tuple[float, ...]
+) -> float:
+    """The loss at w + sum of steps times directions; w returns from a copy, subtracting would not restore every bit."""
+    origin = [weight.clone() for weight in weights]
+    try:
+        for direction, step in zip(directions, steps, strict=True):
+            torch._foreach_add_(weights, direction, alpha=step)
+        return float(sum(loss(model)))
+    finally:
+        torch._foreach_copy_(weights, origin)

@@ -1,0 +1,339 @@
+"""Group fairness of a detector, from its score table alone.
+
+A score table holds one row an image: dataset, img_path, video, identity, label (1 = fake), forgery, gender,
+race, group, logit_real, logit_fake, score = P(fake). Any detector can write one; nothing here needs torch.
+
+Everything rests on one object, the contingency table counts[group, label, predicted]: an estimate, 2,000
+resamples and 1,000 permutations are such tables with other axes in front, and go through the same few lines.
+All metrics are fractions, not percent. Two fidelities (Lin et al. 2024, Evaluation; the released script):
+
+- ``corrected``: `score` as it stands; a group with one class counts with the rates it has.
+- ``official``: score = sigmoid(logit_fake); a group with one class is left out of every metric, but not of
+  the overall rates. The released script prints F_FPR and F_EO as fractions and the gaps in percent.
+
+A rate without images is undefined (NaN): never zero, never dropped in silence (see `undefined_rates`).
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from fairdf_utils.data.vocabulary import FIDELITIES, group_order
+from fairdf_utils.fairness.auc import ratio, segment_auc
+from fairdf_utils.fairness.score_table import ScoreTableError, column, numbers
+
+METRICS = ("fpr_sum", "fpr_gap", "oae", "dp", "meo", "eo", "auc_gap")
+OVERALL = ("auc", "acc", "fpr", "tpr")
+RATES = ("fpr", "fnr", "tpr", "tnr", "acc", "predicted_fake", "auc")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The columns of a checked score table as arrays: all (n,), `names` the G groups in order."""
+
+    label: np.ndarray  # int64, 1 = fake
+    score: np.ndarray  # float64, 0..1
+    predicted: np.ndarray  # int64, 1 = called fake
+    group: np.ndarray  # int64, 0..G-1
+    names: list
+
+
+def _scores(table, fidelity):
+    """P(fake), (n,): the column `score`, or sigmoid(logit_fake) for fidelity "official"."""
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
+    if fidelity == "corrected":
+        return numbers(
+            table,
+            "score",
+            lambda x: (x >= 0) & (x <= 1),
+            "A score is P(fake), from 0 to 1: apply softmax to the two logits and keep the fake one.",
+        )
+    logit = numbers(table, "logit_fake", np.isfinite, "The logit of the fake class must be a finite number.")
+    return np.exp(-np.logaddexp(0, -logit))  # the sigmoid, without overflow
+
+
+def group_codes(table, by):
+    """Code of each image's group, int64 (n,), and the names of the groups in order; one pass over the column."""
+    labels = table[by] if by in table.columns else column(table, by)
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        codes, names = labels.cat.codes.to_numpy(), group_order(labels)
+    else:
+        codes, found = pd.factorize(labels)
+        names = group_order(found)
+        codes = np.array([names.index(name) for name in found] + [-1])[codes]  # a missing one stays -1
+    if codes.min() < 0:
+        column(table, by)  # says in which row a group is missing
+    return codes.astype(np.int64), names
+
+
+def as_arrays(table, by, threshold, fidelity):
+    """Check a score table and return it as arrays; `by` None puts every image into one group."""
+    if len(table) == 0:
+        raise ScoreTableError("The score table is empty: nothing to judge. Check the filter that made it.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; it is compared with P(fake), so it lies in 0..1.")
+    allowed = "A label is 0 (real) or 1 (fake)."
+    label = numbers(table, "label", lambda x: (x == 0) | (x == 1), allowed).astype(np.int64)
+    score = _scores(table, fidelity)
+    group, names = (np.zeros(len(table), np.int64), ["all"]) if by is None else group_codes(table, by)
+    return Scored(label, score, (score >= threshold).astype(np.int64), group, names)
+
+
+def cluster_codes(table, cluster):
+    """Codes 0..C-1 of the clusters, (n,); a video name used by two data sets means two clusters."""
+    codes, names = pd.factorize(column(table, cluster))
+    if "dataset" in table.columns:
+        sets, datasets = pd.factorize(column(table, "dataset"))
+        if len(datasets) > 1:
+            codes = pd.factorize(sets * len(names) + codes)[0]
+    return codes
+
+
+def contingency(scored, unit=0, units=1):
+    """counts[unit, group, label, predicted] in one pass: (units, G, 2, 2) float64. `unit` int (n,), or 0 for all."""
+    shape = (units, len(scored.names), 2, 2)
+    cell = ((unit * shape[1] + scored.group) * 2 + scored.label) * 2 + scored.predicted
+    return np.bincount(cell, minlength=np.prod(shape)).reshape(shape).astype(np.float64)
+
+
+def _shares(counts):
+    """Numerators and denominators of FPR, TPR, accuracy and predicted-fake rate, float64 (4, ...) each."""
+    images, fake = counts.sum(-1), counts[..., 1]  # (..., label 2): all, and those called fake
+    (reals, fakes), (fp, tp) = np.moveaxis(images, -1, 0), np.moveaxis(fake, -1, 0)
+    everyone = reals + fakes
+    return np.stack([fp, tp, reals - fp + tp, fp + tp]), np.stack([reals, fakes, everyone, everyone])
+
+
+def rates_of(counts):
+    """Rates of contingency tables (..., label 2, predicted 2), each (...); NaN where there are no images."""
+    fpr, tpr, acc, predicted_fake = ratio(*_shares(counts))
+    return {"fpr": fpr, "fnr": 1 - tpr, "tpr": tpr, "tnr": 1 - fpr, "acc": acc, "predicted_fake": predicted_fake}
+
+
+def _gap(values):
+    """Largest minus smallest over the defined groups (last axis); NaN if fewer than two are defined."""
+    defined = ~np.isnan(values)
+    high, low = np.where(defined, values, -np.inf).max(-1), np.where(defined, values, np.inf).min(-1)
+    return np.subtract(high, low, out=np.full(high.shape, np.nan), where=defined.sum(-1) >= 2)
+
+
+def _sum(values):
+    """Sum over the defined groups (last axis); NaN if fewer than two are defined."""
+    defined = ~np.isnan(values)
+    return np.where(defined.sum(-1) >= 2, np.where(defined, values, 0).sum(-1), np.nan)
+
+
+def metrics_of_rates(rates, overall, auc):
+    """The metrics from the rates of the groups: dict of float64 (...).
+
+    Each is a seminorm of what it is made of: scaled rates scale it, and it never exceeds the sum of those of two
+    summands. So the metrics of two sets of rates differ by no more than the metric of their difference.
+
+    Parameters
+    ----------
+    rates : float64 (4, ..., G)
+        FPR, TPR, accuracy and predicted-fake rate of the groups.
+    overall : float64 (2, ...)
+        FPR and TPR of all images.
+    auc : float64 (..., G), or None for the metrics of the threshold alone
+    """
+    fpr_gap, tpr_gap, acc_gap, predicted_gap = _gap(rates)
+    fpr_sum, tpr_sum = _sum(np.abs(rates[:2] - overall[..., None]))
+    values = {
+        "fpr_sum": fpr_sum,
+        "fpr_gap": fpr_gap,
+        "oae": acc_gap,
+        "dp": predicted_gap,
+        "meo": np.maximum(fpr_gap, tpr_gap),  # TNR = 1 - FPR and FNR = 1 - TPR have the same gaps
+        "eo": fpr_sum + tpr_sum,
+    }
+    return values if auc is None else values | {"auc_gap": _gap(auc)}
+
+
+def rates_and_overall(counts, fidelity):
+    """What `metrics_of_rates` takes, from contingency tables (..., G, 2, 2)."""
+    part, whole = _shares(counts)  # (4, ..., G)
+    overall = ratio(part[:2].sum(-1), whole[:2].sum(-1))
+    if fidelity == "official":  # a group with one class disappears, after the overall rates have used it
+        whole = whole * (whole[:2].min(0) > 0)
+    return ratio(part, whole), overall
+
+
+def metrics_of(counts, auc, fidelity):
+    """Fairness metrics and the number of groups each rests on.
+
+    Parameters
+    ----------
+    counts : float64 (..., G, 2, 2)
+        counts[..., group, label, predicted].
+    auc : float64 (..., G), or None for the metrics of the threshold alone
+    fidelity : "corrected" or "official"
+
+    Returns
+    -------
+    values, groups : dict of float64 (...), dict of int64 (...)
+    """
+    rates, overall = rates_and_overall(counts, fidelity)
+    values = metrics_of_rates(rates, overall, auc)
+    reals, fakes, images, _ = (~np.isnan(rates)).sum(-1)
+    both = np.minimum(reals, fakes)
+    groups = dict(zip(values, (reals, reals, images, images, both, both), strict=False))
+    return values, groups if auc is None else groups | {"auc_gap": (~np.isnan(auc)).sum(-1)}
+
+
+def group_auc(scored):
+    """AUC of every group, (G,)."""
+    return segment_auc(scored.group, len(scored.names), scored.label, scored.score)
+
+
+def group_rates(table, by="group", threshold=0.5, fidelity="corrected"):
+    """Rates of each group.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Score table (see the module's head).
+    by : str
+        Column that names the group of an image: "gender", "race", "group" (their intersection) or any other.
+        A categorical column also shows its categories without images.
+    threshold : float, 0..1
+        Fake when score >= threshold.
+    fidelity : "corrected" or "official"
+        Which score is used; no group is left out here.
+
+    Returns
+    -------
+    DataFrame
+        One row a group: n, n_real, n_fake, n_videos (int), fpr, fnr, tpr, tnr, acc, predicted_fake, auc
+        (fractions, NaN = undefined), undefined: "" or which rates are, why, and on how many images.
+
+    Raises
+    ------
+    ScoreTableError
+        Missing column, missing or impossible value (names column and row), empty table.
+    """
+    scored = as_arrays(table, by, threshold, fidelity)
+    video = cluster_codes(table, "video")
+    of_groups = np.unique(video * len(scored.names) + scored.group) % len(scored.names)  # of each video's groups
+    counts = contingency(scored)[0]
+    n_real, n_fake = counts.sum(-1).astype(int).T
+    sizes = {
+        "n": n_real + n_fake,
+        "n_real": n_real,
+        "n_fake": n_fake,
+        "n_videos": np.bincount(of_groups, minlength=len(scored.names)),
+    }
+    names = pd.Index(scored.names, name=by)
+    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": group_auc(scored)}, index=names)
+    rates["undefined"] = [_why_undefined(*row) for row in zip(n_real, n_fake, strict=True)]
+    return rates
+
+
+def _why_undefined(n_real, n_fake):
+    if n_real and n_fake:
+        return ""
+    if not n_real and not n_fake:
+        return "all rates: no images (n = 0)"
+    if not n_real:
+        return f"FPR, TNR and AUC: no reals (n = {n_fake}, all fake)"
+    return f"FNR, TPR and AUC: no fakes (n = {n_real}, all real)"
+
+
+def undefined_rates(table, by="group"):
+    """Plain sentences, one a group with undefined rates: which, why, and on how many images; [] if none."""
+    reasons = group_rates(table, by)["undefined"]
+    return [f"{by} {name}: undefined {reason}." for name, reason in reasons.items() if reason]
+
+
+def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected", auc=True):
+    """Fairness metrics over the groups of a column (smaller is fairer).
+
+    With g over the groups, and FPR, TPR those of all images together:
+
+    - fpr_sum (F_FPR) = sum_g |FPR_g - FPR|; fpr_gap = max_g FPR_g - min_g FPR_g;
+    - oae (F_OAE) = gap (largest minus smallest) of the accuracies;
+    - dp (F_DP) = gap of the predicted-fake rates, equal to that of the predicted-real rates;
+    - meo (F_MEO) = the largest of the gaps of FPR, FNR, TPR and TNR;
+    - eo (F_EO) = sum_g |FPR_g - FPR| + |TPR_g - TPR|; auc_gap = gap of the AUCs.
+
+    Parameters
+    ----------
+    table, by, threshold
+        As in `group_rates`.
+    fidelity : "corrected" or "official"
+        "corrected": a group counts in every metric whose rate it has. "official": see the module's head.
+    auc : bool
+        False leaves out auc_gap, and with it the sorting of scores, most of the time.
+
+    Returns
+    -------
+    Series
+        METRICS as fractions; NaN where fewer than two groups have the rate. ``.attrs["groups"]``: metric ->
+        number of groups it rests on (for meo and eo the smaller of the two, those with FPR and with TPR).
+
+    Raises
+    ------
+    ScoreTableError
+        As in `group_rates`.
+
+    Source: Lin et al. 2024, evaluation metrics.
+    """
+    scored = as_arrays(table, by, threshold, fidelity)
+    values, groups = metrics_of(contingency(scored)[0], group_auc(scored) if auc else None, fidelity)
+    result = pd.Series({name: float(value) for name, value in values.items()}, name=by)
+    result.attrs["groups"] = {name: int(count) for name, count in groups.items()}
+    return result
+
+
+def overall_metrics(table, threshold=0.5, fidelity="corrected"):
+    """Metrics over all images: auc, ap (average precision), acc, fpr, tpr, eer (fractions).
+
+    eer: the error rate where FPR = FNR, linear between the two neighbouring points of the ROC curve.
+    auc, ap and eer are NaN when a class is missing, fpr or tpr when its own is.
+    """
+    scored = as_arrays(table, None, threshold, fidelity)
+    rates = rates_of(contingency(scored)[0, 0])
+    auc = ap = eer = np.nan
+    if 0 < scored.label.sum() < len(scored.label):
+        auc = roc_auc_score(scored.label, scored.score)
+        ap = average_precision_score(scored.label, scored.score)
+        fpr, tpr, _ = roc_curve(scored.label, scored.score)
+        eer = np.interp(0, fpr + tpr - 1, fpr)  # FPR - FNR rises along the curve; zero where they are equal
+    result = {"auc": auc, "ap": ap, "acc": rates["acc"], "fpr": rates["fpr"], "tpr": rates["tpr"], "eer": eer}
+    return pd.Series({name: float(value) for name, value in result.items()}, name="overall")
+
+
+def rate_interval(k, n, level=0.95):
+    """Wilson score interval of a rate k / n, for independent images.
+
+    Parameters
+    ----------
+    k, n : int or array of int
+        Hits and trials, 0 <= k <= n.
+    level : float, 0..1 exclusive
+
+    Returns
+    -------
+    low, high : float or float64 arrays; NaN where n = 0
+
+    Source: Wilson 1927; Brown, Cai and DasGupta 2001.
+    """
+    k, n = np.broadcast_arrays(np.asarray(k, np.float64), np.asarray(n, np.float64))
+    if ((k < 0) | (k > n)).any():
+        raise ValueError("rate_interval needs 0 <= k <= n: k counts hits among n trials.")
+    z2 = NormalDist().inv_cdf((1 + checked_level(level)) / 2) ** 2
+    p, trials = ratio(k, n), np.where(n > 0, n, np.nan)
+    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
+    low, high = np.where(k == 0, 0 * centre, centre - half), np.where(k == n, 0 * centre + 1, centre + half)
+    return low[()], high[()]
+
+
+def checked_level(level):
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; a confidence level lies strictly between 0 and 1, such as 0.95.")
+    return level

@@ -1,0 +1,107 @@
+"""How many videos a group needs: what frames of one video are worth, and the interval that a number of videos gives.
+
+The m frames of a video are near copies. If their errors correlate by rho, V videos are worth V m / (1 + (m - 1) rho)
+independent images; the divisor is the design effect. With rho = 1 frames add nothing, with 0 each counts.
+
+Source: Kish 1965, section 5.4 (design effect); Donner and Klar 2000 (numbers of clusters).
+"""
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.fairness.auc import ratio
+from fairdf_utils.fairness.clusters import clustered
+from fairdf_utils.fairness.metrics import rate_interval
+
+
+def design_effects(table, by="group", threshold=0.5, fidelity="corrected", cluster="video"):
+    """What the frames of a video are worth for the FPR and the TPR of each group, estimated from the errors.
+
+    Parameters
+    ----------
+    table, by, threshold, fidelity
+        As in `fairness_metrics`.
+    cluster : str
+        "video" or "identity".
+
+    Returns
+    -------
+    DataFrame
+        Index (rate, group), rate "fpr" or "tpr", and last a row "pooled" inside groups. Columns clusters, images
+        (int), frames (mean of a cluster, larger ones counting more), rate, correlation (0..1; of errors inside a
+        cluster), design_effect, effective (independent images that these are worth). NaN where it cannot be told:
+        fewer than two clusters, or one frame in each (correlation), or no error at all. With few clusters a group's
+        own correlation is poorly known: plan with "pooled".
+
+    Source: Ridout, Demetrio and Firth 1999 (analysis-of-variance estimator of the intraclass correlation).
+    """
+    data, parts = clustered(table, by, threshold, fidelity, cluster), {}
+    for label, rate in enumerate(("fpr", "tpr")):
+        errors, sizes = data.cells[:, :, label, 1], data.cells[:, :, label].sum(-1)  # (C, G)
+        columns = [_worth(errors[:, [g]], sizes[:, [g]]) for g in range(sizes.shape[1])] + [_worth(errors, sizes)]
+        parts[rate] = pd.DataFrame(columns, index=[*data.scored.names, "pooled"])
+    return pd.concat(parts, names=["rate", by]).astype({"clusters": int, "images": int})
+
+
+def _worth(errors, sizes):
+    """A row of `design_effects` from the images called fake and all images, (C, G) of clusters, groups kept apart."""
+    present = sizes > 0
+    clusters, images, groups = present.sum(), sizes.sum(), (sizes.sum(0) > 0).sum()
+    share, mean = ratio(errors, sizes), ratio(errors.sum(0), sizes.sum(0))
+    between = np.nansum(sizes * (share - mean) ** 2)
+    inside = np.nansum(errors * (1 - share))
+    spread = np.nansum(ratio((sizes**2).sum(0), sizes.sum(0)))
+    correlation, frames = np.nan, ratio((sizes**2).sum(), images)
+    if clusters > groups and images > clusters and between + inside > 0:
+        mean_between, mean_inside = between / (clusters - groups), inside / (images - clusters)
+        usual = (images - spread) / (clusters - groups)  # clusters' size, as far as it tells the two apart
+        correlation = (mean_between - mean_inside) / (mean_between + (usual - 1) * mean_inside)
+        correlation = float(np.clip(correlation, 0, 1))
+    effect = 1.0 if images == clusters > 0 else 1 + (frames - 1) * correlation
+    row = {"clusters": clusters, "images": images, "frames": frames, "rate": ratio(errors.sum(), images)}
+    row |= {"correlation": correlation, "design_effect": effect, "effective": images / effect}
+    return {name: float(value) for name, value in row.items()}
+
+
+def interval_width(videos, rate, frames=1, correlation=1.0, level=0.95):
+    """Width of the interval of a rate from V videos: Wilson's, on the images that they are worth.
+
+    Parameters
+    ----------
+    videos : int or array of int, V
+    rate : float, 0..1
+        The rate expected.
+    frames : float, m
+        Frames a video.
+    correlation : float, 0..1
+        Of errors inside a video; 1 is the careful choice, `design_effects` estimates it.
+    level : float, 0..1 exclusive
+
+    Returns
+    -------
+    float or float64 array: a fraction, NaN where V = 0
+    """
+    if not 0 <= rate <= 1 or not 0 <= correlation <= 1 or frames < 1:
+        raise ValueError(f"rate {rate}, correlation {correlation}, frames {frames}: two fractions, at least one frame.")
+    effective = np.asarray(videos, np.float64) * frames / (1 + (frames - 1) * correlation)
+    low, high = rate_interval(rate * effective, effective, level)
+    return high - low
+
+
+def videos_needed(width, rate, frames=1, correlation=1.0, level=0.95):
+    """The smallest number of videos whose interval is no wider than `width` (a fraction); others as `interval_width`.
+
+    Returns
+    -------
+    int
+    """
+    if not 0 < width <= 1:
+        raise ValueError(f"width is {width}; the width of an interval of a rate is a fraction, above 0 and at most 1.")
+    low, high = 0, 1  # invariant: `low` videos are too few
+    while interval_width(high, rate, frames, correlation, level) > width:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = interval_width(middle, rate, frames, correlation, level) <= width
+        low, high = (low, middle) if enough else (middle, high)
+    return high

@@ -1,0 +1,211 @@
+"""The score table: one row an image, the seam between a detector and the analysis of its fairness.
+
+Chapter 4 writes one; any other detector can. Nothing here needs torch.
+
+| column | meaning |
+|---|---|
+| dataset, img_path | which image |
+| video, identity | the clip it was cut from, the person shown |
+| label, forgery | 0 real, 1 fake; name of the forgery |
+| gender, race, group | annotation of the person; group is their intersection |
+| logit_real, logit_fake | the detector's two raw outputs |
+| score | P(fake), 0..1 |
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.files import replacing
+
+SCORE_COLUMNS = (
+    "dataset",
+    "img_path",
+    "video",
+    "identity",
+    "label",
+    "forgery",
+    "gender",
+    "race",
+    "group",
+    "logit_real",
+    "logit_fake",
+    "score",
+)
+
+
+OTHER_NAMES = {  # what other projects call the columns
+    "label": {"label", "labels", "y_true", "y", "target", "targets", "gt", "ground_truth", "is_fake", "fake", "class"},
+    "score": {"score", "scores", "y_pred", "y_prob", "y_score", "prob", "probs", "probability", "pred", "preds"}
+    | {"prediction", "predictions", "p_fake", "prob_fake", "fake_prob", "output", "logit", "logits"},
+}
+SCORE_REMEDY = "A score is P(fake), from 0 to 1: divide by 100 if percent, apply the sigmoid if logits."
+NO_CSV = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".npy", ".npz", ".pkl", ".pickle")
+
+
+class ScoreTableError(ValueError):
+    """A score table that cannot be judged: says which column and row, and what to do."""
+
+
+def column(table, name):
+    """A column without missing values, or an error that names it."""
+    if name not in table.columns:
+        hint = " The intersection of gender and race is called 'group'." if name == "intersection" else ""
+        if name == "video":
+            hint = " Without videos, copy img_path into it: every image is then its own cluster."
+        hint += _renaming(table, name)
+        raise ScoreTableError(f"The score table has no column '{name}'; it has: {_own_columns(table)}.{hint}")
+    missing = table[name].isna().to_numpy()
+    if missing.any():
+        raise ScoreTableError(
+            f"Column '{name}' is empty (NaN) in {missing.sum()} row(s), first in row {missing.argmax()} (counted "
+            "from 0). Fill it in, or remove those rows on purpose."
+        )
+    return table[name]
+
+
+def _own_columns(table):
+    """The columns of the user's file, without those that `read_scores` filled in."""
+    return ", ".join(str(name) for name in table.columns if name not in table.attrs.get("derived", ()))
+
+
+def _renaming(table, name):
+    """ " Rename 'y_true' to 'label'.", or nothing where no column looks like the one that is missing."""
+    found = [own for own in table.columns if str(own).strip().lower() in OTHER_NAMES.get(name, ())]
+    return f" Rename '{found[0]}' to '{name}'." if found else ""
+
+
+def numbers(table, name, allowed, remedy):
+    """A column as float64, every value of which passes `allowed` (a function of the array)."""
+    values = pd.to_numeric(column(table, name), errors="coerce").to_numpy(np.float64)
+    bad = ~allowed(values)
+    if bad.any():
+        row = bad.argmax()
+        raise ScoreTableError(
+            f"Column '{name}', row {row} (counted from 0): {table[name].iloc[row]} is not allowed. {remedy}"
+        )
+    return values
+
+
+def write_scores(table, folder, name="scores"):
+    """Write `<name>.parquet` and `<name>.csv` into `folder`, each whole or not at all; return the paths."""
+    written = []
+    for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
+        path = Path(folder) / f"{name}.{ending}"
+        with replacing(path) as partial:
+            write(partial, index=False)
+        written.append(path)
+    return written
+
+
+def video_level(table):
+    """One row a video: its score is the mean of its frames' scores.
+
+    Both fidelities agree with that: the two logits are chosen so that their softmax is the mean of the frames'
+    `score`, and the sigmoid of `logit_fake` the mean of the frames' sigmoids. Where the annotation (gender, race,
+    group) changes inside a video, that of most frames holds; everything else is the first frame's of those.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A score table with `video`, one row an image. A video name used by two data sets means two videos.
+
+    Returns
+    -------
+    DataFrame
+        The same columns and `frames` (int, images of the video), videos in the order of their first frame.
+
+    Raises
+    ------
+    ScoreTableError
+        There is no `video`, or a video holds both labels.
+    """
+    table = table.reset_index(drop=True)
+    videos = [column(table, name) for name in ("dataset", "video") if name == "video" or name in table.columns]
+    video = pd.Series(pd.MultiIndex.from_arrays(videos).factorize()[0], index=table.index)
+    two_labels = column(table, "label").groupby(video).transform("nunique").gt(1).to_numpy()
+    if two_labels.any():
+        raise ScoreTableError(
+            f"Video {table['video'].iloc[two_labels.argmax()]!r} holds reals and fakes; a video is one or the other. "
+            "Correct its labels, or name the two parts differently in the column 'video'."
+        )
+    annotation = [table[name] for name in ("gender", "race", "group") if name in table.columns]
+    alike = table["score"].groupby([video, *annotation], dropna=False, observed=True).transform("size")
+    mean = table["score"].astype(np.float64).groupby(video).mean()
+    result = table.loc[alike.groupby(video).idxmax()].reset_index(drop=True)
+    result = result.assign(score=mean, frames=video.value_counts().sort_index())
+    if "logit_fake" in table.columns:
+        released = np.exp(-np.logaddexp(0, -table["logit_fake"].astype(np.float64)))  # the sigmoid, without overflow
+        result["logit_fake"] = log_odds(released.groupby(video).mean())
+        result["logit_real"] = result["logit_fake"] - log_odds(mean)
+    return result
+
+
+def log_odds(score):
+    """ln(p / (1 - p)) of P(fake), finite: the logit whose sigmoid is the score, to within 1e-12."""
+    inside = np.clip(np.asarray(score, np.float64), 1e-12, 1 - 1e-12)  # in float32 the upper end would be 1
+    return np.log(inside / (1 - inside))
+
+
+def read_scores(path):
+    """Read a score table of this project or of any other detector, and fill in what can be derived.
+
+    Needed are `label`, `score` and one of `gender`, `race`, `group`. Without `video` every image is its own video,
+    without `dataset` all are of the data set "given", without logits the score's log odds stand in for them.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .parquet file, or a .csv file.
+
+    Returns
+    -------
+    DataFrame
+
+    Raises
+    ------
+    FileNotFoundError, ScoreTableError
+        There is no such file; a needed column is missing or holds an impossible value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no score table at {path}; chapter 04 writes one, or give the path of your own")
+    table = _read_table(path)
+    if not {"gender", "race", "group"} & set(table.columns):
+        raise ScoreTableError(
+            f"{path} has none of the columns gender, race, group; add the one to be judged by. "
+            f"It has: {_own_columns(table)}."
+        )
+    numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).")
+    score = numbers(table, "score", lambda x: (x >= 0) & (x <= 1), SCORE_REMEDY)
+    derived = {"dataset": "given", "img_path": [f"row-{row}" for row in range(len(table))]}
+    derived["video"] = table.get("img_path", derived["img_path"])
+    if "logit_fake" not in table.columns:
+        derived |= {"logit_real": 0.0, "logit_fake": log_odds(score)}
+    if {"gender", "race"} <= set(table.columns):
+        known = table[["gender", "race"]].notna().all(axis=1)
+        derived["group"] = (table["gender"].astype(str) + "-" + table["race"].astype(str)).where(known)
+    derived = {name: values for name, values in derived.items() if name not in table.columns}
+    result = table.assign(**derived)
+    result.attrs["derived"] = list(derived)  # for messages on what the file has
+    return result
+
+
+def _read_table(path):
+    """The file as it is; whatever is no table with commas is refused with a sentence."""
+    if path.suffix.lower() in NO_CSV:
+        raise ScoreTableError(f"{path} is no CSV table: save it as .csv (with commas) or .parquet.")
+    if path.suffix == ".parquet":
+        table = pd.read_parquet(path)
+        table.attrs = {}  # the file may carry what an earlier reading derived
+        return table
+    try:
+        table = pd.read_csv(path)
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        reason = str(error).strip()
+        raise ScoreTableError(f"{path} is no CSV table in UTF-8 ({reason}): save it as .csv with commas.") from error
+    for mark, what in ((";", "semicolons"), ("\t", "tabs")):
+        if len(table.columns) == 1 and mark in str(table.columns[0]):
+            raise ScoreTableError(f"{path} separates its columns with {what}: save it as .csv with commas.")
+    return table

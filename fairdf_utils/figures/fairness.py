@@ -1,0 +1,292 @@
+"""Figures of the fairness analysis: thresholds, calibration, differences, the front and the number of videos.
+
+As in `plots`: one function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from fairdf_utils.fairness.pareto import undominated
+from fairdf_utils.fairness.sample_size import interval_width
+from fairdf_utils.figures.style import (
+    DATASET_COLOURS,
+    DETECTOR_COLOURS,
+    FAKE,
+    METRIC_WORDS,
+    REAL,
+    colours_of,
+    legend_below,
+    line_styles,
+    need_columns,
+    styled,
+    write_beside,
+)
+
+DIFFERS, UNDECIDED = "#0072B2", "#999999"
+RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: fakes found", "auc": "AUC"}
+
+
+@styled
+def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
+    """Rates of each group with intervals from whole videos, and the number of videos that they rest on.
+
+    Parameters
+    ----------
+    intervals : DataFrame
+        From `resampling.group_intervals`.
+    rates : sequence of str
+        One panel each: of fpr, tpr, acc and auc.
+    level : float
+        Coverage that the intervals aim at, for the legend.
+    """
+    columns = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
+    need_columns(intervals, [*columns, "clusters_real", "clusters_fake", "collapsed"], "The table of intervals")
+    rows = np.arange(len(intervals))
+    figure, panels = plt.subplots(1, len(rates), figsize=(9.5, 0.42 * len(rows) + 1.6), sharey=True, squeeze=False)
+    for axes, rate in zip(panels[0], rates, strict=True):
+        colour = {"fpr": REAL, "tpr": FAKE}.get(rate, "#7F7F7F")
+        few = intervals["collapsed"].str.split(", ").map(lambda names, rate=rate: rate in names).to_numpy()
+        for chosen, alpha in ((~few, 0.45), (few, 0.18)):
+            bounds = 100 * intervals.loc[chosen, [f"{rate}_low", f"{rate}_high"]]
+            axes.hlines(rows[chosen], *bounds.to_numpy().T, color=colour, linewidth=5, alpha=alpha)
+        axes.plot(100 * intervals[rate], rows, "o", color=colour, markersize=7, markeredgecolor="white")
+        for row in rows[intervals[rate].isna()]:
+            axes.text(50, row, "undefined", ha="center", va="center", color="#666666", style="italic")
+        which = {"fpr": "clusters_real", "tpr": "clusters_fake"}.get(rate)
+        smaller = intervals[["clusters_real", "clusters_fake"]].min(axis=1)
+        write_beside(axes, rows, [f"{count:,}" for count in (intervals[which] if which else smaller)], "videos")
+        axes.set(xlim=(-2, 102), xlabel=f"{RATE_WORDS[rate]} (%)")
+        axes.grid(False, axis="y")
+    panels[0, 0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
+    sns.despine(figure)
+    dot = Line2D([], [], marker="o", color="#7F7F7F", linestyle="")
+    handles = [dot, *(Patch(color="#7F7F7F", alpha=alpha) for alpha in (0.45, 0.18))]
+    words = ["group", f"{100 * level:g} % interval from whole videos", "videos all alike: as if each were one image"]
+    legend_below(figure, handles, words)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def threshold_curves(curves, metrics=("fpr_sum", "oae", "dp", "meo"), against="threshold", marked=None, title=None):
+    """Fairness metrics against the threshold, or against the overall FPR that it brings.
+
+    Parameters
+    ----------
+    curves : dict of name -> DataFrame
+        From `thresholds.metrics_by_threshold`; a name is a detector or a data set.
+    metrics : sequence of str
+        One panel each: columns of the curves, such as METRICS, "acc" or "tpr".
+    against : "threshold" or "fpr"
+        "fpr" compares detectors where they raise equally many false alarms.
+    marked : float, 0..1, or dict of name -> float
+        The point in use: a threshold, or the FPR there, for all curves or each.
+    """
+    for name, curve in curves.items():
+        need_columns(curve.reset_index(), [*metrics, against], f"The curve of {name}")
+    colours, lines = colours_of(curves, {**DETECTOR_COLOURS, **DATASET_COLOURS}), line_styles(curves)
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.7 * rows + 0.6), squeeze=False)
+    for axes in grid.flat[len(metrics) :]:
+        axes.axis("off")
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        for name, curve in curves.items():
+            curve = curve.reset_index()
+            style = {"color": colours[name], "linestyle": lines[name], "linewidth": 1.5}
+            axes.step(100 * curve[against], 100 * curve[metric], where="mid", **style)  # jumps lie between cuts
+            point = marked.get(name) if isinstance(marked, dict) else marked
+            if point is not None:
+                style = {"color": colours[name] if isinstance(marked, dict) else "#444444", "linewidth": 1}
+                axes.axvline(100 * point, linestyle=(0, (2, 2)), **style)
+        gap = metric in METRIC_WORDS
+        words = METRIC_WORDS.get(metric) or RATE_WORDS.get(metric, metric)
+        axes.set(title=words, ylabel="Percentage points" if gap else "%", ylim=(0, None), xlim=(-1, 101))
+    for axes in grid.flat[max(len(metrics) - columns, 0) : len(metrics)]:  # nothing below them
+        axes.set_xlabel("Threshold (P(fake), %)" if against == "threshold" else "FPR of all images (%)")
+    sns.despine(figure)
+    handles = [Line2D([], [], color=colours[name], linestyle=lines[name]) for name in curves]
+    words = [str(name) for name in curves]
+    if marked is not None:
+        handles.append(Line2D([], [], color="#444444", linestyle=(0, (2, 2)), linewidth=1))
+        words.append("in use" if isinstance(marked, dict) else f"in use: {100 * marked:g} %")
+    legend_below(figure, handles, words)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def reliability(curve, numbers=None, title=None):
+    """Reliability diagrams, one panel a group: share of fakes against mean score; the area of a dot shows n.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        From `calibration.reliability`: index (group, bin); columns n, score, fake_share.
+    numbers : DataFrame, optional
+        From `calibration.calibration`, for the same groups: ece and brier are written into the panels.
+    """
+    need_columns(curve, ["n", "score", "fake_share"], "The reliability curve")
+    groups = list(dict.fromkeys(curve.index.get_level_values(0)))
+    columns = min(4, len(groups))
+    rows = -(-len(groups) // columns)
+    size = (max(2.35 * columns, 5.2), 2.35 * rows + 1)
+    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(groups) :]:
+        axes.axis("off")
+    largest = max(curve["n"].max(), 1)
+    for axes, group in zip(grid.flat, groups, strict=False):
+        bins = curve.loc[group][lambda each: each["n"] > 0]
+        axes.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle="--", zorder=1)
+        x, y = 100 * bins["score"], 100 * bins["fake_share"]
+        axes.vlines(x, x, y, color=FAKE, linewidth=1.2, alpha=0.5)
+        axes.scatter(x, y, s=8 + 130 * bins["n"] / largest, color="#0072B2", edgecolor="white", linewidth=0.7, zorder=3)
+        text = f"n = {int(bins['n'].sum()):,}"
+        if numbers is not None:
+            row = numbers.loc[group]
+            text += f"\nECE {row['ece']:.3f}\nBrier {row['brier']:.3f}" if row["n"] else "\nundefined"
+        axes.text(3, 97, text, va="top", fontsize=8.5)
+        axes.set(title=str(group), xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
+        axes.set(xticks=(0, 50, 100), yticks=(0, 50, 100))
+    for axes in grid.flat[max(len(groups) - columns, 0) : len(groups)]:  # nothing below them
+        axes.set_xlabel("Mean score of a bin (%)", fontsize=9)
+        axes.tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("Fakes in the bin (%)", fontsize=9)
+    sns.despine(figure)
+    dot = {"marker": "o", "color": "#0072B2", "linestyle": ""}
+    handles = [Line2D([], [], markersize=(8 + 130 * n / largest) ** 0.5, **dot) for n in (0.1 * largest, largest)]
+    handles.append(Line2D([], [], color="#888888", linestyle="--", linewidth=1))
+    words = [f"{0.1 * largest:,.0f} images", f"{largest:,} images", "scores that mean what they say"]
+    legend_below(figure, handles, words)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def front(results, lower="fpr_sum", higher="auc", title=None):
+    """Runs by accuracy and fairness, with the front: the runs than which no other is better in both.
+
+    Parameters
+    ----------
+    results : DataFrame, one row a run
+        Index: names of runs ("fairdf-s0"), which are coloured by detector; columns as named by the next two. Columns
+        <name>_low and <name>_high, where they are there, are drawn as intervals.
+    lower, higher : str
+        Column in which lower, or higher, is better (fractions).
+    """
+    need_columns(results, [lower, higher], "The table of results")
+    on_front, colours = undominated(results, (higher,), (lower,)), colours_of(results.index, DETECTOR_COLOURS)
+    figure, axes = plt.subplots(figsize=(8.2, 4.6))
+    edge = 100 * results.loc[on_front.to_numpy(), [higher, lower]].sort_values(higher)
+    axes.step(edge[higher], edge[lower], where="post", color="#444444", linewidth=1.2, zorder=1)
+    for (name, row), best in zip(results.iterrows(), on_front, strict=True):
+        style = {"color": colours[name], "alpha": 0.45, "linewidth": 1.3, "zorder": 2}
+        if {f"{higher}_low", f"{higher}_high"} <= set(results.columns):
+            axes.hlines(100 * row[lower], 100 * row[f"{higher}_low"], 100 * row[f"{higher}_high"], **style)
+        if {f"{lower}_low", f"{lower}_high"} <= set(results.columns):
+            axes.vlines(100 * row[higher], 100 * row[f"{lower}_low"], 100 * row[f"{lower}_high"], **style)
+        face = {"markerfacecolor": colours[name] if best else "white", "markeredgecolor": colours[name]}
+        axes.plot(100 * row[higher], 100 * row[lower], "o", markersize=9, markeredgewidth=1.6, zorder=3, **face)
+    words = METRIC_WORDS.get(lower, lower).split(":")[0]
+    axes.set(xlabel=f"{RATE_WORDS.get(higher, higher)} (%)  → better", ylabel=f"{words} (percentage points)\nbetter ←")
+    axes.set_ylim(0, None)
+    sns.despine(figure)
+    bases = dict.fromkeys(colours.values())
+    named = {colour: [name for name in colours if colours[name] == colour] for colour in bases}
+    handles = [Patch(color=colour) for colour in named]
+    handles += [
+        Line2D([], [], marker="o", color="#444444", linestyle="-", linewidth=1.2, markersize=8),
+        Line2D([], [], marker="o", markerfacecolor="white", color="#444444", linestyle="", markersize=8),
+    ]
+    legend_below(figure, handles, [*(", ".join(map(str, names)) for names in named.values()), "front", "beaten"])
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+@styled
+def differences(table, title=None):
+    """Paired differences with intervals: one row a comparison, one panel a metric; zero is no difference.
+
+    Parameters
+    ----------
+    table : DataFrame, one row a comparison and metric
+        Columns name (of the comparison), metric (a panel each), estimate, low, high (fractions, NaN = undefined), and
+        optionally p_holm, written beside the row. Intervals that exclude zero are drawn in blue.
+    """
+    need_columns(table, ["name", "metric", "estimate", "low", "high"], "The table of differences")
+    names, metrics = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["metric"]))
+    size = (9.5, 0.26 * len(names) + 1.5)
+    figure, panels = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        part = table[table["metric"] == metric].set_index("name").reindex(names)
+        rows, outside = np.arange(len(names)), ((part["low"] > 0) | (part["high"] < 0)).to_numpy()
+        colours = np.where(outside, DIFFERS, UNDECIDED)
+        axes.hlines(rows, 100 * part["low"], 100 * part["high"], color=colours, linewidth=2)
+        axes.scatter(100 * part["estimate"], rows, color=colours, s=24, zorder=3)
+        axes.axvline(0, color="#444444", linestyle="--", linewidth=1, zorder=1)
+        for row in rows[part["estimate"].isna()]:
+            axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
+        if "p_holm" in table.columns:
+            write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
+        axes.set(title=METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0])
+        axes.set(xlabel="Percentage points")
+        axes.grid(False, axis="y")
+    panels[0, 0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    sns.despine(figure)
+    handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]
+    legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def videos_and_width(rate, frames, correlations=(0.0, 0.5, 1.0), at_hand=None, level=0.95, most=None, title=None):
+    """Width of the interval of a group's rate against its number of videos.
+
+    Parameters
+    ----------
+    rate : float, 0..1
+        The rate expected.
+    frames : float
+        Frames a video.
+    correlations : sequence of float, 0..1
+        One curve each: how far the errors of a video's frames correlate (see `power.design_effects`).
+    at_hand : dict of name -> int, optional
+        Videos that groups or test sets have: marked on the highest correlation's curve.
+    level : float
+    most : int, optional
+        End of the x-axis; by default 200 or the largest number at hand.
+    """
+    at_hand = at_hand or {}
+    most = most or max(200, *at_hand.values(), 0)
+    videos = np.arange(2, most + 1)
+    figure, axes = plt.subplots(figsize=(7.8, 4))
+    shades = np.linspace(0.65, 0, len(correlations))
+    for correlation, shade, line in zip(correlations, shades, ("-", "--", ":", "-.") * len(correlations), strict=False):
+        width = 100 * interval_width(videos, rate, frames, correlation, level)
+        words = f"errors inside a video correlate by {correlation:g}"
+        axes.plot(videos, width, color=str(shade), linestyle=line, label=words)
+    counts = {}
+    for name, count in at_hand.items():
+        counts.setdefault(count, []).append(str(name))
+    for count, names in counts.items():
+        width = 100 * interval_width(count, rate, frames, max(correlations), level)
+        axes.plot(count, width, "o", color=FAKE, markersize=8, markeredgecolor="white", zorder=3)
+        word = {"xytext": (8, 6), "textcoords": "offset points", "fontsize": 9, "color": FAKE}
+        axes.annotate(f"{', '.join(names)}: {width:.0f} points", (count, width), **word)
+    axes.set(xlabel="Videos of a group", ylabel=f"Width of the {100 * level:g} % interval\n(percentage points)")
+    axes.set(ylim=(0, None), xlim=(0, most))
+    axes.legend(title=f"Rate {100 * rate:g} %, {frames:g} frames a video", loc="upper right", alignment="left")
+    sns.despine(figure)
+    if title:
+        axes.set_title(title)
+    return figure

@@ -1,0 +1,375 @@
+"""Figures of the book: one function a figure, each returns a matplotlib Figure (see `plot_style`)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from fairdf_utils.data.vocabulary import group_order
+from fairdf_utils.figures.style import (
+    DATASET_COLOURS,
+    DETECTOR_COLOURS,
+    FAKE,
+    FLOOR,
+    MARKERS,
+    METRIC_WORDS,
+    REAL,
+    colours_of,
+    legend_below,
+    line_styles,
+    need_columns,
+    styled,
+    write_beside,
+)
+
+
+@styled
+def contact_sheet(sheet, rows, columns, title=None):
+    """A sheet of equal tiles with a name at each row and column.
+
+    Parameters
+    ----------
+    sheet : uint8 (len(rows) * size, len(columns) * size, 3)
+    rows, columns : sequences of str
+        Such as GROUPS and FORGERIES.
+    """
+    height, width = sheet.shape[0] / len(rows), sheet.shape[1] / len(columns)
+    figure, axes = plt.subplots(figsize=(8, 8 * 0.86 * sheet.shape[0] / sheet.shape[1] + 0.4))
+    axes.imshow(sheet, interpolation="lanczos")
+    axes.set_xticks(width * (np.arange(len(columns)) + 0.5) - 0.5, columns)
+    axes.set_yticks(height * (np.arange(len(rows)) + 0.5) - 0.5, rows)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.tick_params(axis="x", labelsize=9.5)
+    for edge in width * np.arange(1, len(columns)) - 0.5:
+        axes.axvline(edge, color="white", linewidth=1.5)
+    for edge in height * np.arange(1, len(rows)) - 0.5:
+        axes.axhline(edge, color="white", linewidth=1.5)
+    axes.grid(False)
+    sns.despine(ax=axes, left=True, bottom=True)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def image_grid(images, titles=None, columns=6, title=None):
+    """Images side by side, each under its title.
+
+    Parameters
+    ----------
+    images : sequence of uint8 (H, W, 3), or float 0..1 (H, W, 3) or (H, W)
+    titles : sequence of str, one an image
+    columns : int
+    """
+    images = list(images)
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(images)} images but {len(titles)} titles: give one an image.")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    cell = min(9 / columns, 2.4)
+    lines = max((str(text).count("\n") + 1 for text in titles), default=0) if titles is not None else 0
+    size = (cell * columns, (cell + 0.2 * lines) * rows + (0.4 if title else 0))
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for i, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1 if np.asarray(image).dtype.kind == "f" else 255)
+        if titles is not None:
+            axes.set_title(titles[i], fontsize=9)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def group_counts(counts, title=None):
+    """Images (reals, fakes) and videos of each group.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        From `manifests.group_table`: index group; columns images, reals, fakes, videos, identities.
+    """
+    need_columns(counts, ["reals", "fakes", "videos", "identities"], "The table of groups")
+    rows = np.arange(len(counts))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.5 * len(counts) + 1.4), sharey=True, width_ratios=(3, 2))
+    for shift, name, colour in ((-0.2, "reals", REAL), (0.2, "fakes", FAKE)):
+        bars = left.barh(rows + shift, counts[name], height=0.38, color=colour, label=name)
+        left.bar_label(bars, [f"{n:,}" for n in counts[name]], padding=3, fontsize=9)
+    bars = right.barh(rows, counts["videos"], height=0.5, color="#7F7F7F")
+    people = [f"{v:,} videos, {i:,} people" for v, i in zip(counts["videos"], counts["identities"], strict=True)]
+    right.bar_label(bars, people, padding=3, fontsize=9)
+    left.set(yticks=rows, yticklabels=counts.index, xlabel="Images")
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.set(xlabel="Videos")
+    left.invert_yaxis()
+    left.margins(x=0.14)
+    right.margins(x=0.55)
+    for axes in (left, right):
+        axes.grid(False, axis="y")
+    sns.despine(figure)
+    legend_below(figure, *left.get_legend_handles_labels())
+    if title:
+        figure.suptitle(f"{title} (n = {int((counts['reals'] + counts['fakes']).sum()):,} images)")
+    return figure
+
+
+@styled
+def history(history, title=None):
+    """Training losses, validation AUC and validation F_FPR against the epoch; the best epoch is marked.
+
+    Parameters
+    ----------
+    history : DataFrame, or dict of name -> DataFrame
+        Columns epoch, loss, val_auc, val_fpr_sum and, for one run, its loss terms loss_<term>. Several runs are
+        laid over each other, with the total loss alone. The best epoch is the first with the highest val_auc.
+    """
+    runs = history if isinstance(history, dict) else {"": history}
+    for name, run in runs.items():
+        need_columns(run, ["epoch", "loss", "val_auc", "val_fpr_sum"], f"The history {name}".strip())
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.5, 3.8))
+    colours, lines = colours_of(runs, DETECTOR_COLOURS), line_styles(runs)
+    for name, run in runs.items():
+        style = {"color": colours[name] if name else "#000000", "linestyle": lines[name]}
+        left.plot(run["epoch"], run["loss"], **style, label=name or "total")
+        best = run.loc[run["val_auc"].idxmax()]
+        for axes, column in ((middle, "val_auc"), (right, "val_fpr_sum")):
+            axes.plot(run["epoch"], 100 * run[column], **style, marker="o", markersize=3)
+            star = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 3}
+            axes.plot(best["epoch"], 100 * best[column], color=style["color"], **star)
+    if len(runs) == 1:
+        terms = [name for name in run.columns if name.startswith("loss_")]
+        for name, colour in zip(terms, sns.color_palette("colorblind", len(terms)), strict=True):
+            left.plot(run["epoch"], run[name], color=colour, linewidth=1.2, label=name.removeprefix("loss_"))
+        for axes in (left, middle, right):
+            axes.axvline(best["epoch"], color="#444444", linestyle="--", linewidth=1, zorder=1)
+    left.set(title="Training", ylabel="Loss (logarithmic scale)", yscale="log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_locator(NullLocator())
+    middle.set(title="Validation", ylabel="AUC (%)")
+    right.set(title="Validation", ylabel="F_FPR (percentage points)", ylim=(0, None))
+    for axes in (left, middle, right):
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    sns.despine(figure)
+    handles, labels = left.get_legend_handles_labels()
+    handles.append(Line2D([], [], marker="*", markersize=11, color="#444444", linestyle=""))
+    legend_below(figure, handles, [*labels, "best epoch"])
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def roc(tables, threshold=0.5, title=None):
+    """ROC curves; a dot marks the decision threshold.
+
+    Parameters
+    ----------
+    tables : dict of name -> score table
+        A name is a detector or a data set.
+    threshold : float, 0..1
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 4.6))
+    colours = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
+    for i, (name, table) in enumerate(tables.items()):
+        label, score = table["label"].to_numpy(), table["score"].to_numpy()
+        if not 0 < label.sum() < len(label):
+            axes.plot([], [], color=colours[name], label=f"{name}\nundefined: one class (n = {len(label):,})")
+            continue
+        fpr, tpr, _ = roc_curve(label, score)
+        text = f"{name}\nAUC {100 * roc_auc_score(label, score):.1f} % (n = {len(label):,})"
+        axes.plot(100 * fpr, 100 * tpr, color=colours[name], linestyle=("-", "--", "-.", ":")[i % 4], label=text)
+        called = score >= threshold
+        at = 100 * called[label == 0].mean(), 100 * called[label == 1].mean()
+        axes.plot(*at, "o", color=colours[name], markersize=7, markeredgecolor="white", zorder=3)
+    axes.plot([0, 100], [0, 100], color=FLOOR, linewidth=1, label="chance")
+    axes.plot([], [], "o", color="#444444", label=f"threshold {threshold:g}")
+    axes.set(xlabel="False-positive rate: reals called fake (%)", ylabel="True-positive rate: fakes found (%)")
+    axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal")
+    sns.despine(figure)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8)
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+RESULT_COLUMNS = ("detector", "dataset", "metric", "estimate", "low", "high", "n")
+
+
+@styled
+def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=None):
+    """Fairness metrics of several detectors on several data sets, with intervals, over the sampling floor.
+
+    Parameters
+    ----------
+    results : DataFrame, one row a detector, data set and metric
+        Columns detector, dataset, metric, estimate, low, high (fractions, NaN = undefined), floor (what sampling
+        alone may show: the q95 of `fairness.sampling_floor`) and n (images of the test set).
+    metrics : sequence of str
+        One panel each.
+    """
+    need_columns(results, [*RESULT_COLUMNS, "floor"], "The table of results")
+    detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
+    colours = colours_of(detectors, DETECTOR_COLOURS)
+    sizes = results.groupby("dataset")["n"].max()
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.9 * rows + 0.6), squeeze=False)
+    step = 0.8 / len(detectors)
+    for axes in grid.flat[len(metrics) :]:
+        axes.axis("off")
+    for axes, metric in zip(grid.flat, metrics, strict=False):
+        for row in results[results["metric"] == metric].itertuples():
+            x = datasets.index(row.dataset) + step * (detectors.index(row.detector) - (len(detectors) - 1) / 2)
+            colour = colours[row.detector]
+            if np.isnan(row.estimate):
+                word = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8.5, "color": colour}
+                axes.text(x, 0.03, "undefined", transform=axes.get_xaxis_transform(), **word)
+                continue
+            axes.bar(x, 100 * row.floor, width=0.9 * step, color=FLOOR, alpha=0.55, linewidth=0, zorder=1)
+            axes.vlines(x, 100 * row.low, 100 * row.high, color=colour, linewidth=2.2, zorder=2)
+            axes.plot(x, 100 * row.estimate, "o", color=colour, markersize=7, markeredgecolor="white", zorder=3)
+        axes.set(title=METRIC_WORDS.get(metric, metric), ylabel="Percentage points")
+        axes.set(ylim=(0, None), xlim=(-0.6, len(datasets) - 0.4))
+        axes.set_xticks(range(len(datasets)), [f"{name}\nn = {sizes[name]:,}" for name in datasets])
+        axes.grid(False, axis="x")
+    sns.despine(figure)
+    handles = [Line2D([], [], marker="o", color=colours[name]) for name in detectors]
+    handles.append(Patch(color=FLOOR, alpha=0.55))
+    legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def auc_fairness(results, title=None):
+    """AUC against F_FPR: one point a detector (colour) and data set (marker), with both intervals.
+
+    Parameters
+    ----------
+    results : DataFrame
+        As in `fairness_comparison`, with rows for the metrics "auc" and "fpr_sum" (`floor` is not read).
+    """
+    need_columns(results, RESULT_COLUMNS, "The table of results")
+    wide = results[results["metric"].isin(["auc", "fpr_sum"])]
+    wide = wide.set_index(["detector", "dataset", "metric"])[["estimate", "low", "high"]].unstack().mul(100)
+    detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
+    colours = colours_of(detectors, DETECTOR_COLOURS)
+    markers = {name: MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(datasets)}
+    figure, axes = plt.subplots(figsize=(8.5, 5))
+    for detector, dataset in wide.index:
+        row = wide.loc[(detector, dataset)].unstack()
+        (x, left, right), (y, bottom, top) = row["auc"], row["fpr_sum"]
+        axes.hlines(y, left, right, color=colours[detector], linewidth=1.4, alpha=0.55)
+        axes.vlines(x, bottom, top, color=colours[detector], linewidth=1.4, alpha=0.55)
+        axes.plot(x, y, markers[dataset], color=colours[detector], markersize=9, markeredgecolor="white", zorder=3)
+    sizes = results.groupby("dataset")["n"].max()
+    heading = Line2D([], [], linestyle="")
+    handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading]
+    handles += [Line2D([], [], marker=markers[name], color="#444444", linestyle="", markersize=8) for name in datasets]
+    words = ["Detector", *map(str, detectors), "", "Test set", *(f"{name} (n = {sizes[name]:,})" for name in datasets)]
+    figure.legend(handles, words, loc="outside right upper")
+    axes.set(xlabel="AUC (%)  → better", ylabel="F_FPR (percentage points)\nbetter ←", ylim=(0, None))
+    sns.despine(figure)
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+@styled
+def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
+    """Scores of fakes (upwards) and reals (downwards) of each group; errors are drawn in full colour.
+
+    Heights are the square root of the density, so that rare errors stay visible.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Score table.
+    by : str
+        Column of the groups.
+    threshold : float, 0..1
+        Scores at or above it are called fake.
+    bins : int
+        Bins over 0..1, none of which crosses the threshold. A histogram is scaled to its own n.
+    """
+    need_columns(table, [by, "label", "score"], "The score table")
+    names = group_order(table[by])
+    figure, axes = plt.subplots(figsize=(9, 0.72 * len(names) + 1.5))
+    below = int(np.clip(round(bins * threshold), 1, bins - 1))
+    edges = np.r_[np.linspace(0, threshold, below + 1), np.linspace(threshold, 1, bins - below + 1)]
+    edges = np.unique(edges)
+    parts = {
+        (row, label): table.loc[(table[by] == name) & (table["label"] == label), "score"].to_numpy()
+        for row, name in enumerate(names)
+        for label in (0, 1)
+    }
+    width = np.diff(edges)
+    height = {key: np.sqrt(np.histogram(x, edges)[0] / max(len(x), 1) / width) for key, x in parts.items()}
+    scale = 0.46 / max(values.max() for values in height.values())
+    for (row, label), values in height.items():
+        sign, colour = ((-1, FAKE), (1, REAL))[1 - label]  # the axis points down
+        wrong = (edges[:-1] >= threshold) != label
+        for which, alpha in ((~wrong, 0.4), (wrong, 1.0)):
+            style = {"color": colour, "alpha": alpha, "linewidth": 0, "align": "edge"}
+            axes.bar(edges[:-1][which], sign * scale * values[which], width[which], row, **style)
+    for row in range(len(names)):
+        axes.axhline(row, color="#444444", linewidth=0.8)
+    sizes = [f"{len(parts[row, 1]):,} fakes\n{len(parts[row, 0]):,} reals" for row in range(len(names))]
+    write_beside(axes, range(len(names)), sizes)
+    axes.axvline(threshold, color="#444444", linestyle="--", linewidth=1.2)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.45, -0.55), xlim=(0, 1))
+    axes.set_xlabel("Score: P(fake)")
+    axes.grid(False, axis="y")
+    sns.despine(figure)
+    handles = [Patch(color=colour, alpha=alpha) for colour in (FAKE, REAL) for alpha in (0.4, 1.0)]
+    words = ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
+    legend_below(figure, handles, words)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def surface(x, y, loss, paths=None, title=None):
+    """Contours of a loss over two directions in weight space, with the paths of optimisers on it.
+
+    Parameters
+    ----------
+    x, y : float (K,), (M,)
+        Coordinates along the two directions.
+    loss : float (M, K)
+        loss[j, i] at (x[i], y[j]); positive values are drawn on a logarithmic scale.
+    paths : dict of name -> float (steps, 2), optional
+        Such as {"SGD": ..., "SAM": ...}: a dot at the start, a star at the end.
+    """
+    loss = np.asarray(loss)
+    logarithmic = loss.min() > 0 and loss.max() > 10 * loss.min()
+    levels = np.geomspace(loss.min(), loss.max(), 22) if logarithmic else np.linspace(loss.min(), loss.max(), 22)
+    figure, axes = plt.subplots(figsize=(7.2, 5))
+    filled = axes.contourf(x, y, loss, levels, norm="log" if logarithmic else None, cmap="Greys_r", alpha=0.75)
+    axes.contour(x, y, loss, levels[::3], colors="white", linewidths=0.6)
+    bar = figure.colorbar(filled, ax=axes, label="Loss (logarithmic)" if logarithmic else "Loss")
+    bar.ax.yaxis.set_major_formatter("{x:.2g}")
+    bar.set_ticks(levels[::3])
+    bar.ax.minorticks_off()
+    colours = colours_of(paths or {}, {"SGD": "#AA3377", "SAM": "#228833"})
+    for name, path in (paths or {}).items():
+        path = np.asarray(path)
+        axes.plot(*path.T, color=colours[name], label=f"{name} ({len(path) - 1} steps)")
+        axes.plot(*path[0], "o", color=colours[name], markersize=7, markeredgecolor="white")
+        axes.plot(*path[-1], "*", color=colours[name], markersize=15, markeredgecolor="white")
+    axes.set(xlabel="Along direction 1 (weight units)", ylabel="Along direction 2 (weight units)")
+    axes.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))
+    axes.grid(False)
+    if paths:
+        figure.legend(loc="outside lower center", ncols=len(paths))
+    if title:
+        axes.set_title(title)
+    return figure

@@ -1,0 +1,294 @@
+"""The detectors: three encoders, disentanglement, AdaIN fusion, four heads and the reconstruction decoder.
+
+Images are float tensors in [-1, 1], (N, 3, H, H). Every encoder ends in an 8 x 8 map, whatever H: AdaIN needs
+statistics over space, which degenerate on smaller maps.
+
+Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection", CVPR (arXiv 2402.17229).
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fairdf_utils.data.vocabulary import FIDELITIES, FORGERIES, GROUPS
+from fairdf_utils.model.encoders import Encoder
+from fairdf_utils.model.layers import Decoder, Head, HeadOutput, adain, pointwise_block
+
+INITIALISATIONS = ("default", "kaiming")
+
+
+def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
+    """P(fake) of real/fake logits.
+
+    Parameters
+    ----------
+    logits : Tensor (..., 2)
+        Column 0 real, column 1 fake.
+    fidelity : {"corrected", "official"}
+        "corrected" is softmax over both logits; "official" is what the released test script reports, the sigmoid
+        of the fake logit alone, which ignores the real logit and is not calibrated to a threshold of one half.
+
+    Returns
+    -------
+    Tensor (...,), at least float32, in [0, 1]
+    """
+    _check_choice("fidelity", fidelity, FIDELITIES)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if fidelity == "official":
+        return logits[..., 1].sigmoid()
+    return (logits[..., 1] - logits[..., 0]).sigmoid()  # softmax of two logits
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One training forward pass; rows in the order of the images.
+
+    `specific` (forgery method, 6 classes), `agnostic` (real/fake), `demographic` (8 groups) and `fused` (real/fake, the
+    detector's answer) hold logits and pooled vector of their head. `self_reconstruction` and `cross_reconstruction`
+    (2k, 3, S, S) are the first k fakes, then the first k reals; None when no pair is reconstructed. A detector without
+    a demographic branch or a fused head has None there.
+    """
+
+    specific: HeadOutput
+    agnostic: HeadOutput
+    demographic: HeadOutput | None
+    fused: HeadOutput | None
+    self_reconstruction: Tensor | None
+    cross_reconstruction: Tensor | None
+
+
+class FairDetector(nn.Module):
+    """The paper's detector.
+
+    Parameters
+    ----------
+    backbone, image_size, width, weights
+        Of each of the three encoders; see `Encoder`. `width` scales every other part.
+    fidelity : {"corrected", "official"}
+        "official" follows the released code, in which neither the demographic nor the content encoder touches what
+        it should: the fused head pools right after AdaIN, which leaves the agnostic map's mean, and the decoder
+        normalises away the statistics that were all the condition kept of the content. "corrected" puts 1 x 1
+        convolutions between AdaIN and pooling, and conditions the decoder on AdaIN(content, demographic) through
+        such a block.
+    logit_dropout : float
+        Of every head.
+    initialisation : {"default", "kaiming"}
+        "kaiming" draws the 1 x 1 blocks and heads for LeakyReLU, which lets training from scratch start.
+    decoder_dropout : float
+    reconstruction_size : int or None
+        Side of reconstructions, px; None: image_size.
+    reconstruction_share : float
+        Share of the pairs in [0, 1] that is reconstructed (rounded up). The content encoder serves only the
+        reconstruction and sees only these.
+
+    Source: Lin et al. 2024, method.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        fidelity: str = "corrected",
+        weights: str | Path | None = None,
+        logit_dropout: float = 0.2,
+        initialisation: str = "default",
+        decoder_dropout: float = 0.3,
+        reconstruction_size: int | None = None,
+        reconstruction_share: float = 1.0,
+    ):
+        super().__init__()
+        _check_choice("fidelity", fidelity, FIDELITIES)
+        if width % 8:
+            raise ValueError(f"width must be a multiple of 8 (the decoder divides it by 8), not {width}")
+        if not 0 <= reconstruction_share <= 1:
+            raise ValueError(f"reconstruction_share must lie in [0, 1], not {reconstruction_share}")
+        self.fidelity, self.reconstruction_share = fidelity, reconstruction_share
+        half = width // 2
+        self.forgery = Encoder(backbone, image_size, width, weights)
+        self.content = Encoder(backbone, image_size, width, weights)
+        self.demographic = Encoder(backbone, image_size, width, weights)
+        self.specific_split = pointwise_block(width, half, half)
+        self.agnostic_split = pointwise_block(width, half, half)
+        self.demographic_split = pointwise_block(width, half, half)
+        self.specific = Head(half, width, len(FORGERIES), logit_dropout)
+        self.agnostic = Head(half, width, 2, logit_dropout)
+        self.demographic_head = Head(half, width, len(GROUPS), logit_dropout)
+        self.fused = Head(half, width, 2, logit_dropout)
+        self.decoder = Decoder(width, reconstruction_size or image_size, decoder_dropout)
+        if fidelity == "corrected":
+            self.fusion = pointwise_block(half, half, half)
+            self.condition = pointwise_block(width, half, width)
+        _initialise(self, initialisation)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Everything that the loss needs.
+
+        Parameters
+        ----------
+        images : Tensor (2B, 3, H, H) in [-1, 1]
+            B fakes, then the B reals they are paired with.
+        """
+        if len(images) % 2:
+            raise ValueError(f"a training batch is B fakes, then B reals; {len(images)} images is odd")
+        forgery = self.forgery(images)  # (2B, width, 8, 8)
+        demographic = self.demographic(images)  # (2B, width, 8, 8)
+        specific_map = self.specific_split(forgery)  # (2B, width / 2, 8, 8)
+        agnostic_map = self.agnostic_split(forgery)  # (2B, width / 2, 8, 8)
+        demographic_map = self.demographic_split(demographic)  # (2B, width / 2, 8, 8)
+        fused_map = self._fuse(demographic_map, agnostic_map)  # (2B, width / 2, 8, 8)
+        own, cross = self._reconstruct(images, demographic, torch.cat([specific_map, agnostic_map], 1))
+        return Outputs(
+            self.specific(specific_map),
+            self.agnostic(agnostic_map),
+            self.demographic_head(demographic_map),
+            self.fused(fused_map),
+            own,
+            cross,
+        )
+
+    def detect(self, images: Tensor) -> Tensor:
+        """Logits (N, 2) of the fused head for images (N, 3, H, H) of any composition, and nothing else.
+
+        Two encoders in "corrected"; in "official" the forgery encoder alone, because AdaIN keeps the mean that the
+        head pools.
+        """
+        agnostic_map = self.agnostic_split(self.forgery(images))  # (N, width / 2, 8, 8)
+        if self.fidelity == "official":
+            return self.fused(agnostic_map).logits
+        demographic_map = self.demographic_split(self.demographic(images))  # (N, width / 2, 8, 8)
+        return self.fused(self._fuse(demographic_map, agnostic_map)).logits
+
+    def _fuse(self, demographic_map: Tensor, agnostic_map: Tensor) -> Tensor:
+        fused_map = adain(demographic_map, agnostic_map)
+        return self.fusion(fused_map) if self.fidelity == "corrected" else fused_map
+
+    def _reconstruct(self, images: Tensor, demographic: Tensor, forgery: Tensor):
+        """Self and cross reconstruction of the first pairs; forgery is (2B, width, 8, 8), as is demographic."""
+        pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
+        if pairs == 0:
+            return None, None
+        images, demographic, forgery = (first_pairs(each, pairs) for each in (images, demographic, forgery))
+        content = self.content(images)  # (2k, width, 8, 8)
+        if self.fidelity == "official":
+            condition = adain(demographic, content)
+        else:
+            condition = self.condition(adain(content, demographic))  # (2k, width, 8, 8)
+        return self.decoder(condition, forgery)
+
+
+class TwoEncoderDetector(nn.Module):
+    """The method without its demographic branch; without a fused head too it is UCF (Yan et al. 2023).
+
+    The decoder's condition is the content map itself. The answer comes from the fused head, which here looks at the
+    agnostic map through the same 1 x 1 convolutions as in `FairDetector`, or else from the agnostic head.
+
+    Parameters
+    ----------
+    fused_head : bool
+        Have a fused head, for the fairness loss to act on.
+    backbone, image_size, width, weights, logit_dropout, initialisation, decoder_dropout, reconstruction_size, \
+    reconstruction_share
+        As in `FairDetector`.
+
+    Source: Yan et al. 2023; Lin et al. 2024, ablation.
+    """
+
+    def __init__(
+        self,
+        fused_head: bool,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        weights: str | Path | None = None,
+        logit_dropout: float = 0.2,
+        initialisation: str = "default",
+        decoder_dropout: float = 0.3,
+        reconstruction_size: int | None = None,
+        reconstruction_share: float = 1.0,
+    ):
+        super().__init__()
+        self.reconstruction_share = reconstruction_share
+        half = width // 2
+        self.forgery = Encoder(backbone, image_size, width, weights)
+        self.content = Encoder(backbone, image_size, width, weights)
+        self.specific_split = pointwise_block(width, half, half)
+        self.agnostic_split = pointwise_block(width, half, half)
+        self.specific = Head(half, width, len(FORGERIES), logit_dropout)
+        self.agnostic = Head(half, width, 2, logit_dropout)
+        self.fusion = pointwise_block(half, half, half) if fused_head else None
+        self.fused = Head(half, width, 2, logit_dropout) if fused_head else None
+        self.decoder = Decoder(width, reconstruction_size or image_size, decoder_dropout)
+        _initialise(self, initialisation)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Everything that the loss needs, of B fakes and then the B reals they are paired with; see `FairDetector`."""
+        forgery = self.forgery(images)  # (2B, width, 8, 8)
+        specific_map, agnostic_map = self.specific_split(forgery), self.agnostic_split(forgery)  # (2B, width / 2, 8, 8)
+        fused = self.fused(self.fusion(agnostic_map)) if self.fused else None
+        own, cross = None, None
+        pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
+        if pairs:
+            content = self.content(first_pairs(images, pairs))  # (2k, width, 8, 8)
+            own, cross = self.decoder(content, first_pairs(torch.cat([specific_map, agnostic_map], 1), pairs))
+        return Outputs(self.specific(specific_map), self.agnostic(agnostic_map), None, fused, own, cross)
+
+    def detect(self, images: Tensor) -> Tensor:
+        """Logits (N, 2) of the answer for images (N, 3, H, H) of any composition, from the forgery encoder alone."""
+        agnostic_map = self.agnostic_split(self.forgery(images))  # (N, width / 2, 8, 8)
+        return (self.fused(self.fusion(agnostic_map)) if self.fused else self.agnostic(agnostic_map)).logits
+
+
+class PlainDetector(nn.Module):
+    """The same encoder and head alone: the baseline of every comparison (cross-entropy, CVaR or balanced)."""
+
+    def __init__(
+        self,
+        backbone: str = "legacy_xception",
+        image_size: int = 256,
+        width: int = 512,
+        weights: str | Path | None = None,
+        logit_dropout: float = 0.2,
+        initialisation: str = "default",
+    ):
+        super().__init__()
+        self.encoder = Encoder(backbone, image_size, width, weights)
+        self.head = Head(width, width, 2, logit_dropout)
+        _initialise(self, initialisation)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Real/fake logits (N, 2) of images (N, 3, H, H)."""
+        return self.head(self.encoder(images)).logits
+
+    detect = forward
+
+
+def first_pairs(batch: Tensor, pairs: int) -> Tensor:
+    """The first `pairs` fakes and the first `pairs` reals of a batch (2B, ...): (2 pairs, ...)."""
+    if 2 * pairs == len(batch):
+        return batch
+    reals = len(batch) // 2
+    return torch.cat([batch[:pairs], batch[reals : reals + pairs]])
+
+
+def _initialise(detector: nn.Module, initialisation: str) -> None:
+    """Draw the 1 x 1 blocks and heads, in order (the seed decides the weights); encoders and decoder stay."""
+    _check_choice("initialisation", initialisation, INITIALISATIONS)
+    if initialisation == "kaiming":
+        for part in detector.children():
+            if not isinstance(part, Encoder | Decoder):
+                part.apply(_kaiming)
+
+
+def _kaiming(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")
+        nn.init.zeros_(module.bias)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(choices)}, not "{value}"')

@@ -1,0 +1,323 @@
+"""The losses of the paper, as pure functions of tensors.
+
+Per-image losses and every logarithm are computed in at least float32, so that all of them may be called under bf16
+autocast. Nothing here reads a tensor back to the host.
+
+Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection", CVPR (arXiv 2402.17229).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fairdf_utils.data.vocabulary import FIDELITIES, GROUPS
+from fairdf_utils.model.detectors import Outputs, first_pairs
+
+FAIRNESS_LOSSES = ("group_cvar", "cross_entropy")
+WEIGHTS = {
+    "agnostic": 1.0,
+    "specific": 0.1,
+    "reconstruction": 0.3,
+    "contrastive": 0.05,
+    "demographic": 0.1,
+    "fairness": 1.0,
+}
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Per-image cross-entropy (N,), nats, of logits (N, K) and int64 targets (N,)."""
+    return F.cross_entropy(_at_least_float32(logits), target, reduction="none")
+
+
+def ldam_margins(counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Tensor:
+    """Margin of every group: proportional to n^(-1/4), the rarest group's being `max_margin`.
+
+    Parameters
+    ----------
+    counts : int tensor or sequence (G,)
+        Training images of every group. A group without any gets margin 0 and does not scale the others.
+
+    Returns
+    -------
+    Tensor (G,), float32
+
+    Source: Cao et al. 2019, label-distribution-aware margin; Lin et al. 2024, demographic loss.
+    """
+    counts = torch.as_tensor(counts, dtype=torch.float32)
+    rarity = torch.where(counts > 0, counts.clamp(min=1) ** -0.25, 0.0)
+    return max_margin * rarity / rarity.max()
+
+
+def ldam(
+    logits: Tensor, group: Tensor, counts: Tensor | Sequence[int], scale: float = 30.0, max_margin: float = 0.5
+) -> Tensor:
+    """Label-distribution-aware margin loss: mean cross-entropy of scale * (z - margin_g e_g) with g.
+
+    Parameters
+    ----------
+    logits : Tensor (N, G)
+    group : int64 tensor (N,)
+    counts : (G,)
+        Training images of every group, from the training manifest; a tensor on the device of the logits saves a
+        copy a step.
+    scale : float
+        30 in the paper; from scratch 5 learns where 30 stalls.
+
+    Source: Cao et al. 2019; Lin et al. 2024, demographic loss.
+    """
+    logits = _at_least_float32(logits)
+    margins = ldam_margins(counts, max_margin).to(logits.device)  # (G,)
+    own = F.one_hot(group, logits.shape[1])  # (N, G)
+    return F.cross_entropy(scale * (logits - margins * own), group)
+
+
+def cvar(values: Tensor, alpha: float) -> Tensor:
+    """Conditional value at risk: mean of the worst alpha * n values, the last one counted fractionally.
+
+    Equal to min over eta of eta + mean(max(0, values - eta)) / alpha (Rockafellar and Uryasev 2000), whose minimiser
+    is an order statistic; one sort gives value and gradient.
+
+    Parameters
+    ----------
+    values : Tensor (n,)
+    alpha : float in (0, 1]
+        1 is the mean; towards 0 the maximum.
+    """
+    _check_alpha(alpha)
+    values = _at_least_float32(values).sort(descending=True).values  # (n,)
+    rank = torch.arange(len(values), device=values.device)
+    return (worst_weights(rank, torch.full_like(rank, len(values)), alpha, values.dtype) * values).sum()
+
+
+def worst_weights(rank: Tensor, count: Tensor, alpha: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """CVaR's weight of the value of a given rank (0 = worst) among `count` values; they sum to 1 over the ranks.
+
+    1 / (alpha * count) for the worst alpha * count values, the remaining fraction for the one after them, 0 beyond.
+    """
+    tail = alpha * count.to(dtype)
+    return (tail - rank).clamp(0, 1) / tail.clamp(min=alpha)
+
+
+def group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_across: float = 0.5) -> Tensor:
+    """Bi-level CVaR: of the losses inside each group, then of those values over the groups present.
+
+    Parameters
+    ----------
+    losses : Tensor (N,)
+        Per-image losses.
+    group : int64 tensor (N,), codes below the number of GROUPS
+    alpha_in, alpha_across : float in (0, 1]
+
+    Returns
+    -------
+    Tensor (), exact, with the gradient of the weighted mean of the worst
+
+    Source: Lin et al. 2024, fairness loss; Ju et al. 2024 (DAW-FDD).
+    """
+    _check_alpha(alpha_in)
+    _check_alpha(alpha_across)
+    losses, member, rank, count = _sort_in_groups(losses, group)
+    weights = worst_weights(rank, count, alpha_in, losses.dtype) * member  # (G, N)
+    values = (weights * losses).sum(1)  # (G,), 0 for absent groups; autocast would run a matrix product in bf16
+    order = values.detach().masked_fill(count[:, 0] == 0, -torch.inf).argsort(descending=True)  # absent ones last
+    present = (count > 0).sum()
+    ranks = torch.arange(len(values), device=values.device)
+    return (worst_weights(ranks, present, alpha_across, values.dtype) * values[order]).sum()
+
+
+def official_group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_across: float = 0.5) -> Tensor:
+    """The released form of `group_cvar`: every threshold a constant, the outer level smoothed and cut short.
+
+    Outer level: min over eta of eta + t2 eta^2 / (2 a) + t1 mean(log(1 + exp((L_g - eta) / t1))) / a with t1 = 1e-3 and
+    t2 = 1e-4. In float32 that exponential overflows 88.7 t1 below the largest L_g and the released search never goes
+    past it, so with groups further apart only the worst one gets gradient. Inside a group the threshold sits just
+    below the order statistic that minimises, hence a group of one image gets gradient (the released search ends on
+    either side of it, by chance).
+
+    Parameters and result as of `group_cvar`.
+
+    Source: behaviour of the released implementation of Lin et al. 2024, for comparison with its numbers.
+    """
+    _check_alpha(alpha_in)
+    _check_alpha(alpha_across)
+    losses, member, rank, count = _sort_in_groups(losses, group)
+    absent, tail = count[:, 0] == 0, alpha_in * count  # (G,), (G, 1)
+    above = member & (rank <= tail.floor())  # (G, N), up to and with the order statistic
+    threshold = torch.where(above, losses.detach(), torch.inf).amin(1, keepdim=True)  # (G, 1)
+    excess = torch.where(above, losses - threshold, 0)  # (G, N)
+    values = (threshold + excess.sum(1, keepdim=True) / tail)[:, 0].masked_fill(absent, -torch.inf)  # (G,)
+    return _official_outer_cvar(values, alpha_across)
+
+
+def _official_outer_cvar(values: Tensor, alpha: float, sharpness: float = 1e-3, damping: float = 1e-4) -> Tensor:
+    """Smoothed CVaR over group values (G,), -inf where absent; see `official_group_cvar`."""
+    present = (values > -torch.inf).sum()
+    worst = values.detach().max()
+    overflow = sharpness * math.log(torch.finfo(torch.float32).max)
+    below, width = -overflow, overflow + 0.02  # eta - worst; at +0.02 the slope is 1 for certain
+    offset = torch.full_like(worst, below)
+    steps = torch.arange(1, 65, device=values.device, dtype=values.dtype) / 64
+    for _ in range(5):  # the slope rises with eta: count the grid points where it is negative, then refine
+        grid = offset + width * steps  # (64,)
+        active = ((values.detach() - worst - grid[:, None]) / sharpness).sigmoid().sum(1)  # (64,)
+        slope = 1 + damping / alpha * (worst + grid) - active / (alpha * present)
+        offset, width = offset + width / 64 * (slope < 0).sum(), width / 64
+    eta = worst + offset
+    smooth = sharpness * F.softplus((values - eta) / sharpness)  # (G,), 0 for absent groups
+    return eta + damping / (2 * alpha) * eta**2 + smooth.sum() / (alpha * present)
+
+
+def _sort_in_groups(losses: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Losses (N,) worst first, membership (G, N), rank inside the group (G, N), images of the group (G, 1)."""
+    losses, order = _at_least_float32(losses).sort(descending=True)
+    member = torch.arange(len(GROUPS), device=group.device)[:, None] == group[order]  # (G, N)
+    return losses, member, member.cumsum(1) - 1, member.sum(1, keepdim=True)
+
+
+class Triplets(NamedTuple):
+    """Row numbers (N,) into the batch for every anchor: positives and negatives of both contrastive terms."""
+
+    agnostic_positive: Tensor
+    agnostic_negative: Tensor
+    specific_positive: Tensor
+    specific_negative: Tensor
+
+
+def draw_triplets(label: Tensor, forgery: Tensor, generator: torch.Generator | None = None) -> Triplets:
+    """For every image a random positive and negative, drawn once a step so that both SAM passes share them.
+
+    Positives are of the same class (agnostic) or of the same forgery (specific), negatives of the other class.
+    A positive may be the anchor itself.
+
+    Parameters
+    ----------
+    label, forgery : int64 tensor (N,)
+        Both classes must be present, as in every training batch.
+    generator : torch.Generator or None
+        A CPU generator gives the same draw on every device.
+    """
+    same_label = label[:, None] == label  # (N, N)
+    same_forgery = forgery[:, None] == forgery  # (N, N)
+    allowed = torch.stack([same_label, ~same_label, same_forgery, ~same_label])  # (4, N, N)
+    device = generator.device if generator is not None else label.device
+    lots = torch.rand(allowed.shape, generator=generator, device=device).to(label.device, non_blocking=True)
+    return Triplets(*lots.masked_fill(~allowed, -1).argmax(2))  # the highest lot: uniform over the allowed
+
+
+def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 3.0) -> Tensor:
+    """Mean hinge max(0, |a - p| - |a - n| + margin), Euclidean, of rows (N, D).
+
+    Source: Lin et al. 2024, contrastive loss.
+    """
+    near = torch.linalg.vector_norm(_at_least_float32(anchor) - _at_least_float32(positive), dim=1)  # (N,)
+    far = torch.linalg.vector_norm(_at_least_float32(anchor) - _at_least_float32(negative), dim=1)  # (N,)
+    return F.relu(near - far + margin).mean()
+
+
+def contrastive(agnostic: Tensor, specific: Tensor, triplets: Triplets, margin: float = 3.0) -> Tensor:
+    """Four triplet hinges: real and fake anchors, agnostic and specific pooled vectors (2B, D).
+
+    Fakes and reals being equally many, the sum of a mean over fakes and a mean over reals is twice the mean over all.
+
+    Source: Lin et al. 2024, contrastive loss.
+    """
+    agnostic_hinge = triplet(
+        agnostic, agnostic[triplets.agnostic_positive], agnostic[triplets.agnostic_negative], margin
+    )
+    specific_hinge = triplet(
+        specific, specific[triplets.specific_positive], specific[triplets.specific_negative], margin
+    )
+    return 2 * (agnostic_hinge + specific_hinge)
+
+
+def reconstruction(images: Tensor, own: Tensor, cross: Tensor) -> Tensor:
+    """Four mean absolute errors: fakes and reals, drawn with their own and with their partner's forgery map.
+
+    Parameters
+    ----------
+    images : Tensor (2B, 3, H, H) in [-1, 1], fakes first
+    own, cross : Tensor (2k, 3, S, S)
+        Reconstructions of the first k fakes and the first k reals; for S below H the target is area-averaged.
+
+    Source: Lin et al. 2024, reconstruction loss.
+    """
+    target = first_pairs(images, len(own) // 2)  # (2k, 3, H, H)
+    if target.shape[-1] != own.shape[-1]:
+        target = F.interpolate(target, size=own.shape[-2:], mode="area")  # (2k, 3, S, S)
+    own, cross = _at_least_float32(own), _at_least_float32(cross)
+    return 2 * (F.l1_loss(own, target.to(own.dtype)) + F.l1_loss(cross, target.to(cross.dtype)))  # mean over halves
+
+
+def fairdf_terms(
+    outputs: Outputs,
+    images: Tensor,
+    label: Tensor,
+    forgery: Tensor,
+    group: Tensor,
+    triplets: Triplets,
+    counts: Tensor | Sequence[int],
+    *,
+    margin_scale: float = 30.0,
+    max_margin: float = 0.5,
+    triplet_margin: float = 3.0,
+    alpha_in: float = 0.9,
+    alpha_across: float = 0.5,
+    fidelity: str = "corrected",
+    fairness_loss: str = "group_cvar",
+) -> dict[str, Tensor]:
+    """The six terms of the paper's loss, unweighted; `WEIGHTS` holds the paper's weights under the same names.
+
+    Parameters
+    ----------
+    outputs : Outputs
+        Of FairDetector for the images.
+    images : Tensor (2B, 3, H, H), fakes first
+    label, forgery, group : int64 tensor (2B,)
+        1 = fake; codes of FORGERIES; codes of GROUPS.
+    triplets : Triplets
+        Of `draw_triplets`.
+    counts : (G,)
+        Training images of every group.
+    fidelity : {"corrected", "official"}
+        Exact or released form of the fairness term.
+    fairness_loss : {"group_cvar", "cross_entropy"}
+        What trains the fused head: the bi-level CVaR, or for the ablation without it the plain mean.
+
+    Returns
+    -------
+    dict of scalars; a term whose outputs are None is left out
+
+    Source: Lin et al. 2024, overall objective.
+    """
+    if fidelity not in FIDELITIES:
+        raise ValueError(f'fidelity must be one of {", ".join(FIDELITIES)}, not "{fidelity}"')
+    if fairness_loss not in FAIRNESS_LOSSES:
+        raise ValueError(f'fairness_loss must be one of {", ".join(FAIRNESS_LOSSES)}, not "{fairness_loss}"')
+    terms = {
+        "agnostic": cross_entropy(outputs.agnostic.logits, label).mean(),
+        "specific": cross_entropy(outputs.specific.logits, forgery).mean(),
+        "contrastive": contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets, triplet_margin),
+    }
+    if outputs.demographic is not None:
+        terms["demographic"] = ldam(outputs.demographic.logits, group, counts, margin_scale, max_margin)
+    if outputs.fused is not None:
+        errors = cross_entropy(outputs.fused.logits, label)  # (2B,)
+        bilevel = group_cvar if fidelity == "corrected" else official_group_cvar
+        by_group = fairness_loss == "group_cvar"
+        terms["fairness"] = bilevel(errors, group, alpha_in, alpha_across) if by_group else errors.mean()
+    if outputs.self_reconstruction is not None:
+        terms["reconstruction"] = reconstruction(images, outputs.self_reconstruction, outputs.cross_reconstruction)
+    return terms
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must lie in (0, 1], not {alpha}")

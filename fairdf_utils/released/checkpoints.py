@@ -1,0 +1,95 @@
+"""Checkpoints of the released implementation of Lin et al. 2024, read into our detector.
+
+The released model is `FairDetector` in "official" fidelity under other names, plus a few parts that it never calls.
+
+Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection", CVPR (arXiv 2402.17229).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fairdf_utils.model.detectors import FairDetector
+from fairdf_utils.model.encoders import list_misfits, read_state_dict
+from fairdf_utils.model.layers import pointwise_block
+
+ENCODERS = {"forgery": "encoder_f", "content": "encoder_c", "demographic": "encoder_fair"}
+SPLITS = {"specific_split": "block_spe", "agnostic_split": "block_sha", "demographic_split": "block_fair"}
+HEADS = {"specific": "head_spe", "agnostic": "head_sha", "demographic_head": "head_fair", "fused": "head_fused"}
+DECODER = {"stages.0": "dconv_up3", "stages.1": "dconv_up2", "stages.2": "dconv_up1", "to_rgb": "conv_last"}
+
+# Our name of a part -> its released name. Below these, both number and name the layers alike.
+PARTS = {
+    **{f"{ours}.backbone": theirs for ours, theirs in ENCODERS.items()},
+    **{f"{ours}.adjust": f"{theirs}.adjust_channel" for ours, theirs in ENCODERS.items()},
+    **{ours: f"{theirs}.conv2d" for ours, theirs in SPLITS.items()},
+    **{f"{ours}.layers": f"{theirs}.mlp" for ours, theirs in HEADS.items()},
+    **{f"decoder.{ours}": f"con_gan.{theirs}" for ours, theirs in DECODER.items()},
+}
+
+
+def load_released_checkpoint(path: str | Path) -> FairDetector:
+    """The detector of a released checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file written with torch.save: the state dict of the released model (Xception, 256 px), bare or under
+        "state_dict" or "model", with or without the "module." that DataParallel puts before every name.
+
+    Returns
+    -------
+    FairDetector
+        In "official" fidelity and evaluation mode, on the CPU, float32; its logits and reconstructions are those of
+        the released model. A batch there begins with the reals, here with the fakes.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        No state dict, or one message with every unknown, missing and misshapen entry.
+
+    Source: the released implementation of Lin et al. 2024.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no released checkpoint at {path}: pass the path of the file that its training wrote")
+    found = _without_wrapper(read_state_dict(path))
+    with torch.device("meta"):  # shapes only: no weights are drawn in vain
+        model = FairDetector("legacy_xception", 256, width=512, fidelity="official")
+    ours = model.state_dict()
+    names = {name: released_name(name) for name in ours}
+    misfits = list_misfits(found, {names[name]: value.shape for name, value in ours.items()} | unused_shapes())
+    if misfits:
+        raise ValueError(f"{path} is not a checkpoint of the released detector (Xception, 256 px). {misfits}")
+    model.to_empty(device="cpu").load_state_dict({name: found[names[name]] for name in ours})
+    return model.eval()
+
+
+def released_name(name: str) -> str:
+    """The released name of one of our entries: "fused.layers.0.bias" is "head_fused.mlp.0.bias"."""
+    part = next(part for part in PARTS if name.startswith(f"{part}."))
+    return PARTS[part] + name.removeprefix(part)
+
+
+def unused_shapes() -> dict[str, torch.Size]:
+    """Entries of a released checkpoint that never reach its outputs, and that we drop.
+
+    The encoders keep the backbone's classifier although only its map is used, and the block meant to follow the
+    fusion is never called: its 512 inputs do not even fit the 256 channels of the fused map.
+    """
+    shapes = {}
+    for encoder in ENCODERS.values():
+        shapes[f"{encoder}.last_linear.weight"] = torch.Size([2, 2048])
+        shapes[f"{encoder}.last_linear.bias"] = torch.Size([2])
+    block = pointwise_block(512, 256, 256).state_dict()
+    return shapes | {f"block_fused.conv2d.{name}": value.shape for name, value in block.items()}
+
+
+def _without_wrapper(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without DataParallel's "module." when all have it."""
+    if all(name.startswith("module.") for name in found):
+        return {name.removeprefix("module."): value for name, value in found.items()}
+    return found

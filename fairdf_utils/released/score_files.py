@@ -1,0 +1,199 @@
+"""Scores in the files of the released implementation of Lin et al. 2024, read and written.
+
+Its test script leaves one folder a data set with two NumPy files a group, from which its metric script works:
+
+- `<group>labels.npy`: int64 (n,), 0 real, 1 fake;
+- `<group>predictions.npy`: float64 (n,), the raw logit of the fake class; the metric script takes its sigmoid;
+
+where `<group>` is "male,asian" ... "nonmale,others", in the order of the manifest's rows. Celeb-DF and DFD have no
+files for the two asian groups. A group without images has two empty files, and the metric script steps over it.
+
+Source: the released implementation of Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection".
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.data.vocabulary import FIDELITIES, GROUPS, SIX_GROUPS
+from fairdf_utils.fairness.score_table import SCORE_COLUMNS, ScoreTableError, column, log_odds, numbers
+from fairdf_utils.files import replacing
+
+RELEASED_GROUPS = {group: group.replace("female", "nonmale").replace("-", ",") for group in GROUPS}
+
+
+def write_released(table, folder, fidelity="official"):
+    """Write a score table as folders that the released metric script reads, `<folder>/<dataset>/`.
+
+    All eight groups get their two files, empty ones where the data set has no such group: the script then runs with
+    its list of eight groups and with its list of six.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A score table (see `scores`).
+    folder : str or Path
+        Files of the same name are replaced, each whole or not at all.
+    fidelity : "official" or "corrected"
+        "official": the logit of the fake class, which the released test script stores. "corrected": the log odds of
+        `score`, so that the sigmoid which the metric script takes gives back `score`.
+
+    Returns
+    -------
+    dict of str to Path
+        data set -> its folder
+
+    Raises
+    ------
+    ScoreTableError
+        A column is missing or holds an impossible value, or a group that the released script does not know.
+    """
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
+    groups = column(table, "group").astype(str).to_numpy()
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown or not len(table):
+        what = f"group {unknown[0]!r}" if unknown else "no rows"
+        raise ScoreTableError(f"The score table has {what}; the released script knows {', '.join(GROUPS)}.")
+    label = numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).").astype(np.int64)
+    if fidelity == "official":
+        stored = numbers(table, "logit_fake", np.isfinite, "The logit of the fake class must be a finite number.")
+    else:
+        stored = log_odds(numbers(table, "score", lambda x: (x >= 0) & (x <= 1), "A score is P(fake), from 0 to 1."))
+    dataset = column(table, "dataset").astype(str).to_numpy()
+    folders = {name: Path(folder) / name for name in dict.fromkeys(dataset)}
+    for name, target in folders.items():
+        for group in GROUPS:
+            own = (dataset == name) & (groups == group)
+            for ending, values in (("labels", label[own]), ("predictions", stored[own])):
+                with replacing(_path(target, group, ending)) as partial, partial.open("wb") as file:
+                    np.save(file, values)
+    return folders
+
+
+def read_released(folder, dataset=None, manifest=None):
+    """Read the folder that the released test script wrote for one data set, as a score table.
+
+    The files name neither images nor videos. The manifest that was tested on gives them back, since the script keeps
+    its order; without it every image is its own video, and intervals that should rest on videos come out too narrow.
+
+    Parameters
+    ----------
+    folder : str or Path
+    dataset : str, optional
+        The data set's name; by default the folder's.
+    manifest : DataFrame, optional
+        Canonical rows of the test set, in file order (`manifests.read_manifest`).
+
+    Returns
+    -------
+    DataFrame
+        `SCORE_COLUMNS`; rows in the manifest's order, or group by group. `logit_real` is 0, so that `score` is the
+        sigmoid of `logit_fake` in both fidelities, as in the released metric script. `group` is categorical: a group
+        whose files are empty stays visible, with n = 0.
+
+    Raises
+    ------
+    ScoreTableError
+        Files of a group are missing (all are named), unreadable, of unequal length or impossible content, all groups
+        are empty, or the manifest lists other images.
+
+    Source: the released implementation of Lin et al. 2024.
+    """
+    folder = Path(folder)
+    groups = _groups_in(folder)
+    parts = {group: _read_group(folder, group) for group in groups}
+    sizes = [len(label) for label, _ in parts.values()]
+    if not sum(sizes):
+        raise ScoreTableError(f"{folder}: all its groups are empty. Run the released test script again.")
+    label, logit = (np.concatenate([part[i] for part in parts.values()]) for i in (0, 1))
+    group = np.repeat(groups, sizes)
+    dataset = dataset or folder.name
+    if manifest is None:
+        number = np.concatenate([np.arange(size) for size in sizes])
+        names = [f"{dataset}/{RELEASED_GROUPS[g]}/{i}" for g, i in zip(group, number, strict=True)]
+        forgery = np.where(label == 1, "fake", "real")
+        table = pd.DataFrame({"img_path": names, "video": names, "identity": names, "forgery": forgery})
+    else:
+        rows = _rows_by_group(folder, manifest, parts)
+        table = manifest[["img_path", "video", "identity", "forgery"]].iloc[rows].reset_index(drop=True)
+    table = table.assign(
+        dataset=dataset,
+        label=label,
+        gender=[g.split("-")[0] for g in group],
+        race=[g.split("-")[1] for g in group],
+        group=pd.Categorical(group, groups),
+        logit_real=0.0,
+        logit_fake=logit,
+        score=np.exp(-np.logaddexp(0, -logit)),
+    )[list(SCORE_COLUMNS)]
+    return table if manifest is None else table.iloc[np.argsort(rows)].reset_index(drop=True)
+
+
+def _path(folder, group, ending):
+    return folder / f"{RELEASED_GROUPS[group]}{ending}.npy"
+
+
+def _groups_in(folder):
+    """The eight groups, or the six of a set without asian people; all their files must be there."""
+    if not folder.is_dir():
+        raise ScoreTableError(f"{folder}: no such folder. Give the one that the released test script wrote to.")
+    endings = ("labels", "predictions")
+    asian = [group for group in GROUPS if group not in SIX_GROUPS]
+    eight = any(_path(folder, group, ending).exists() for group in asian for ending in endings)
+    groups = GROUPS if eight else SIX_GROUPS
+    missing = [_path(folder, group, ending) for group in groups for ending in endings]
+    missing = [path.name for path in missing if not path.is_file()]
+    if missing:
+        raise ScoreTableError(
+            f"{folder}: {len(missing)} of {2 * len(groups)} files are missing: {' '.join(missing)}. The released "
+            "test script writes two a group, empty ones too; run it again for these groups."
+        )
+    return list(groups)
+
+
+def _read_group(folder, group):
+    """Labels int64 (n,) and logits float64 (n,) of a group."""
+    paths = [_path(folder, group, ending) for ending in ("labels", "predictions")]
+    label, logit = map(_load, paths)
+    if len(label) != len(logit):
+        raise ScoreTableError(
+            f"{paths[0]} holds {len(label)} labels, {paths[1].name} {len(logit)} predictions; they must be of one "
+            "test. Run the released test script again for this group."
+        )
+    for path, values, allowed, remedy in (
+        (paths[0], label, (label == 0) | (label == 1), "A label is 0 (real) or 1 (fake)."),
+        (paths[1], logit, np.isfinite(logit), "A prediction is the logit of the fake class, a finite number."),
+    ):
+        if not allowed.all():
+            at = int((~allowed).argmax())
+            raise ScoreTableError(f"{path}, element {at} (counted from 0): {values[at]} is not allowed. {remedy}")
+    return label.astype(np.int64), logit
+
+
+def _load(path):
+    """The numbers of one file, float64 (n,)."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ScoreTableError(f"{path} is not a NumPy file of numbers ({error}). Write it again.") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "biuf":
+        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else "an archive of arrays"
+        raise ScoreTableError(f"{path} holds {found}, not one number an image (n,). Flatten it, or write it again.")
+    return values.astype(np.float64)
+
+
+def _rows_by_group(folder, manifest, parts):
+    """Positions in the manifest of the files' images, in the files' order."""
+    rows = {group: np.flatnonzero(manifest["group"] == group) for group in GROUPS}
+    label = manifest["label"].to_numpy()
+    for group, own in rows.items():
+        theirs = parts.get(group, (np.empty(0),))[0]
+        if len(own) != len(theirs) or (label[own] != theirs).any():
+            raise ScoreTableError(
+                f"{folder}: {group} has {len(theirs)} images, {int(theirs.sum())} of them fake; the manifest has "
+                f"{len(own)}, {int(label[own].sum())} of them fake, or lists them in another order. Give the manifest "
+                "that was tested on, or none."
+            )
+    return np.concatenate([rows[group] for group in parts])

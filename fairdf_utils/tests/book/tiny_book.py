@@ -1,0 +1,126 @@
+"""A book of three small chapters, of the same shape as the real one, that needs seconds."""
+
+from pathlib import Path
+
+HEADER = """\
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+"""
+
+DATA = """\
+# %% [markdown]
+# # 1. Data
+
+# %% tags=["parameters"]
+run_dir: str = "../runs/tiny"  # folder of this run
+words: list = ["a", "b"]
+source: str = ""  # a file outside the run
+
+# %%
+from pathlib import Path
+
+from fairdf_utils.book.run_folder import Run, show
+
+run = Run(run_dir, "01_data")
+run.path("words.txt").write_text("\\n".join(words))
+
+# %%
+show(Run.path)
+
+# %%
+run.finish({"words": words}, read=[source] if source else [])
+"""
+
+TRAINING = """\
+# %% [markdown]
+# # 3. Training
+
+# %% tags=["parameters"]
+run_dir: str = "../runs/tiny"  # folder of this run
+detector: str = "fair"
+seed: int = 0
+rate: float = 0.5
+epochs: int = 2
+pause: float = 0.0  # seconds an epoch
+fault: str = ""  # "error" or "death", in the middle of the training
+wait_for: str = ""  # "file: words" of the run folder, which the training waits for
+
+# %%
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fairdf_utils.book.run_folder import Run
+
+run = Run(run_dir, "03_training", f"{detector}-s{seed}")
+run.require("01_data/words.txt")
+checkpoint = run.path("epochs.txt")
+first = len(checkpoint.read_text().split()) if checkpoint.exists() else 0
+run.path("begun.txt").write_text("begun")
+
+# %%
+# train
+name, _, words = wait_for.partition(": ")
+deadline = time.monotonic() + 60
+while wait_for and not (Path(run_dir, name).exists() and words in Path(run_dir, name).read_text()):
+    assert time.monotonic() < deadline, f"waited in vain for {wait_for}"
+    time.sleep(0.02)
+print("threads", os.environ.get("OMP_NUM_THREADS"))
+for epoch in range(first, epochs):
+    if fault == "death" and epoch == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert fault != "error" or epoch < 1, "the loss is not finite"
+    time.sleep(pause)
+    with checkpoint.open("a") as file:
+        file.write(f"{epoch}\\n")
+    print("epoch", epoch, "in", os.getcwd())
+print("a warning", file=sys.stderr)
+
+# %%
+run.finish({"detector": detector, "seed": seed, "rate": rate}, device="cpu")
+epochs
+"""
+
+FAIRNESS = """\
+# %% [markdown]
+# # 5. Fairness
+
+# %% tags=["parameters"]
+run_dir: str = "../runs/tiny"  # folder of this run
+
+# %%
+from fairdf_utils.book.run_folder import Run
+
+run = Run(run_dir, "05_fairness_analysis")
+rows = [f"{path.parent.name},ffpp,0.75,1.5,0.125,," for path in run.require_all("03_training/*/epochs.txt")]
+run.path("results.csv").write_text("\\n".join(["detector,dataset,auc,fpr_sum,oae,dp,meo", *rows]))
+run.finish({})
+"""
+
+PROFILE = """\
+grid: [{detector: fair}, {detector: plain, rate: 1}]
+seeds: [0]
+"""
+
+
+def write_book(root: Path, profile: str = PROFILE) -> Path:
+    """Write the chapters and params/cpu.yaml under `root`/notebooks; that folder."""
+    folder = root / "notebooks"
+    (folder / "params").mkdir(parents=True)
+    for name, text in (("01_data", DATA), ("03_training", TRAINING), ("05_fairness_analysis", FAIRNESS)):
+        (folder / f"{name}.py").write_text(HEADER + text)
+    (folder / "params" / "cpu.yaml").write_text(profile)
+    return folder

@@ -1,0 +1,517 @@
+"""Detection and alignment on the one real face; extraction that stops for nothing and starts again where it was."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from PIL import Image
+from skimage.transform import SimilarityTransform
+
+from fairdf_utils.corpora import extraction as faces
+from fairdf_utils.corpora import ledger
+from fairdf_utils.corpora.faces import Face, _similarity, align, canonical, find
+from fairdf_utils.corpora.layouts import CorpusError
+from fairdf_utils.corpora.videos import frames
+from fairdf_utils.figures import data as plots_faces
+from fairdf_utils.files import locked
+from fairdf_utils.rendered import drawing as renderer
+from fairdf_utils.tests.corpora.tiny_videos import (
+    astronaut_clip,
+    astronaut_frame,
+    cut,
+    numbered,
+    write_sound,
+    write_video,
+)
+
+LATIN_1 = os.fsdecode(b"caf\xe9")  # a file name that is no UTF-8
+SIZE, MARGIN = 256, 1.3
+CANONICAL_EYES = SIZE * ((np.array([(0.3427, 0.4608), (0.6573, 0.4608)]) + 0.15) / MARGIN) - 0.5  # left, right
+
+
+def in_crop(points, face, size=SIZE, margin=MARGIN):
+    """Where points of the frame, (N, 2), lie in the face's crop, by scikit-image's estimate of the transform."""
+    return SimilarityTransform.from_estimate(face.landmarks, canonical(size, margin))(points)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return astronaut_clip(8)
+
+
+# The real face
+
+
+def test_the_astronaut_lies_in_every_crop_as_the_canonical_face(clip, tmp_path):
+    """Through a video: each frame has one face, and its eyes land within 4 of 256 px of where they belong."""
+    images, eyes = clip
+    path = write_video(tmp_path / "astronaut.mp4", images)
+    got = list(frames(path, 8))
+    assert len(got) == 8
+    for number, image in got:
+        largest = find(image)[0]
+        assert largest.score > 0
+        assert np.linalg.norm(in_crop(eyes[number], largest) - CANONICAL_EYES, axis=1).max() < 4
+        left, top, right, bottom = largest.box
+        assert (eyes[number] > (left, top)).all() and (eyes[number] < (right, bottom)).all()
+
+
+def test_the_astronaut_is_upright_after_rotation_metadata(clip, tmp_path):
+    images, eyes = clip
+    stored = [np.ascontiguousarray(np.rot90(image, -1)) for image in images]
+    (number, image), *_ = frames(write_video(tmp_path / "turned.mp4", stored, rotation=90), 1)
+    (face, *_) = find(image)
+    assert np.linalg.norm(in_crop(eyes[number], face) - CANONICAL_EYES, axis=1).max() < 4
+    assert not find(stored[number])
+
+
+def test_the_crop_looks_like_the_face_that_was_turned_and_scaled(clip):
+    """Crops of frames that show the face at other sizes and angles are alike, and unlike their mirror image."""
+    chips = [align(image, find(image)[0]).astype(float)[64:224, 48:208] for image in clip[0]]
+    for chip in chips[1:]:
+        assert np.corrcoef(chip.ravel(), chips[0].ravel())[0, 1] > 0.97
+        assert np.corrcoef(chip[:, ::-1].ravel(), chips[0].ravel())[0, 1] < 0.9
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 4.0])
+def test_boxes_and_landmarks_do_not_depend_on_the_copy_that_is_searched(scale):
+    """A frame of 320 px is enlarged, one of 2560 px is shrunk; the face takes the same share of both."""
+    image, eyes = astronaut_frame(round(360 * scale), round(640 * scale), 1.5 * scale, 320 * scale, 180 * scale)
+    (face, *_) = find(image)
+    right, left = face.landmarks[:4].reshape(2, 2, 2).mean(1)
+    apart = np.linalg.norm(eyes[1] - eyes[0])
+    assert np.linalg.norm([left, right] - eyes, axis=1).max() < 0.06 * apart
+
+
+def test_a_small_face_is_found_at_full_size_and_the_largest_comes_first():
+    small, eyes = astronaut_frame(720, 1280, 1.1, 320, 360)
+    (face, *_) = find(small)  # of 97 px, which is 48 px in the first copy
+    assert abs(face.landmarks[:4].mean(0) - eyes.mean(0)).max() < 5
+    both = small.copy()
+    both[:, 640:] = astronaut_frame(720, 1280, 2.6, 960, 360)[0][:, 640:]
+    first, *_ = find(both)
+    assert first.landmarks[:, 0].min() > 640
+    widths = [face.box[2] - face.box[0] for face in find(both)]
+    assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (2000, 2), (40, 40)])
+def test_no_face_in_what_is_hardly_an_image(shape):
+    assert find(np.full((*shape, 3), 128, np.uint8)) == []
+
+
+def test_a_rendered_face_is_found():
+    rng = np.random.default_rng(3)
+    face, scene = renderer.draw_face(rng, "female", "asian"), renderer.draw_scene(rng, rng)
+    painted = renderer.paint(face, scene, 300, renderer.skin_grain(rng, 300))
+    (found, *_) = find((255 * painted.transpose(1, 2, 0)).astype(np.uint8))
+    eyes = found.landmarks[:4].mean(0) / 300  # between the eyes, in the rendered crop's sides
+    assert np.abs(eyes - (0.5, 0.47)).max() < 0.08
+
+
+# The geometry
+
+
+@given(
+    st.floats(0.2, 30), st.floats(-180, 180), st.floats(-500, 500), st.floats(-500, 500), st.integers(0, 2**31)
+)  # fmt: skip
+def test_the_similarity_is_scikit_images(scale, degrees, x, y, seed):
+    """Of points that do not fit exactly, too."""
+    source = canonical(SIZE, MARGIN)
+    target = SimilarityTransform(scale=scale, rotation=np.radians(degrees), translation=(x, y))(source)
+    target = target + np.random.default_rng(seed).normal(0, scale, target.shape)
+    expected = SimilarityTransform.from_estimate(source, target).params
+    a, b = _similarity(source, target)
+    ours = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]])
+    assert np.abs(ours - expected).max() < 1e-6 * max(1, np.abs(expected).max())
+
+
+def test_the_canonical_face_and_its_margin():
+    face = canonical(112, 1.0)
+    assert np.allclose(face[[0, 1]].mean(0) + 0.5, (0.6573 * 112, 0.4608 * 112), atol=0.9)  # ArcFace: (73.5, 51.5)
+    eyes = face[:4].reshape(2, 2, 2).mean(1)
+    assert np.allclose(eyes[0] - eyes[1], (0.3146 * 112, 0), atol=0.05)
+    wide = canonical(200, 2.0)
+    assert np.allclose((wide + 0.5) / 100 - 0.5, (face + 0.5) / 112)  # half a side more on each side
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.4, 6), st.floats(-40, 40), st.sampled_from([64, 256]))
+def test_landmarks_land_on_the_canonical_face(scale, degrees, size):
+    """Blobs drawn at the landmarks have their centres there in the crop, to a tenth of a pixel or so."""
+    turn = SimilarityTransform(scale=scale, rotation=np.radians(degrees))
+    middle = SimilarityTransform(translation=np.array([300, 300]) - turn(np.full((1, 2), size / 2))[0])
+    points = middle(turn(canonical(size, MARGIN)))
+    if points.min() < 40 or points.max() > 560:
+        return
+    y, x = np.mgrid[:600, :600]
+    spread = max(1.5, 1.5 * scale)
+    for point, place in zip(points, canonical(size, MARGIN), strict=True):
+        blob = 250 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * spread**2))
+        image = np.repeat(blob.astype(np.uint8)[..., None], 3, 2)
+        crop = align(image, Face((0, 0, 1, 1), points, 1.0), size)[..., 0].astype(float)
+        rows, columns = np.mgrid[:size, :size]
+        centre = np.array([(crop * columns).sum(), (crop * rows).sum()]) / crop.sum()
+        assert np.abs(centre - place).max() < 0.15
+
+
+def test_shrinking_does_not_alias_and_keeps_edges_sharp():
+    points = canonical(64, MARGIN) * 5 + 20
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, ::2] = 255  # finer than a crop's pixel: grey
+    assert align(stripes, Face((0, 0, 1, 1), points, 1.0), 64).std() < 3
+    edge = np.zeros((400, 400, 3), np.uint8)
+    edge[:, 200:] = 255
+    row = align(edge, Face((0, 0, 1, 1), points, 1.0), 64)[32, :, 0].astype(int)
+    assert ((row > 25) & (row < 230)).sum() <= 2
+
+
+def test_outside_the_frame_is_black(clip):
+    image = clip[0][0]
+    face = find(image)[0]
+    shifted = Face(face.box, face.landmarks + (0, -10_000), 1.0)
+    assert align(image, shifted).max() == 0
+    assert align(image, face, 64, 1.0).shape == (64, 64, 3) and align(image, face).dtype == np.uint8
+
+
+# Extraction
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, clip):
+    """A folder of two videos with a face, an image, and every kind of flaw."""
+    root = tmp_path_factory.mktemp("corpus") / "mine"
+    good = write_video(root / "real/zażółć 你.mp4", clip[0][:4])
+    front = write_video(root / "front.mp4", clip[0] * 3, container={"movflags": "faststart"})
+    shutil.copy(good, root / "real/other name.mp4")
+    cut(front, root / "real/cut.mp4", 0.7)
+    cut(good, root / "real/no_contents.mp4", 0.7)
+    write_video(root / "real/nobody.mp4", numbered(5))
+    (root / "fake").mkdir()
+    two = [np.hstack([image[:, 60:420], image[:, 60:420]]) for image in clip[0][:2]]
+    write_video(root / "fake/several.mp4", two)
+    write_video(root / "fake/odd.mp4", [image[:359, :479] for image in clip[0][:3]], pixels="yuv444p")
+    Image.fromarray(clip[0][0]).save(root / "fake/image.png")
+    (root / "fake/empty.mp4").touch()
+    (root / "fake/words.mp4").write_text("words\n" * 500)
+    write_sound(root / "fake/sound.mp4")
+    os.symlink("loop.mp4", root / "fake/loop.mp4")
+    os.symlink("..", root / "fake/up")
+    os.symlink("/etc/hostname", root / "fake/outside.mp4")
+    (root / "fake" / f"{LATIN_1}.mp4").write_bytes(good.read_bytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def extracted(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, faces.extract(corpus, "folder", out, frames=6, jobs=1)
+
+
+def contents(folder):
+    """Bytes of every crop, and the ledger without its seconds."""
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*g") if path.is_file()}
+    return files, ledger.read(folder / "ledger.csv").drop(columns="seconds").to_csv()
+
+
+def test_no_video_stops_the_run(extracted):
+    """Each flaw has its reason; what could be decoded of a cut video is kept."""
+    out, rows = extracted
+    assert list(rows.columns) == list(ledger.COLUMNS) and rows["video"].is_monotonic_increasing
+    assert dict(zip(rows["video"], rows["status"], strict=True))["real/cut"] == "partial"
+    reasons = {row.video: row.reason for row in rows.itertuples() if row.status != "ok"}
+    assert set(rows.loc[rows["found"] == 0, "status"]) == {"failed"}
+    assert reasons == {
+        r"fake/caf\xe9": "name not UTF-8",
+        "fake/empty": "empty file",
+        "fake/loop": "symlink loop",
+        "fake/outside": "outside the root",
+        "fake/sound": "no video stream",
+        "fake/up": "symlink loop",
+        "fake/words": "not a video",
+        "real/cut": "truncated",
+        "real/no_contents": "truncated",
+        "real/nobody": "no face",
+    }
+    counts = rows.set_index("video")[list(ledger.COUNTS)]
+    assert counts.loc["real/zażółć 你"].tolist()[:4] == [4, 4, 4, 0]
+    assert counts.loc["real/nobody"].tolist() == [5, 5, 0, 5, 0]
+    assert counts.loc["fake/empty"].tolist() == [6, 0, 0, 0, 0]
+    assert counts.loc["fake/image"].tolist()[:4] == [1, 1, 1, 0]
+    assert counts.loc["fake/several", "several"] == 2
+    cut_short = counts.loc["real/cut"]
+    assert cut_short["asked"] == 6 and 0 < cut_short["decoded"] == cut_short["found"] < 6
+    assert (counts["decoded"] == counts["found"] + counts["lost"]).all()
+    assert sum(len(files) for _, _, files in os.walk(out / "mine/faces")) == counts["found"].sum()
+
+
+def test_crops(extracted):
+    out, rows = extracted
+    table = faces.crops(out, "mine")
+    assert table["img_path"].tolist() == sorted(table["img_path"]) and len(table) == rows["found"].sum()
+    own = table[table["video"] == "real/zażółć 你"]
+    assert own["img_path"].tolist() == [f"mine/faces/real/zażółć 你/{n:06d}.png" for n in range(4)]
+    assert own["frame"].tolist() == [0, 1, 2, 3] and set(own["label"]) == {0} and set(own["forgery"]) == {"real"}
+    assert table.loc[table["video"] == "fake/several", ["label", "forgery"]].iloc[0].tolist() == [1, "fake"]
+    assert set(table["identity"]) == set(table["video"]) and (table["source_identity"] == "").all()
+    with Image.open(out / own["img_path"].iloc[0]) as crop:
+        assert crop.size == (256, 256) and crop.mode == "RGB"
+    with pytest.raises(CorpusError, match="no such ledger"):
+        faces.crops(out, "other")
+
+
+def test_two_runs_give_the_same_bytes(extracted, corpus, tmp_path):
+    """In other processes, too, which finish in any order; and a second call changes nothing."""
+    out, _ = extracted
+    faces.extract(corpus, "folder", tmp_path, frames=6, jobs=2)
+    assert contents(tmp_path / "mine") == contents(out / "mine")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mine/faces").rglob("*.png")}
+    faces.extract(corpus, "folder", tmp_path, frames=6, jobs=1)
+    assert contents(tmp_path / "mine") == contents(out / "mine")
+    changed = [path.parent.name for path, at in before.items() if path.stat().st_mtime_ns != at]
+    assert set(changed) == {"cut"}  # what could not be read in full is tried again
+    names = sorted(path.name for path in (tmp_path / "mine").iterdir())
+    assert names == [".lock", "faces", "ledger.csv", "parameters.json"]
+
+
+def test_a_killed_run_goes_on(clip, tmp_path):
+    """SIGKILL while videos are in work: rows and crops that are there are whole, and none is made again."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    for number in range(12):
+        write_video(root / f"real/{number:02}.mp4", clip[0][number % 4 :])
+    command = "import sys; from fairdf_utils import faces; faces.extract(*sys.argv[1:4], frames=4, jobs=2)"
+    arguments = [sys.executable, "-c", command, str(root), "folder", str(out)]
+    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    table, deadline = out / "root/ledger.csv", time.monotonic() + 60
+    while len(done := ledger.read(table)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    done = ledger.read(table)
+    assert run.returncode == -signal.SIGKILL and 3 <= len(done) < 12
+    with table.open("a") as file:
+        file.write("real/11,real/11.mp4,0,re")  # a line that the kill tore
+    for row in done.itertuples():
+        assert len(list((out / "root/faces" / row.video).iterdir())) == row.found == row.decoded
+    rows = faces.extract(root, "folder", out, frames=4, jobs=1)
+    assert len(rows) == 12 and (rows["status"] == "ok").all()
+    kept = rows[rows["video"].isin(done["video"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, done)  # their seconds, too
+    faces.extract(root, "folder", tmp_path / "whole", frames=4, jobs=1)
+    assert contents(out / "root") == contents(tmp_path / "whole/root")
+
+
+def test_other_parameters_are_refused(extracted, corpus):
+    out, _ = extracted
+    before = contents(out / "mine")
+    for name, value in {"frames": 7, "size": 224, "margin": 1.5, "image_format": "jpg", "compression": "raw"}.items():
+        with pytest.raises(CorpusError, match=rf"begun with {name} .*, now {value!r}\. .* choose another"):
+            faces.extract(corpus, "folder", out, jobs=1, **{"frames": 6, name: value})
+    assert contents(out / "mine") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 0}, "at least 1 frame"),
+        ({"size": 8}, "16 px"),
+        ({"margin": 9}, "margin from 0.5"),
+        ({"image_format": "gif"}, "Unknown image format 'gif'. Use one of png, jpg"),
+        ({"dataset": "../x"}, "one folder"),
+        ({"jobs": 0}, "jobs is 0. Use the number of processes, or -1"),
+    ],
+)
+def test_unusable_parameters(corpus, tmp_path, options, message):
+    with pytest.raises(CorpusError, match=message):
+        faces.extract(corpus, "folder", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_at_once_are_refused(corpus, tmp_path):
+    with locked(tmp_path / "mine/.lock"), pytest.raises(CorpusError, match="another process"):
+        faces.extract(corpus, "folder", tmp_path, jobs=1)
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(clip, tmp_path, monkeypatch):
+    root, out = tmp_path / "root", tmp_path / "out"
+    for name in ("a", "b"):
+        write_video(root / f"real/{name}.mp4", clip[0][:3])
+    save, saved = Image.Image.save, []
+
+    def fill_up(image, *args, **kwargs):
+        saved.append(args)
+        if len(saved) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(image, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "save", fill_up)
+        with pytest.raises(OSError, match="No space left"):
+            faces.extract(root, "folder", out, jobs=1)
+    assert ledger.read(out / "root/ledger.csv")["video"].tolist() == ["real/a"]
+    assert not (out / "root/faces/real/b").exists()
+    assert faces.extract(root, "folder", out, jobs=1)["found"].tolist() == [3, 3]
+
+
+def test_a_video_got_anew_is_tried_again(clip, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    good = write_video(root / "good.mp4", clip[0][:3])
+    (root / "real").mkdir()
+    cut(good, root / "real/a.mp4")
+    assert faces.extract(root, "folder", out, jobs=1)["reason"].tolist() == ["truncated"]
+    shutil.copy(good, root / "real/a.mp4")
+    assert faces.extract(root, "folder", out, jobs=1)["found"].tolist() == [3]
+
+
+def test_other_videos_under_the_same_names_are_not_taken_for_these(clip, tmp_path, capsys):
+    """Another root, and back: a changed file is cut anew, rows of other videos wait, and no crop is made twice."""
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
+    for name in ("same", "gone"):
+        write_video(first / f"real/{name}.mp4", clip[0][:4])
+    write_video(second / "real/same.mp4", clip[0][4:7])
+    write_video(second / "real/new.mp4", clip[0][:2])
+    call = {"layout": "folder", "out": out, "dataset": "d", "jobs": 1}
+    faces.extract(first, **call)
+    kept = out / "d/faces/real/gone/000000.png"
+    written = kept.stat().st_mtime_ns
+    capsys.readouterr()
+    rows = faces.extract(second, **call)
+    assert rows[["video", "found"]].values.tolist() == [["real/new", 2], ["real/same", 3]]
+    assert "0 videos reused" in (said := capsys.readouterr().out)
+    assert "1 rows are of videos that this corpus does not hold" in said
+    assert faces.crops(out, "d")["video"].value_counts().to_dict() == {"real/new": 2, "real/same": 3}
+    rows = faces.extract(first, **call)
+    assert rows[["video", "found"]].values.tolist() == [["real/gone", 4], ["real/same", 4]]
+    assert "1 videos reused" in capsys.readouterr().out and kept.stat().st_mtime_ns == written
+    assert len(faces.crops(out, "d")) == 8
+
+
+def test_a_file_that_changed_is_extracted_again(clip, tmp_path):
+    video = write_video(tmp_path / "root/real/a.mp4", clip[0][:4])
+    call = {"root": tmp_path / "root", "layout": "folder", "out": tmp_path / "out", "jobs": 1}
+    faces.extract(**call)
+    crop = tmp_path / "out/root/faces/real/a/000000.png"
+    crop.write_bytes(b"")  # to see whether it is made again
+    faces.extract(**call)
+    assert crop.read_bytes() == b""
+    os.utime(video, ns=(1, 1))
+    faces.extract(**call)
+    assert crop.read_bytes()
+
+
+def test_a_kill_while_rows_change_places_loses_none(tmp_path, monkeypatch):
+    row = {**dict.fromkeys(ledger.COLUMNS, ""), "label": 1, "seconds": 0.5, **dict.fromkeys(ledger.COUNTS, 3)}
+    table, other = tmp_path / "ledger.csv", tmp_path / "other.csv"
+    both = pd.DataFrame([row | {"video": "a"}, row | {"video": "b"}])
+    write, calls = ledger.write, []
+    for before in range(3):
+        ledger.write(table, both[:1])
+        ledger.write(other, both[1:])
+        calls.clear()
+
+        def killed(path, rows, before=before):
+            calls.append(path)
+            if len(calls) > before:
+                raise KeyboardInterrupt
+            write(path, rows)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(ledger, "write", killed)
+            ledger.open_for(table, other, both[1:])
+        done, others = ledger.open_for(table, other, both[1:])
+        assert done["video"].tolist() == ["b"] and others["video"].tolist() == ["a"]
+
+
+def test_out_that_cannot_be_a_folder_is_refused_before_the_work(clip, tmp_path, monkeypatch):
+    write_video(tmp_path / "root/real/a.mp4", clip[0][:2])
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(faces, "_extract_video", lambda *_: pytest.fail("work began"))
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(CorpusError, match="folder cannot be made .* Choose another"):
+            faces.extract(tmp_path / "root", "folder", out, jobs=1)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_whatever_else_goes_wrong_with_a_video_is_recorded(clip, tmp_path, monkeypatch):
+    write_video(tmp_path / "root/real/a.mp4", clip[0][:3])
+    monkeypatch.setattr(faces, "find", lambda image: [][0])
+    rows = faces.extract(tmp_path / "root", "folder", tmp_path / "out", jobs=1)
+    assert rows["reason"].tolist() == ["IndexError: list index out of range"]
+
+
+def test_the_sub_command(corpus, clip, tmp_path, capsys):
+    """Exit code 1 if any video failed, else 0; one line says what became of the videos."""
+    write_video(tmp_path / "fine/real/a.mp4", clip[0][:3])
+    options = {"layout": "folder", "dataset": "d", "frames": 3, "size": 64, "margin": 1.2, "format": "jpg"}
+    options |= {"compression": "c23", "jobs": 1}
+    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 0
+    assert "1 videos, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in capsys.readouterr().out
+    with Image.open(tmp_path / "out/d/faces/real/a/000000.jpg") as crop:
+        assert crop.size == (64, 64)
+    (tmp_path / "fine/real/b.mp4").touch()
+    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    text = capsys.readouterr().out
+    assert "2 videos, 0 partial, 1 failed (empty file 1)" in text and "failed: 'real/b.mp4': empty file" in text
+    assert "1 videos reused" in text
+    front = write_video(tmp_path / "front.mp4", clip[0] * 3, container={"movflags": "faststart"})
+    cut(front, tmp_path / "fine/real/b.mp4", 0.7)
+    options["frames"], options["dataset"] = 6, "e"
+    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    text = capsys.readouterr().out
+    assert "2 videos, 1 partial (truncated 1), 0 failed" in text and "partial: 'real/b.mp4': truncated" in text
+
+
+def test_the_ledger_keeps_any_name_and_its_last_row(tmp_path):
+    row = dict.fromkeys(ledger.COLUMNS, "")
+    row |= {"label": 1, "seconds": 0.125, **dict.fromkeys(ledger.COUNTS, 3)}
+    names = ["b", 'a "quoted", name', "line\nbreak", "zażółć 你", "071"]
+    for reason in ("first", "last"):
+        for name in names:
+            ledger.append(tmp_path / "ledger.csv", {**row, "video": name, "identity": "071", "reason": reason})
+    rows = ledger.read(tmp_path / "ledger.csv")
+    assert (
+        rows["video"].tolist() == sorted(names) and set(rows["reason"]) == {"last"} and set(rows["identity"]) == {"071"}
+    )
+    ledger.write(tmp_path / "ledger.csv", rows)
+    pd.testing.assert_frame_equal(ledger.read(tmp_path / "ledger.csv"), rows)
+
+
+# Figures and benchmark
+
+
+def test_detection_shows_box_landmarks_and_crop(clip):
+    images = [*clip[0][:2], np.zeros((360, 480, 3), np.uint8)]
+    found = [find(image) for image in images]
+    crops = [align(image, each[0]) if each else None for image, each in zip(images, found, strict=True)]
+    figure = plots_faces.detection(images, found, crops, title="Seen")
+    assert isinstance(figure, Figure) and plt.get_fignums() == []
+    titles = [axes.get_title() for axes in figure.axes if axes.get_images()]
+    assert titles.count("crop, 256 px") == 2 and titles[-1] == "no face found"
+    first = figure.axes[0]
+    left, top, right, bottom = found[0][0].box
+    assert first.patches[0].get_bbox().bounds == (left, top, right - left, bottom - top)
+    assert (first.lines[0].get_xydata() == found[0][0].landmarks).all()
+
+
+def test_losses_by_group():
+    table = pd.DataFrame({"videos": [6, 1, 0], "asked": [180, 30, 0], "lost": [18, 30, 0]}, index=["a", "b", "c"])
+    figure = plots_faces.losses(table)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"] and plt.get_fignums() == []
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([10, 100])
+    words = [text.get_text() for text in axes.texts]
+    assert words[:2] == ["18 of 180 frames, 6 videos", "30 of 30 frames, 1 video"]
+    with pytest.raises(ValueError, match="no column asked"):
+        plots_faces.losses(table.drop(columns="asked"))

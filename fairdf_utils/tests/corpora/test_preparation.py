@@ -1,0 +1,83 @@
+"""The whole path of chapter 1 on a small rendered corpus: film, extract, merge, split, write, check, train."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fairdf_utils.corpora import annotations, splits
+from fairdf_utils.corpora import extraction as faces
+from fairdf_utils.data import checks
+from fairdf_utils.data.manifests import find_leaks, read_split
+from fairdf_utils.data.vocabulary import COLUMNS
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.rendered.videos import generate_videos
+from fairdf_utils.training.loop import Training
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    return generate_videos(tmp_path_factory.mktemp("corpora"), ("ffpp",), identities=16, seconds=0.5, width=400)
+
+
+@pytest.fixture(scope="module")
+def prepared(corpora, tmp_path_factory):
+    """The folder of crops, the ledger, and the crops with their demographics."""
+    out = tmp_path_factory.mktemp("prepared")
+    ledger = faces.extract(corpora / "ffpp", "ffpp", out, frames=3, size=64)
+    told = annotations.read_annotations(corpora / "annotations/A-FF++.csv", "ffpp")
+    return out, ledger, annotations.merge(faces.crops(out, "ffpp"), told), told
+
+
+def test_every_planted_flaw_is_reported_as_expected(corpora, prepared):
+    _, ledger, merged, _ = prepared
+    planted = pd.read_csv(corpora / "planted.csv")
+    outcome = planted[planted["file"].str.startswith("ffpp/")].merge(ledger, on="video", how="left").set_index("flaw")
+    clear = outcome.drop(index="dark", errors="ignore")
+    assert ((clear["status"] == "failed") == clear["expected"].str.startswith("failed")).all()
+    assert ((clear["status"] == "partial") == (clear.index == "cut short")).all()
+    assert 0 < outcome.loc["cut short", "found"] <= outcome.loc["cut short", "asked"]
+    assert outcome.loc["several faces", "several"] > 0
+    assert outcome.loc["rotation", "found"] == outcome.loc["rotation", "asked"]
+    assert outcome.loc["no face", "reason"] == "no face" and outcome.loc["empty", "reason"] == "empty file"
+    flaws = planted.set_index("flaw")["video"]
+    assert flaws["group flips"] in set(merged.conflicts["video"])
+    assert flaws["undefined demographics"] in set(merged.undefined["video"])
+    assert flaws["label disagreement"] in set(merged.disagreements["video"])
+    assert flaws["crops without annotation"] in set(merged.unmatched["video"])
+    assert flaws["annotated video does not exist"] in set(merged.unused["video"])
+    assert len(merged.repeated) == 1
+
+
+def test_no_crop_is_lost_silently(prepared):
+    out, ledger, merged, told = prepared
+    assert len(merged.rows) + len(merged.unmatched) + len(merged.undefined) == ledger["found"].sum()
+    assert all((out / path).is_file() for path in merged.rows["img_path"])
+    lost = annotations.lost_by_group(ledger, told)
+    assert lost["videos"].sum() == len(ledger)
+    assert lost["lost"].sum() == lost["asked"].sum() - ledger["found"].sum()
+
+
+def test_the_manifests_are_clean_and_train(prepared, tmp_path):
+    out, _, merged, _ = prepared
+    parts = splits.split(merged.rows)
+    folder = out / "manifests" / "ffpp"
+    splits.write_splits(parts, folder)
+    report = checks.check([folder], images=out, size=64)
+    assert report.errors.empty, report
+    read = {name: read_split(folder, name) for name in ("train", "val", "test")}
+    assert find_leaks(read).empty
+    written = pd.concat(read.values())[list(COLUMNS)].sort_values("img_path", ignore_index=True)
+    kept = parts.rows[list(COLUMNS)].sort_values("img_path", ignore_index=True)
+    pd.testing.assert_frame_equal(written, kept, check_dtype=False)
+
+    config = TrainingConfig(
+        detector="first", method="fairdf", backbone="tiny", weights="", image_size=64, width=32, epochs=1, batch_size=8,
+        initialisation="kaiming", logit_dropout=0.0, optimizer="adamw", lr=1e-3, precision="float32",
+        reconstruction_size=16,
+    )  # fmt: skip
+    training = Training(
+        config, read["train"], read["val"], tmp_path / "run", out, tmp_path / "data", torch.device("cpu")
+    )
+    history = training.run()
+    assert len(history) == 1 and np.isfinite(history["loss"]).all() and (tmp_path / "run/best.safetensors").is_file()

@@ -1,0 +1,196 @@
+"""Frames: the right ones, pixel by pixel as in a full decode, upright; and what is said of files that are no video."""
+
+import os
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fairdf_utils.corpora import videos as video
+from fairdf_utils.corpora.videos import VideoError, frames, positions
+from fairdf_utils.tests.corpora.tiny_videos import cut, number_in, numbered, write_sound, write_video
+
+COUNT = 61
+OPEN_GOP = {"x264-params": "keyint=12:open-gop=1:bframes=4:b-pyramid=normal:log-level=none"}
+KINDS = {
+    "h264.mp4": {},
+    "h264.mkv": {},
+    "h264.ts": {},
+    "h264.flv": {},
+    "h264.avi": {},  # whose packets have no time of presentation
+    "open_gop.mp4": OPEN_GOP,
+    "closed_gop.mp4": {"x264-params": "keyint=8:log-level=none"},
+    "hevc.mp4": {"codec": "libx265", "x265-params": "keyint=20:log-level=none"},
+    "mpeg4.mp4": {"codec": "mpeg4", "bf": "2"},
+    "mpeg4.avi": {"codec": "mpeg4", "bf": "2"},
+    "vp9.webm": {"codec": "libvpx-vp9", "auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
+    "mpeg2.mpg": {"codec": "mpeg2video", "bf": "2"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One video a kind, and one with its table of contents in front."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name, options in KINDS.items():
+        write_video(folder / name, numbered(COUNT), **options)
+    write_video(folder / "front.mp4", numbered(COUNT), container={"movflags": "faststart"})
+    return folder
+
+
+def full_decode(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def read(path, count=30):
+    """Numbers of the frames, and why there are no more."""
+    got = []
+    try:
+        for number, image in frames(path, count):
+            got.append(number)
+            assert image.dtype == np.uint8 and image.shape[2:] == (3,)
+    except VideoError as error:
+        return got, error.reason
+    return got, ""
+
+
+@given(total=st.integers(0, 5000), count=st.integers(1, 200))
+def test_positions_are_distinct_and_evenly_spaced(total, count):
+    places = positions(total, count)
+    assert len(places) == min(total, count)
+    assert all(0 <= place < total for place in places)
+    gaps = np.diff(places)
+    assert len(gaps) == 0 or (gaps.min() >= 1 and gaps.max() - gaps.min() <= 1)
+    if places:  # as much before the first as after the last
+        assert abs(places[0] - (total - 1 - places[-1])) <= 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_frames_of_a_full_decode(folder, name):
+    reference = full_decode(folder / name)
+    assert len(reference) == COUNT
+    for count in (1, 3, 7, 30, COUNT, 100):
+        got = list(frames(folder / name, count))
+        assert [number for number, _ in got] == positions(COUNT, count)
+        assert all((image == reference[number]).all() for number, image in got)
+        assert all(number_in(image) == number for number, image in got)
+
+
+@given(count=st.integers(1, 70))
+def test_every_count_gives_the_numbers_that_the_frames_show(folder, count):
+    for name in ("h264.mp4", "open_gop.mp4"):
+        got = list(frames(folder / name, count))
+        assert [number for number, _ in got] == [number_in(image) for _, image in got] == positions(COUNT, count)
+
+
+def test_groups_of_pictures_without_a_wanted_frame_are_not_decoded(folder, monkeypatch):
+    sent = []
+    decode = video._decode
+    monkeypatch.setattr(video, "_decode", lambda context, packet: sent.append(packet) or decode(context, packet))
+    assert len(list(frames(folder / "closed_gop.mp4", 2))) == 2  # frames 15 and 45, in groups of 8
+    assert sum(packet is not None for packet in sent) <= 16
+
+
+def test_variable_frame_rate(tmp_path):
+    times = np.cumsum([0, *(40 if place < 20 else 400 for place in range(1, 40))]).tolist()
+    path = write_video(tmp_path / "vfr.mp4", numbered(40), times=times)
+    with av.open(str(path)) as container:
+        assert [round(1000 * frame.time) for frame in container.decode(video=0)] == times
+    got = list(frames(path, 10))
+    assert [number for number, _ in got] == [number_in(image) for _, image in got] == positions(40, 10)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_frames_are_upright(tmp_path, degrees):
+    """What the camera stored lies on its side; the metadata say how to turn it back."""
+    upright = numbered(3)
+    stored = [np.ascontiguousarray(np.rot90(image, -degrees // 90)) for image in upright]
+    path = write_video(tmp_path / "turned.mp4", stored, rotation=degrees, crf="10")
+    got = list(frames(path, 3))
+    assert [number_in(image) for _, image in got] == [0, 1, 2]
+    assert all(np.abs(image.astype(int) - upright[number]).mean() < 5 for number, image in got)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "size", "limit"),
+    [
+        ("yuv444p", (241, 321), 4),
+        ("yuv420p10le", (66, 130), 4),
+        ("yuvj420p", (64, 128), 4),
+        ("gray", (64, 128), 10),  # whose range the file does not tell
+    ],
+)
+def test_odd_sizes_grey_and_ten_bits(tmp_path, pixels, size, limit):
+    images = numbered(4, *size)
+    path = write_video(tmp_path / "odd.mp4", images, pixels=pixels, crf="5")
+    got = [image for _, image in frames(path, 4)]
+    assert [image.shape for image in got] == [(*size, 3)] * 4
+    assert np.abs(np.stack(got).astype(int) - np.stack(images)).mean() < limit
+
+
+def test_still_images(tmp_path):
+    image = numbered(1)[0]
+    Image.fromarray(image).save(tmp_path / "a.PNG")
+    Image.fromarray(image[..., 0]).save(tmp_path / "grey.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(np.rot90(image).copy()).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    for name in ("a.PNG", "grey.png", "turned.jpg"):
+        ((number, got),) = frames(tmp_path / name, 30)
+        assert number == 0 and np.abs(got.astype(int) - image).mean() < 4
+    cut(tmp_path / "a.PNG", tmp_path / "half.png")
+    (tmp_path / "words.png").write_text("words")
+    assert read(tmp_path / "half.png") == ([], "unreadable") == read(tmp_path / "words.png")
+
+
+def test_what_is_no_video(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "words.mp4").write_text("words\n" * 500)
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(20_000))
+    (tmp_path / "folder.mp4").mkdir()
+    os.symlink("loop.mp4", tmp_path / "loop.mp4")
+    write_sound(tmp_path / "sound.mp4")
+    reasons = {"empty": "empty file", "words": "not a video", "noise": "not a video", "folder": "not a file"}
+    reasons |= {"loop": "symlink loop", "sound": "no video stream", "absent": "no such file"}
+    assert {name: read(tmp_path / f"{name}.mp4") for name in reasons} == {n: ([], r) for n, r in reasons.items()}
+
+
+def test_a_play_list_opens_no_other_file(folder, tmp_path):
+    for name, text in {
+        "list.mp4": f"#EXTM3U\n#EXTINF:2,\n{folder}/h264.ts\n#EXT-X-ENDLIST\n",
+        "concat.mp4": f"ffconcat version 1.0\nfile {folder}/h264.mp4\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+        assert read(tmp_path / name) == ([], "not a video")
+
+
+def test_a_missing_end_keeps_the_beginning(folder, tmp_path):
+    got, reason = read(cut(folder / "front.mp4", tmp_path / "cut.mp4"))
+    assert reason == "truncated"
+    assert 5 < len(got) < 30 and got == positions(COUNT, 30)[: len(got)]
+    assert read(cut(folder / "h264.mp4", tmp_path / "no_contents.mp4")) == ([], "truncated")
+
+
+def test_damage_in_the_middle(folder, tmp_path):
+    """The frames that do not decode are missing, those before are there."""
+    with av.open(str(folder / "front.mp4")) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][40]
+    data = bytearray((folder / "front.mp4").read_bytes())
+    data[place : place + 300] = bytes(300)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    got, reason = read(tmp_path / "damaged.mp4", COUNT)
+    assert reason == "damaged"
+    assert len(got) < COUNT and got[:30] == list(range(30))
+
+
+def test_the_file_is_closed_when_nobody_reads_on(folder):
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    if before is None:
+        pytest.skip("the system does not list open files")
+    for _ in range(5):
+        next(frames(folder / "h264.mp4", 5))
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,102 @@
+"""Decoding, pairing and batching."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fairdf_utils.data import batches as data
+from fairdf_utils.data.manifests import ManifestError
+from fairdf_utils.data.vocabulary import GROUPS
+
+
+def test_decoded_pixels_are_the_files(training_set, corpus, tmp_path):
+    images = data.decode(training_set, corpus / "images", 16, tmp_path)
+    assert images.shape == (len(training_set), 16, 16, 3) and images.dtype == np.uint8
+    for i in (0, len(training_set) - 1):
+        assert np.array_equal(images[i], np.asarray(Image.open(corpus / "images" / training_set["img_path"][i])))
+
+
+def test_decoding_happens_once_and_again_when_an_image_changes(training_set, corpus, tmp_path, monkeypatch):
+    import shutil
+
+    root = shutil.copytree(corpus / "images", tmp_path / "images")
+    data.decode(training_set, root, 16, tmp_path / "cache")
+    with monkeypatch.context() as forbidden:
+        forbidden.setattr(data, "load_image", lambda *_: pytest.fail("decoded a second time"))
+        data.decode(training_set, root, 16, tmp_path / "cache")
+    Image.new("RGB", (16, 16), (1, 2, 3)).save(root / training_set["img_path"][0])
+    again = data.decode(training_set, root, 16, tmp_path / "cache")
+    assert (again[0] == (1, 2, 3)).all()
+
+
+def test_other_sizes_are_resized(training_set, corpus, tmp_path):
+    assert data.decode(training_set[:2], corpus / "images", 32, tmp_path).shape == (2, 32, 32, 3)
+
+
+def test_missing_image_names_manifest_line_and_remedy(training_set, corpus, tmp_path):
+    lost = training_set.assign(img_path=["gone.png", *training_set["img_path"][1:]])
+    with pytest.raises(ManifestError, match=r"1 of 64 images are missing .*faketrain.csv, line 2: gone.png.*remove"):
+        data.decode(lost, corpus / "images", 16, tmp_path)
+
+
+def test_unreadable_image_names_manifest_line_and_leaves_nothing(training_set, corpus, tmp_path):
+    import shutil
+
+    root = shutil.copytree(corpus / "images", tmp_path / "images")
+    (root / training_set["img_path"][3]).write_bytes(b"not an image")
+    with pytest.raises(ManifestError, match=r"faketrain.csv, line 5: .*cannot be read as an image"):
+        data.decode(training_set, root, 16, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_image_root_that_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        data.locate_images(str(tmp_path / "nowhere"), tmp_path, 64, 0.5)
+
+
+def test_normalisation_maps_bytes_to_minus_one_and_one():
+    pixels = np.array([0, 255], dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
+    assert data.to_device(pixels, torch.device("cpu")).flatten().tolist() == [-1, -1, -1, 1, 1, 1]
+
+
+def test_natural_epoch_shows_every_fake_once(training_set):
+    pairs = data.epoch_pairs(training_set, "natural", np.random.default_rng(0))
+    labels = training_set["label"].to_numpy()
+    assert (labels[pairs[:, 0]] == 1).all() and (labels[pairs[:, 1]] == 0).all()
+    assert np.array_equal(np.sort(pairs[:, 0]), np.flatnonzero(labels == 1))
+
+
+def test_balanced_epoch_draws_rare_groups_as_often(training_set):
+    common = training_set["group"] == GROUPS[0]
+    skewed = training_set.loc[np.repeat(training_set.index, np.where(common, 50, 1))].reset_index(drop=True)
+    pairs = data.epoch_pairs(skewed, "balanced", np.random.default_rng(0))
+    for column in (0, 1):
+        share = skewed["group"].iloc[pairs[:, column]].value_counts(normalize=True)
+        assert share.max() < 0.25, "the common group is 88 % of the images"
+        assert len(share) == 8
+
+
+def test_epoch_needs_both_classes(training_set):
+    with pytest.raises(ManifestError, match="32 fakes, 0 reals"):
+        data.epoch_pairs(training_set[training_set["label"] == 1], "natural", np.random.default_rng(0))
+
+
+def test_unknown_sampling_is_refused(training_set):
+    with pytest.raises(ValueError, match="'fair' is unknown; choose one of natural, balanced"):
+        data.epoch_pairs(training_set, "fair", np.random.default_rng(0))
+
+
+def test_batches_hold_fakes_first_and_their_annotations(training_set, corpus, tmp_path):
+    images = data.decode(training_set, corpus / "images", 16, tmp_path)
+    pairs = data.epoch_pairs(training_set, "natural", np.random.default_rng(0))
+    drawn = list(data.batches(training_set, images, pairs, 5, torch.device("cpu")))
+    assert len(drawn) == 6, "32 pairs: six whole batches of five, the rest dropped"
+    for batch in drawn:
+        assert batch.label.tolist() == [1] * 5 + [0] * 5
+        assert [GROUPS[g] for g in batch.group] == training_set["group"].iloc[batch.rows].tolist()
+        assert torch.equal(batch.images, data.to_device(images[batch.rows], torch.device("cpu")))
+
+
+def test_group_sizes_count_images(training_set):
+    assert data.group_sizes(training_set).tolist() == [8] * 8

@@ -1,0 +1,303 @@
+"""Foreign lists: crop names of every corpus, both sets of labels, DeepfakeBench's json, the released samples."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairdf_utils.corpora.layouts import find_videos
+from fairdf_utils.data.crop_names import from_crop_names, video_facts
+from fairdf_utils.data.csv_rows import ManifestError
+from fairdf_utils.data.manifests import read_leniently, read_manifest, write_manifest
+from fairdf_utils.data.other_lists import read_deepfakebench
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS, SIX_GROUPS
+
+HEADER = "Image Path,Ground Truth Gender,Ground Truth Age,Ground Truth Race,Intersection,Target,intersec_label"
+SAMPLES = Path(__file__).parents[4] / "shared/samples"
+
+NAMES = [  # crop, data set, video, frame, forgery, identity, source identity
+    ("0_Deepfakes_300_304_151", "ffpp", "Deepfakes/300_304", 151, "Deepfakes", "300", "304"),
+    ("0_FaceShifter_960_999_71", "ffpp", "FaceShifter/960_999", 71, "FaceShifter", "960", "999"),
+    ("0_youtube_186_151", "ffpp", "youtube/186", 151, "real", "186", ""),
+    ("0_Celeb-synthesis_id54_id50_0006_91", "celebdf", "Celeb-synthesis/id54_id50_0006", 91, "fake", "id54", "id50"),
+    ("0_Celeb-real_id55_0005_161", "celebdf", "Celeb-real/id55_0005", 161, "real", "id55", ""),
+    ("0_YouTube-real_00281_241", "celebdf", "YouTube-real/00281", 241, "real", "youtube-00281", ""),
+    (
+        "0_23_19__secret_conversation__H4SUVFTL_271",
+        "dfd",
+        "DeepFakeDetection/23_19__secret_conversation__H4SUVFTL",
+        271,
+        "fake",
+        "23",
+        "19",
+    ),
+    ("0_01__secret_conversation_181", "dfd", "actors/01__secret_conversation", 181, "real", "01", ""),
+    ("0_7273_251", "dfdc", "7273", 251, "", "7273", ""),
+    ("cover", "", "", 0, "", "", ""),
+    ("0_Deepfakes_300_151", "", "", 151, "", "", ""),
+    ("0_my_video_3", "", "", 3, "", "", ""),
+]
+
+
+def _file(tmp_path, *rows, header=HEADER):
+    path = tmp_path / "foreign.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def _dataset(path):
+    return {"ff": "ffpp", "ff_train_real": "ffpp"}.get(path.stem.removesuffix("_head"), path.stem.removesuffix("_head"))
+
+
+@pytest.mark.parametrize(("name", "dataset", "video", "frame", "forgery", "identity", "source"), NAMES)
+def test_a_crop_name_tells_video_and_persons(name, dataset, video, frame, forgery, identity, source):
+    row = from_crop_names([f"some/folder/{name}.png"]).iloc[0]
+    assert row.to_dict() == {
+        "dataset": dataset,
+        "video": video,
+        "frame": frame,
+        "forgery": forgery,
+        "identity": identity,
+        "source_identity": source,
+    }
+
+
+def test_an_unknown_video_is_its_own_identity():
+    facts = video_facts(["FaceSwap/000_003", "mine/1", "FaceSwap/000_003"])
+    assert facts.values.tolist() == [["FaceSwap", "000", "003"], ["", "mine/1", ""], ["FaceSwap", "000", "003"]]
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.csv")) or [None], ids=lambda path: path and path.stem)
+def test_the_released_samples_are_read_and_written(tmp_path, path):
+    """Translated independently here: group from the Intersection cell, video from the name between 0_ and the frame."""
+    if path is None:
+        pytest.skip("../shared/samples is not in this checkout")
+    cells = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    rows, problems = read_leniently(path)
+    assert problems == [] and len(rows) == len(cells) == 150
+    assert rows["group"].tolist() == [GROUPS[int(row[4])] for row in cells]
+    assert rows["label"].tolist() == [int(row[5]) for row in cells]
+    stems = [re.fullmatch(r".*/0_(.*)_[0-9]+\.png", row[0])[1] for row in cells]
+    assert [video.rsplit("/", 1)[-1] for video in rows["video"]] == [
+        re.sub("^(Celeb-real|Celeb-synthesis|YouTube-real|youtube|" + "|".join(FORGERIES[1:]) + ")_", "", stem)
+        for stem in stems
+    ]
+    older = read_manifest(path, labels="older")
+    six = _dataset(path) in ("celebdf", "dfd")
+    assert older["group"].tolist() == [(SIX_GROUPS if six else GROUPS)[int(row[6])] for row in cells]
+    target = tmp_path / _dataset(path) / "test.csv"
+    write_manifest(rows, target, groups=GROUPS)
+    assert read_manifest(target)[list(COLUMNS)].equals(rows[list(COLUMNS)])
+
+
+def test_contradicting_older_and_cleaned_labels_are_no_error(tmp_path):
+    path = _file(tmp_path, "celebdf/0_Celeb-real_id5_0001_3.png,0,0,2,6,0,1", "dfdc/0_12_3.png,1,0,3,3,1,7")
+    assert read_manifest(path)["group"].tolist() == ["female-black", "male-others"]
+    assert read_manifest(path, labels="older")["group"].tolist() == ["male-black", "female-others"]
+    with pytest.raises(ValueError, match="labels='new' is unknown. Use one of cleaned, older"):
+        read_manifest(path, labels="new")
+
+
+def test_only_the_columns_of_the_chosen_labels_are_needed(tmp_path):
+    path = _file(tmp_path, "3,a/0_youtube_001_3.png,0", header="intersec_label,Image Path,Target")
+    assert read_manifest(path, labels="older")["group"].tolist() == ["male-others"]
+    with pytest.raises(ManifestError, match="missing column Ground Truth Gender, Ground Truth Race, Intersection"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "labels", "column", "finding"),
+    [
+        ("a/0_youtube_001_3.png,2,0,1,1,0,1", "cleaned", "Ground Truth Gender", "no known code"),
+        ("a/0_youtube_001_3.png,1,0,4,1,0,1", "cleaned", "Ground Truth Race", "no known code"),
+        ("a/0_youtube_001_3.png,1,0,1,5,0,1", "cleaned", "Intersection", "contradicts Ground Truth"),
+        ("a/0_youtube_001_3.png,1,0,1,1,1,1", "cleaned", "Target", "contradicts the kind of video"),
+        ("a/0_FaceSwap_001_002_3.png,1,0,1,1,0,1", "cleaned", "Target", "contradicts the kind of video"),
+        ("/a/0_youtube_001_3.png,1,0,1,1,0,1", "cleaned", "Image Path", "absolute"),
+        ("a/../../0_youtube_001_3.png,1,0,1,1,0,1", "cleaned", "Image Path", "leave the image root"),
+        ("a/0_Celeb-real_id1_0003_3.png,1,0,1,1,0,6", "older", "intersec_label", "no known code"),
+        ("a/0_youtube_001_3.png,1,0,1,1,0,8", "older", "intersec_label", "no known code"),
+        ("a/cover_3.png,1,0,1,1,0,1", "older", "Image Path", "names no data set"),
+    ],
+)
+def test_a_bad_cell_is_named(tmp_path, row, labels, column, finding):
+    path = _file(tmp_path, "a/0_youtube_002_3.png,1,0,1,1,0,1", row)
+    rows, problems = read_leniently(path, labels)
+    assert len(rows) == 1
+    errors = [problem for problem in problems if problem.severity == "error"]
+    assert [(problem.line, problem.column) for problem in errors] == [(3, column)] and finding in errors[0].finding
+    with pytest.raises(ManifestError, match=f"line 3, column {column}: "):
+        read_manifest(path, labels)
+
+
+def test_the_data_set_of_older_labels_may_be_a_folder(tmp_path):
+    path = _file(tmp_path, "x/DFD/clip_3.png,1,0,1,1,0,4", "ff++/clip_4.png,1,0,1,1,0,4")
+    with pytest.warns(UserWarning, match="follows no known pattern.*2 such rows"):
+        assert read_manifest(path, labels="older")["group"].tolist() == ["female-black", "female-asian"]
+
+
+def test_a_video_that_is_not_in_the_name_is_warned_of(tmp_path):
+    path = _file(tmp_path, "a/0_youtube_002_3.png,1,0,1,1,0,1", "a/clip_7.png,1,0,1,1,1,1", "a/x.png,1,0,1,1,1,1")
+    with pytest.warns(UserWarning, match=r"line 3, column Image Path: 'a/clip_7.png'. .*\(2 such rows\)"):
+        rows = read_manifest(path)
+    assert rows["video"].tolist() == ["youtube/002", "a/clip", "a/x"]
+    assert rows["identity"].tolist() == ["002", "a/clip", "a/x"] and rows["frame"].tolist() == [3, 7, 0]
+    assert rows["forgery"].tolist() == ["real", "fake", "fake"]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "specific", "forgery"),
+    [
+        ("clip_1", 1, "3", "FaceSwap"),
+        ("clip_1", 1, "neuraltextures", "NeuralTextures"),
+        ("clip_1", 1, "", "fake"),
+        ("clip_1", 1, "0", "fake"),
+        ("clip_1", 0, "0", "real"),
+        ("clip_1", 0, "3", "real"),
+        ("0_Deepfakes_001_002_3", 1, "1", "Deepfakes"),
+        ("0_Deepfakes_001_002_3", 1, "2", "Deepfakes"),
+        ("0_id1", 1, "5", "FaceShifter"),
+    ],
+)
+def test_the_method_is_in_the_name_or_in_specific(tmp_path, name, target, specific, forgery):
+    path = _file(tmp_path, f"a/{name}.png,1,0,1,1,{target},1,{specific}", header=HEADER + ",Specific")
+    rows, problems = read_leniently(path)
+    assert rows["forgery"].tolist() == [forgery]
+    contradicts = [problem.column for problem in problems if "method in the image's name" in problem.finding]
+    assert contradicts == (["Specific"] if (name[2:4], specific) == ("De", "2") else [])
+
+
+FILES = {
+    "ffpp": [
+        "original_sequences/youtube/c23/videos/000.mp4",
+        "manipulated_sequences/NeuralTextures/c23/videos/000_003.mp4",
+    ],
+    "dfd": [
+        "original_sequences/actors/c23/videos/01__kitchen_pan.mp4",
+        "manipulated_sequences/DeepFakeDetection/c23/videos/01_02__kitchen_pan__YVGY8LOK.mp4",
+    ],
+    "celebdf": ["Celeb-real/id0_0000.mp4", "YouTube-real/00170.mp4", "Celeb-synthesis/id0_id16_0000.mp4"],
+}
+
+
+@pytest.mark.parametrize("layout", FILES)
+def test_names_tell_what_the_folders_of_the_corpora_tell(tmp_path, layout):
+    for file in FILES[layout]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    videos = find_videos(tmp_path, layout)
+    assert len(videos) == len(FILES[layout])
+    facts = video_facts(videos["video"])
+    assert facts.values.tolist() == videos[facts.columns].values.tolist()
+
+
+_PERSON = st.integers(0, 999).map(lambda number: f"{number:03d}")
+
+
+@given(
+    forgery=st.sampled_from(FORGERIES[1:]),
+    target=_PERSON,
+    source=_PERSON,
+    frame=st.integers(0, 10**6),
+    folder=st.text("abc/._- ", max_size=8),
+)
+def test_any_ffpp_crop_name_is_taken_apart(forgery, target, source, frame, folder):
+    row = from_crop_names([f"{folder}/0_{forgery}_{target}_{source}_{frame}.png"]).iloc[0]
+    assert (row["video"], row["frame"]) == (f"{forgery}/{target}_{source}", frame)
+    assert (row["identity"], row["source_identity"], row["forgery"]) == (target, source, forgery)
+
+
+def _bench(tmp_path, content):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+FFPP = {
+    "FaceForensics++": {
+        "FF-real": {
+            "train": {"c23": {"000": {"label": "FF-real", "frames": ["/d/ff/youtube/000/007.png"]}}},
+            "test": {},
+        },
+        "FF-F2F": {
+            "train": {
+                "c23": {"000_003": {"label": "FF-F2F", "frames": [r"\d\ff\Face2Face\000_003\000.png"], "masks": []}},
+                "c40": {"000_003": {"label": "FF-F2F", "frames": ["/d/ff/c40/000_003/000.png"]}},
+            },
+            "test": {},
+        },
+    }
+}
+
+
+def test_deepfakebench_lists_with_compression(tmp_path):
+    rows = read_deepfakebench(_bench(tmp_path, FFPP), "ffpp", "train", root="/d/ff")
+    assert rows.columns.tolist() == [column for column in COLUMNS if column not in ("gender", "race", "group")] + [
+        "source"
+    ]
+    assert rows.drop(columns="source").values.tolist() == [
+        ["youtube/000/007.png", 0, "real", "youtube/000", "000", "", 7],
+        ["Face2Face/000_003/000.png", 1, "Face2Face", "Face2Face/000_003", "000", "003", 0],
+    ]
+    worse = read_deepfakebench(
+        _bench(tmp_path, {"x": {"FF-F2F": FFPP["FaceForensics++"]["FF-F2F"]}}), "ffpp", "train", "c40", root="/d/ff/"
+    )
+    assert worse["img_path"].tolist() == ["c40/000_003/000.png"]
+
+
+def test_deepfakebench_lists_without_compression(tmp_path):
+    content = {
+        "Celeb-DF-v2": {
+            "CelebDFv2_real": {
+                "test": {
+                    "id0_0000": {"label": "CelebDFv2_real", "frames": ["a/000.png"]},
+                    "00170": {"label": "CelebDFv2_real", "frames": ["b/frame12.png"]},
+                }
+            },
+            "CelebDFv2_fake": {"test": {"id0_id1_0000": {"label": "CelebDFv2_fake", "frames": ["c/x.png"]}}},
+        }
+    }
+    rows = read_deepfakebench(_bench(tmp_path, content), "celebdf", "test")
+    assert rows["video"].tolist() == ["Celeb-real/id0_0000", "YouTube-real/00170", "Celeb-synthesis/id0_id1_0000"]
+    assert rows["forgery"].tolist() == ["real", "real", "fake"] and rows["frame"].tolist() == [0, 12, 0]
+    content = {"DFDC": {"DFDC_Fake": {"test": {"abc": {"label": "DFDC_Fake", "frames": ["abc/1.png"]}}}}}
+    row = read_deepfakebench(_bench(tmp_path, content), "dfdc", "test").iloc[0]
+    assert (row["video"], row["identity"], row["forgery"]) == ("abc", "abc", "fake")
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (FFPP, ("ffpp", "train"), "'/d/ff/youtube/000/007.png' is not below the image root"),
+        (FFPP, ("ffpp", "train", "c99"), "FF-real has no compression 'c99'. Use one of c23"),
+        (FFPP, ("ffpp", "val"), "no val frames of ffpp"),
+        (FFPP, ("dfd", "train"), "no train frames of dfd"),
+        ({"x": {"FF-XX": {}}}, ("ffpp", "train"), "unknown label 'FF-XX'"),
+        ({"x": {"DFDC_Real": {"val": {"label": "DFDC_Real", "frames": []}}}}, ("dfdc", "val"), "no list of frames"),
+        ({"x": {"DFDC_Real": []}}, ("dfdc", "val"), "no splits of videos"),
+        ([1], ("ffpp", "train"), "not a DeepfakeBench list"),
+        (
+            {"x": {"DFDC_Real": {"test": {"a": {"frames": ["x/../../y.png"]}}}}},
+            ("dfdc", "test"),
+            "not below the image root",
+        ),
+    ],
+)
+def test_faulty_deepfakebench_lists_are_refused(tmp_path, content, arguments, message):
+    path = _bench(tmp_path, content)
+    with pytest.raises(ManifestError, match=re.escape(message)) as caught:
+        read_deepfakebench(path, *arguments)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_deepfakebench_files_that_are_none(tmp_path):
+    with pytest.raises(ManifestError, match="no such list"):
+        read_deepfakebench(tmp_path / "none.json", "ffpp", "train")
+    (tmp_path / "list.json").write_text("{")
+    with pytest.raises(ManifestError, match="not a DeepfakeBench list"):
+        read_deepfakebench(tmp_path / "list.json", "ffpp", "train")
+    with pytest.raises(ValueError, match="dataset='ff'"):
+        read_deepfakebench(tmp_path / "list.json", "ff", "train")

@@ -1,0 +1,349 @@
+"""One's own pictures and videos: every face scored, every failure told, nothing finished lost."""
+
+import json
+from argparse import Namespace
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, ImageFont
+
+from fairdf_utils.book.run_folder import BookError
+from fairdf_utils.evaluation import pictures as predict
+from fairdf_utils.evaluation import scoring as evaluation
+from fairdf_utils.evaluation.boxes import TEXT, _wrapped, annotate, side_by_side
+from fairdf_utils.evaluation.pictures import checkpoint_of, files_of, main_predict
+from fairdf_utils.figures.style import FAKE, REAL
+from fairdf_utils.model.config import TrainingConfig, build
+from fairdf_utils.training.loop import load_detector, save_detector
+
+CPU = torch.device("cpu")
+SIZE = 16  # pixels, of the crops that the small detector wants
+BOXES = ((30, 10, 60, 40), (5, 5, 25, 25), (70, 50, 90, 70))  # left, top, right, bottom; largest first
+Face = namedtuple("Face", "box landmarks score")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with a small untrained detector and the record of its training."""
+    config = TrainingConfig(method="ori", backbone="tiny", weights="", image_size=SIZE, width=16)
+    save_detector(tmp_path / "run/03_sam_training/fairdf-s0/best.safetensors", build(config), config, 1)
+    entry = {"read": {"../data_manifests/synthetic/ffpp": {}}, "wrote": {}}
+    (tmp_path / "run/manifest.json").write_text(json.dumps({"03_sam_training/fairdf-s0": entry}))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def finder(monkeypatch):
+    """A face finder that sees as many faces as the first pixel says, without the cost of a real one."""
+
+    def find(image):
+        return [Face(box, None, 1.5 - i) for i, box in enumerate(BOXES[: image[0, 0, 0]])]
+
+    def align(image, face, size, margin=1.3):
+        return np.asarray(Image.fromarray(image).crop(face.box).resize((size, size)))
+
+    monkeypatch.setattr(predict.alignment, "find", find)
+    monkeypatch.setattr(predict.alignment, "align", align)
+
+
+def picture(faces, seed=0, size=(80, 100)):
+    """uint8 (H, W, 3) noise in which the finder sees that many faces."""
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    image[0, 0, 0] = faces
+    return image
+
+
+def save(folder, name, image):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder / name)
+    return folder / name
+
+
+def scored(run, path, **changes):
+    """Exit code and table of one call."""
+    given = {"path": path, "run": run, "detector": "fairdf", "seed": 0, "checkpoint": None, "device": "cpu"}
+    given |= {"out": run.parent / "out", "frames": 30, "aligned": False}
+    code = main_predict(Namespace(**(given | changes)))
+    table = pd.read_csv(run.parent / "out/scores.csv", dtype={"part": object, "reason": object})
+    return code, table.fillna({"part": "", "reason": ""})
+
+
+def expected(run, crops):
+    """P(fake) of crops by the detector as it is published."""
+    model, _ = load_detector(run / "03_sam_training/fairdf-s0/best.safetensors", CPU)
+    logits = evaluation.predict(model, np.stack(crops), CPU)
+    return 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+
+
+def crop(image, number):
+    return np.asarray(Image.fromarray(image).crop(BOXES[number]).resize((SIZE, SIZE)))
+
+
+# Pictures
+
+
+def test_every_face_of_a_picture_is_scored(run, finder, tmp_path, capsys):
+    image = picture(faces=3)
+    code, table = scored(run, save(tmp_path, "three.png", image))
+    assert code == 0 and table["part"].tolist() == ["face"] * 3 and table["face"].tolist() == [1, 2, 3]
+    assert table["score"].tolist() == pytest.approx(expected(run, [crop(image, i) for i in range(3)]), abs=1e-5)
+    assert table[["left", "top", "right", "bottom"]].to_numpy().tolist() == [list(box) for box in BOXES]
+    assert (table["verdict"] == np.where(table["score"] >= 0.5, "fake", "real")).all()
+    softmax = 1 / (1 + np.exp(table["logit_real"] - table["logit_fake"]))
+    assert np.allclose(softmax, table["score"], atol=1e-6)
+    shown = capsys.readouterr().out
+    assert shown.count("three.png ") == 3 and "face 2 at 5, 5" in shown
+    with Image.open(tmp_path / "out/three.png.scored.png") as drawn:
+        assert drawn.width >= 320 and drawn.height > 256, "enlarged, and a caption below"
+
+
+def test_what_cannot_be_scored_is_told_and_the_others_go_on(run, finder, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    save(folder, "a_good.png", picture(1))
+    save(folder, "b_none.png", picture(0))
+    save(folder, "c_cut.png", picture(1))
+    (folder / "c_cut.png").write_bytes((folder / "c_cut.png").read_bytes()[:200])
+    (folder / "d_text.jpg").write_text("no picture")
+    (folder / "e_text.mp4").write_text("no video")
+    (folder / "f_empty.png").touch()
+    save(folder / "sub", "g_good.png", picture(2))
+    (folder / "notes.txt").write_text("neither")
+    code, table = scored(run, folder)
+    assert code == 1
+    good = table["reason"] == ""
+    assert table.loc[good, "file"].tolist() == ["a_good.png", "sub/g_good.png", "sub/g_good.png"]
+    reasons = table[~good].set_index("file")["reason"]
+    assert reasons.index.tolist() == ["b_none.png", "c_cut.png", "d_text.jpg", "e_text.mp4", "f_empty.png"]
+    assert reasons["b_none.png"] == "no face found"
+    assert (reasons[["c_cut.png", "d_text.jpg"]] == "cannot be read: unreadable").all()
+    assert reasons["e_text.mp4"] == "cannot be read: not a video"
+    assert reasons["f_empty.png"] == "cannot be read: empty file"
+    assert capsys.readouterr().out.count("not scored: ") == 5
+    drawn = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.scored.png"))
+    assert drawn == ["a_good.png.scored.png", "sub/g_good.png.scored.png"]
+
+
+def test_a_picture_is_turned_upright(run, finder, tmp_path):
+    upright = picture(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways: turn clockwise to see it upright
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "turned.png", exif=exif)
+    _, turned = scored(run, tmp_path / "turned.png")
+    _, direct = scored(run, save(tmp_path, "upright.png", upright))
+    assert turned["score"].tolist() == direct["score"].tolist()
+
+
+def test_an_aligned_crop_is_scored_as_it_is(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict.alignment, "find", lambda image: pytest.fail("no face is looked for"))
+    image = picture(0, size=(SIZE, SIZE))
+    code, table = scored(run, save(tmp_path, "crop.png", image), aligned=True)
+    assert code == 0 and table["score"].tolist() == pytest.approx(expected(run, [image]), abs=1e-5)
+    assert "the crop as it is" in capsys.readouterr().out
+    code, table = scored(run, save(tmp_path, "wide.png", picture(0, size=(40, 60))), aligned=True)
+    assert code == 1 and table["reason"].tolist() == ["is 60 x 40 px, but a face crop is square; leave --aligned out"]
+
+
+@pytest.mark.parametrize("size, hint", [((64, 64), True), ((64, 80), False), ((600, 600), False)])
+def test_a_small_square_without_a_face_may_be_a_crop(run, finder, tmp_path, size, hint):
+    _, table = scored(run, save(tmp_path, "face.png", picture(0, size=size)))
+    assert ("--aligned" in table["reason"].iloc[0]) == hint
+
+
+# Videos
+
+
+def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypatch, capsys):
+    faces = [1, 0, 2, 1, 3, 0, 1, 1]
+    frames = [picture(number, seed=i) for i, number in enumerate(faces)]
+    monkeypatch.setattr(predict.video, "frames", lambda path, count: ((7 * i, f) for i, f in enumerate(frames)))
+    panels = []
+    monkeypatch.setattr(
+        predict, "side_by_side", lambda shown, lines: panels.append(shown) or side_by_side(shown, lines)
+    )
+    (tmp_path / "clip.mp4").touch()
+    code, table = scored(run, tmp_path / "clip.mp4", frames=8)
+    by_frame, whole = table[table["part"] == "face"], table[table["part"] == "video"].iloc[0]
+    assert code == 0 and len(by_frame) == sum(faces) and table["part"].iloc[-1] == "video"
+    assert by_frame["frame"].tolist() == np.repeat(7 * np.arange(8), faces).tolist()
+    largest = expected(run, [crop(frame, 0) for frame, number in zip(frames, faces, strict=True) if number])
+    assert whole["score"] == pytest.approx(largest.mean(), abs=1e-5)
+    assert (whole["frames_read"], whole["frames_scored"]) == (8, 6)
+    assert "mean of the largest face in 6 of 8 frames" in capsys.readouterr().out
+    assert len(panels[0]) == 5, "only some frames are kept to be drawn"
+
+
+def test_a_video_without_faces_or_frames_is_told(run, finder, tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr(predict.video, "frames", lambda path, count: iter([(0, picture(0)), (5, picture(0))]))
+    assert scored(run, tmp_path / "clip.mp4")[1]["reason"].tolist() == ["no face found in 2 frames"]
+    monkeypatch.setattr(predict.video, "frames", lambda path, count: iter([]))
+    assert scored(run, tmp_path / "clip.mp4")[1]["reason"].tolist() == ["holds no frame"]
+
+
+def test_what_is_there_of_a_truncated_video_is_scored(run, finder, tmp_path, monkeypatch, capsys):
+    def truncated(path, count):
+        yield from ((i, picture(faces, seed=i)) for i, faces in enumerate((1, 0, 1)))
+        raise predict.video.VideoError("truncated")
+
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr(predict.video, "frames", truncated)
+    code, table = scored(run, tmp_path / "clip.mp4")
+    whole = table.iloc[-1]
+    largest = expected(run, [crop(picture(1, seed=i), 0) for i in (0, 2)])
+    assert code == 1 and whole["score"] == pytest.approx(largest.mean(), abs=1e-5)
+    assert whole["reason"] == "cannot be read to its end: truncated"
+    assert "in 2 of 3 frames; cannot be read to its end" in capsys.readouterr().out
+    monkeypatch.setattr(predict.alignment, "find", lambda image: [])
+    reason = scored(run, tmp_path / "clip.mp4")[1]["reason"].iloc[0]
+    assert reason == "cannot be read to its end: truncated, and no face found in 3 frames"
+
+
+# The whole command
+
+
+def test_a_real_face_is_found_and_scored(run, tmp_path):
+    astronaut = pytest.importorskip("skimage.data").astronaut()
+    code, table = scored(run, save(tmp_path, "astronaut.png", astronaut))
+    face = table.iloc[0]
+    assert code == 0 and 0 <= face["score"] <= 1
+    assert face["left"] < 224 < face["right"] and face["top"] < 120 < face["bottom"], "around her nose"
+
+
+def test_what_was_scored_before_an_interruption_is_kept(run, finder, tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path / "faces", name, picture(1))
+    frames = predict.video.frames
+
+    def interrupted(path, count):
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return frames(path, count)
+
+    monkeypatch.setattr(predict.video, "frames", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scored(run, tmp_path / "faces")
+    assert pd.read_csv(tmp_path / "out/scores.csv")["file"].tolist() == ["a.png"]
+
+
+def test_a_second_call_does_not_score_its_own_pictures(run, finder, tmp_path):
+    folder = tmp_path / "faces"
+    save(folder, "a.png", picture(1))
+    for _ in range(2):
+        main_predict(
+            Namespace(
+                path=folder, run=run, detector="fairdf", seed=0, checkpoint=None, device="cpu",
+                out=folder / "out", frames=3, aligned=False,
+            )
+        )  # fmt: skip
+    assert pd.read_csv(folder / "out/scores.csv")["file"].tolist() == ["a.png"]
+
+
+def test_files_without_something_to_score_are_refused(tmp_path):
+    with pytest.raises(BookError, match="no such file or folder"):
+        files_of(tmp_path / "absent", tmp_path / "out")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(BookError, match="no picture and no video"):
+        files_of(tmp_path, tmp_path / "out")
+
+
+def test_a_run_without_the_detector_lists_those_it_holds(run, tmp_path):
+    assert checkpoint_of(run).name == "best.safetensors"
+    with pytest.raises(BookError, match="no detector ori-s1; it holds fairdf-s0. Choose with --detector"):
+        checkpoint_of(run, "ori", 1)
+    with pytest.raises(BookError, match="holds no trained detector"):
+        checkpoint_of(tmp_path / "other")
+
+
+def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):
+    face, path = save(tmp_path, "a.png", picture(1)), tmp_path / "other.safetensors"
+    for absent in (path, tmp_path):
+        with pytest.raises(BookError, match="no such checkpoint"):
+            scored(run, face, checkpoint=absent)
+    path.write_bytes(b"damaged")
+    with pytest.raises(BookError, match="not a detector published by this project"):
+        scored(run, face, checkpoint=path)
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_out_that_cannot_be_a_folder_is_refused_before_the_work(run, finder, tmp_path, monkeypatch, below):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(predict, "score_file", lambda *_: pytest.fail("work began"))
+    with pytest.raises(BookError, match="folder cannot be made .* Choose another --out"):
+        scored(run, save(tmp_path, "a.png", picture(1)), out=f"{tmp_path / 'file'}{below}")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:99", "mps:0:0", ""])
+def test_a_device_that_is_not_there_is_refused(run, finder, tmp_path, device):
+    with pytest.raises(BookError, match=f"device '{device}' is not there. Use auto, cpu"):
+        scored(run, save(tmp_path, "a.png", picture(1)), device=device)
+
+
+def test_cuda_without_a_gpu_is_refused(run, finder, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BookError, match="device 'cuda' is not there"):
+        scored(run, save(tmp_path, "a.png", picture(1)), device="cuda")
+
+
+def test_only_pictures_that_were_drawn_are_claimed(run, finder, tmp_path, capsys):
+    scored(run, save(tmp_path / "none", "a.png", picture(0)))
+    assert capsys.readouterr().out.endswith("scores.csv; there is nothing to draw\n")
+    save(tmp_path / "both", "a.png", picture(0))
+    save(tmp_path / "both", "b.png", picture(2))
+    scored(run, tmp_path / "both")
+    assert capsys.readouterr().out.endswith("scores.csv and 1 annotated picture\n")
+    assert [path.name for path in (tmp_path / "out").glob("*.scored.png")] == ["b.png.scored.png"]
+
+
+def test_the_reader_is_told_what_the_detector_was_trained_on(run, finder, tmp_path, capsys):
+    face = save(tmp_path, "a.png", picture(1))
+    scored(run, face)
+    assert "rendered faces only: it knows nothing of real people" in capsys.readouterr().out
+    (run / "manifest.json").write_text((run / "manifest.json").read_text().replace("synthetic/", ""))
+    scored(run, face)
+    assert "Trained on ../data_manifests/ffpp" in capsys.readouterr().out
+    elsewhere = tmp_path / "copy.safetensors"
+    elsewhere.write_bytes(checkpoint_of(run).read_bytes())
+    scored(run, face, checkpoint=elsewhere)
+    assert "not recorded beside it" in capsys.readouterr().out
+
+
+# The picture
+
+
+def rgb(colour):
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+
+@pytest.mark.parametrize("label, colour", [("real 0.10", REAL), ("fake 0.90", FAKE)])
+def test_boxes_have_the_colour_of_their_verdict(label, colour):
+    drawn = annotate(np.zeros((400, 500, 3), np.uint8), [(100, 120, 200, 260)], [label])
+    assert drawn.size == (500, 400)
+    edges = [(100, 200), (200, 200), (150, 120), (150, 260)]
+    assert all(drawn.getpixel(edge) == rgb(colour) for edge in edges) and drawn.getpixel((150, 200)) == (0, 0, 0)
+    assert drawn.getpixel((101, 120 - TEXT // 2)) == rgb(colour), "the label stands on the box"
+
+
+@pytest.mark.parametrize("box", [(-50, -40, 30, 30), (470, 380, 700, 600), (0, 0, 500, 400)])
+def test_a_box_that_reaches_outside_is_drawn_to_the_edge(box):
+    drawn = np.asarray(annotate(np.zeros((400, 500, 3), np.uint8), [box], ["fake 0.90"]))
+    assert (drawn == rgb(FAKE)).all(-1).sum() > 500
+
+
+@pytest.mark.parametrize("shape, size", [((32, 64), (320, 160)), ((3000, 2000), (853, 1280)), ((1, 5000), (1280, 1))])
+def test_any_picture_becomes_readable(shape, size):
+    assert annotate(np.zeros((*shape, 3), np.uint8), [], []).size == size
+
+
+def test_a_strip_holds_all_pictures_and_its_text_fits():
+    panels = [annotate(np.full((90, 160, 3), 30, np.uint8), [], [], 300, f"frame {i}") for i in range(5)]
+    assert {panel.height for panel in panels} == {300}
+    sheet = np.asarray(side_by_side(panels, ["short", "word " * 200]))
+    assert sheet.shape[1] >= 5 * panels[0].width
+    assert (sheet[10, :: panels[0].width + 6] == 30).all()
+    font = ImageFont.load_default(TEXT)
+    lines = _wrapped("word " * 200, 300, font)
+    assert " ".join(lines).split() == ["word"] * 200 and max(map(font.getlength, lines)) <= 300

@@ -1,0 +1,202 @@
+"""Grad-CAM against gradients by hand, and features against what the heads see."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from fairdf_utils.data.batches import to_device
+from fairdf_utils.explanation.grad_cam import answering_head, class_activation, features, grad_cam, mean_by
+from fairdf_utils.model.detectors import FairDetector, Head, PlainDetector, TwoEncoderDetector, adain
+
+CPU = torch.device("cpu")
+DETECTORS = {
+    "corrected": lambda: FairDetector("tiny", 32, 16),
+    "official": lambda: FairDetector("tiny", 32, 16, fidelity="official"),
+    "without groups": lambda: TwoEncoderDetector(True, "tiny", 32, 16),
+    "ucf": lambda: TwoEncoderDetector(False, "tiny", 32, 16),
+    "plain": lambda: PlainDetector("tiny", 32, 16),
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture(params=DETECTORS)
+def model(request):
+    """Each kind of detector with batch norms as after training, in training mode as training leaves it."""
+    torch.manual_seed(1)
+    model = DETECTORS[request.param]()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 2)
+    return model
+
+
+def seen_by_hand(model, images):
+    """The map before the pooling of the answer, from the parts of the network."""
+    if isinstance(model, PlainDetector):
+        return model.encoder(images)
+    agnostic = model.agnostic_split(model.forgery(images))
+    if isinstance(model, TwoEncoderDetector):
+        return model.fusion(agnostic) if model.fused else agnostic
+    if model.fidelity == "official":
+        return agnostic
+    return model.fusion(adain(model.demographic_split(model.demographic(images)), agnostic))
+
+
+def test_class_activation_is_the_gradient_by_hand():
+    torch.manual_seed(0)
+    head = Head(5, 7, 2).eval()
+    seen = torch.randn(3, 5, 8, 8)
+    first, second = head.layers[0], head.layers[2]
+    hidden = seen.mean((2, 3)) @ first.weight.T + first.bias  # (3, 7)
+    upwards = (second.weight[1] - second.weight[0]) * torch.where(hidden > 0, 1.0, 0.01)  # (3, 7)
+    weight = upwards @ first.weight / 64  # (3, 5): of each pixel of a channel
+    expected = torch.einsum("nc,nchw->nhw", weight, seen).clamp(min=0)
+    torch.testing.assert_close(class_activation(head, seen), expected)
+
+
+def test_grad_cam_of_every_detector_is_the_gradient_through_its_own_map(model, images):
+    heat = grad_cam(model, images, CPU)
+    model.eval()
+    seen = seen_by_hand(model, to_device(images, CPU)).detach().requires_grad_()
+    logits = answering_head(model)(seen).logits
+    slope = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), seen)[0].mean((2, 3), keepdim=True)
+    coarse = (slope * seen.detach()).sum(1, keepdim=True).relu()
+    fine = nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")[:, 0]
+    largest = fine.amax((1, 2), keepdim=True)
+    expected = torch.where(largest > 0, fine / largest, 0.0)
+    np.testing.assert_allclose(heat, expected.numpy(), atol=2e-3)
+
+
+def test_answering_map_leads_to_the_answer(model, images):
+    model.eval()
+    batch = to_device(images, CPU)
+    with torch.no_grad():
+        answer = answering_head(model)(seen_by_hand(model, batch)).logits
+        torch.testing.assert_close(answer, model.detect(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_maps_are_between_0_and_1_reach_1_and_do_not_depend_on_the_batch(model, images):
+    heat = grad_cam(model, images, CPU)
+    assert heat.shape == (7, 32, 32) and heat.dtype == np.float32
+    assert heat.min() >= 0
+    assert set(heat.max((1, 2)).round(5)) <= {0.0, 1.0}
+    np.testing.assert_allclose(grad_cam(model, images, CPU, batch_size=2), heat, atol=1e-3)
+
+
+def test_looking_changes_nothing(model, images):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    grad_cam(model, images, CPU)
+    features(model, images, CPU)
+    assert model.training and all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Corner(nn.Module):
+    """An encoder that sees brightness in the upper left quarter of the image, and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.pick = nn.Conv2d(3, 4, 1)
+        nn.init.ones_(self.pick.weight)
+        nn.init.zeros_(self.pick.bias)
+
+    def forward(self, images):
+        maps = nn.functional.adaptive_avg_pool2d(self.pick((images + 1) / 2), 8)
+        mask = torch.zeros(8, 8)
+        mask[:4, :4] = 1
+        return maps * mask
+
+
+def corner_detector(sign):
+    model = PlainDetector("tiny", 32, 4)
+    model.encoder = Corner()
+    first, second = model.head.layers[0], model.head.layers[2]
+    for layer in (first, second):
+        nn.init.zeros_(layer.bias)
+    nn.init.ones_(first.weight)
+    with torch.no_grad():
+        second.weight.copy_(sign * torch.tensor([[-1.0], [1.0]]).expand(2, 4))
+    return model
+
+
+def test_a_detector_that_looks_at_one_corner_lights_that_corner(images):
+    heat = grad_cam(corner_detector(1), images, CPU)
+    assert (heat[:, :14, :14].min((1, 2)) > 0.5).all()
+    assert heat[:, 18:].max() == 0 and heat[:, :, 18:].max() == 0
+
+
+def test_evidence_against_a_fake_is_no_heat(images):
+    assert grad_cam(corner_detector(-1), images, CPU).max() == 0
+
+
+# Features
+
+
+def test_features_are_what_the_heads_pool(model, images):
+    found = features(model, images[:6], CPU)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(to_device(images[:6], CPU))
+    if isinstance(model, PlainDetector):
+        assert set(found) == {"encoder"}
+        return
+    heads = {
+        "domain_agnostic": outputs.agnostic,
+        "domain_specific": outputs.specific,
+        "demographic": outputs.demographic,
+        "fused": outputs.fused,
+    }
+    assert set(found) == {"content"} | {name for name, head in heads.items() if head}
+    for name, head in heads.items():
+        if head:
+            np.testing.assert_allclose(found[name], head.pooled.numpy(), atol=2e-5, err_msg=name)
+    content = model.content(to_device(images[:6], CPU)).mean((2, 3))
+    np.testing.assert_allclose(found["content"], content.detach().numpy(), atol=2e-5)
+
+
+def test_the_plain_feature_leads_to_the_answer(images):
+    torch.manual_seed(0)
+    model = PlainDetector("tiny", 32, 16).eval()
+    pooled = torch.from_numpy(features(model, images, CPU)["encoder"])
+    with torch.no_grad():
+        torch.testing.assert_close(model.head.layers(pooled), model(to_device(images, CPU)), rtol=1e-4, atol=1e-5)
+
+
+def test_features_do_not_depend_on_the_batch(model, images):
+    whole, parts = features(model, images, CPU), features(model, images, CPU, batch_size=3)
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-5)
+
+
+def test_official_fidelity_hands_the_agnostic_vector_to_the_answer(images):
+    torch.manual_seed(0)
+    found = features(FairDetector("tiny", 32, 16, fidelity="official"), images, CPU)
+    np.testing.assert_allclose(found["fused"], found["domain_agnostic"], atol=1e-6)
+
+
+# Means
+
+
+def test_means_are_those_of_each_cell_in_the_projects_order():
+    frame = pd.DataFrame(
+        {
+            "group": ["female-white", "male-asian", "male-asian", "female-white", "male-asian"],
+            "forgery": ["real", "FaceSwap", "FaceSwap", "real", "Deepfakes"],
+        }
+    )
+    values = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
+    means = mean_by(values, frame)
+    assert means.rows == ["male-asian", "female-white"] and means.columns == ["real", "Deepfakes", "FaceSwap"]
+    assert means.count.tolist() == [[0, 1, 2], [2, 0, 0]]
+    np.testing.assert_allclose(means.mean[0, 2], values[1:3].mean(0))
+    np.testing.assert_allclose(means.mean[1, 0], values[[0, 3]].mean(0))
+    assert np.isnan(means.mean[0, 0]).all()
+    with pytest.raises(ValueError, match="4 values but 5 rows"):
+        mean_by(values[:4], frame)

@@ -1,0 +1,139 @@
+"""Figures of the fairness analysis: what is drawn and written on them; no global state is left behind."""
+
+import io
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.fairness import calibration, resampling, thresholds
+from fairdf_utils.fairness import sample_size as power
+from fairdf_utils.figures import fairness as plots_fairness
+from fairdf_utils.figures import style as plot_style
+from fairdf_utils.tests.fairness.score_tables import video_table
+
+TABLES = {"ori-s0": video_table(0), "fairdf-s0": video_table(1)}
+RUNS = pd.DataFrame(
+    {"auc": [0.90, 0.94, 0.88], "fpr_sum": [0.3, 0.2, 0.5], "auc_low": 0.8, "auc_high": 0.97},
+    index=["ori-s0", "fairdf-s0", "fairdf-s1"],
+)
+
+
+def words(figure):
+    """Everything written on a figure, in one string."""
+    found = [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_visible()]
+    return "\n".join(text for text in found if text)
+
+
+def curves(**settings):
+    return {name: thresholds.metrics_by_threshold(table, **settings) for name, table in TABLES.items()}
+
+
+def compared():
+    found = resampling.paired_difference(*TABLES.values(), resamples=50).reset_index()
+    return found[found["metric"].isin(["fpr_sum", "auc"])].assign(name="fairdf - ori")
+
+
+def test_every_figure_leaves_no_trace_and_is_saved():
+    table = TABLES["ori-s0"]
+    drawings = {
+        "threshold": lambda: plots_fairness.threshold_curves(curves(), marked=0.5, title="t"),
+        "three": lambda: plots_fairness.threshold_curves(curves(), ("dp", "tpr", "acc"), "fpr", {"ori-s0": 0.1}, "t"),
+        "reliability": lambda: plots_fairness.reliability(
+            calibration.reliability(table, "group"), calibration.calibration(table, "group"), "t"
+        ),
+        "groups": lambda: plots_fairness.group_intervals(resampling.group_intervals(table, resamples=50), title="t"),
+        "front": lambda: plots_fairness.front(RUNS, title="t"),
+        "differences": lambda: plots_fairness.differences(compared(), title="t"),
+        "videos": lambda: plots_fairness.videos_and_width(0.2, 4, at_hand={"a": 6, "b": 300}, title="t"),
+    }
+    mine = plt.figure()
+    before = dict(mpl.rcParams)
+    for name, draw in drawings.items():
+        figure = draw()
+        assert isinstance(figure, Figure), name
+        assert dict(mpl.rcParams) == before and plt.get_fignums() == [mine.number], name
+        png = io.BytesIO()
+        figure.savefig(png, bbox_inches="tight")
+        assert png.getvalue().startswith(b"\x89PNG"), name
+        assert "t" in words(figure).split("\n"), name
+        assert 500 < 100 * figure.get_figwidth() < 1000, name
+    plt.close(mine)
+
+
+def test_group_intervals_are_drawn_from_low_to_high_with_their_videos():
+    table = TABLES["ori-s0"]
+    table = table[~((table["group"] == GROUPS[2]) & (table["label"] == 1))]
+    found = resampling.group_intervals(table, resamples=50)
+    figure = plots_fairness.group_intervals(found, ("fpr", "tpr", "auc"))
+    for axes, rate in zip(figure.axes, ("fpr", "tpr", "auc"), strict=True):
+        spans = [segment[:, 0] for lines in axes.collections for segment in lines.get_segments() if len(segment)]
+        expected = 100 * found[[f"{rate}_low", f"{rate}_high"]].dropna()
+        order = found["collapsed"].str.contains(rate).loc[expected.index].argsort(kind="stable")
+        np.testing.assert_allclose([span for span in spans if not np.isnan(span).any()], expected.iloc[order])
+    assert words(figure).split("\n").count("undefined") == 2  # TPR and AUC of the group without fakes
+
+
+def test_threshold_curves_draw_the_curve_in_percent_and_mark_the_point_in_use():
+    drawn = curves(by="gender")
+    figure = plots_fairness.threshold_curves(drawn, ("fpr_gap", "tpr"), "fpr", {"ori-s0": 0.25, "fairdf-s0": 0.5})
+    first, second = figure.axes[:2]
+    data = first.lines[0].get_xydata()
+    np.testing.assert_allclose(data, 100 * drawn["ori-s0"][["fpr", "fpr_gap"]].to_numpy())
+    marks = [line.get_xdata()[0] for line in first.lines if len(line.get_xdata()) == 2]
+    assert marks == [25, 50]
+    assert second.get_ylabel() == "%" and first.get_ylabel() == "Percentage points"
+    assert first.get_xlabel() == second.get_xlabel() == "FPR of all images (%)"
+    with pytest.raises(ValueError, match="curve of ori-s0 has no column recall"):
+        plots_fairness.threshold_curves(drawn, ("recall",))
+
+
+def test_reliability_draws_bins_with_images_only_and_names_the_numbers():
+    table = TABLES["ori-s0"]
+    curve, numbers = calibration.reliability(table, "group"), calibration.calibration(table, "group")
+    figure = plots_fairness.reliability(curve, numbers)
+    panels = figure.axes[: len(GROUPS)]
+    assert [axes.get_title() for axes in panels] == list(GROUPS)
+    for axes, group in zip(panels, GROUPS, strict=True):
+        bins = curve.loc[group][curve.loc[group, "n"] > 0]
+        dots = axes.collections[-1]
+        np.testing.assert_allclose(dots.get_offsets(), 100 * bins[["score", "fake_share"]])
+        assert (np.argsort(dots.get_sizes(), kind="stable") == np.argsort(bins["n"].to_numpy(), kind="stable")).all()
+        assert f"n = {bins['n'].sum()}\nECE {numbers.loc[group, 'ece']:.3f}" in axes.texts[0].get_text()
+
+
+def test_front_fills_the_runs_on_it_and_joins_them():
+    runs = pd.concat([RUNS, pd.DataFrame({"auc": 0.95, "fpr_sum": 0.4}, index=["balanced-s0"])])
+    axes = plots_fairness.front(runs).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[94, 20], [95, 40]])
+    filled = [line.get_markerfacecolor() != "white" for line in axes.lines[1:]]
+    assert filled == [False, True, False, True]
+    assert axes.lines[2].get_markerfacecolor() == plot_style.DETECTOR_COLOURS["fairdf"]
+
+
+def test_differences_colour_intervals_that_exclude_zero_and_say_undefined():
+    rows = [("a", "auc", 0.02, 0.01, 0.03, 0.01), ("b", "auc", 0.02, -0.01, 0.03, 0.4), ("c", "auc", *[np.nan] * 4)]
+    table = pd.DataFrame(rows, columns=["name", "metric", "estimate", "low", "high", "p_holm"])
+    figure = plots_fairness.differences(table)
+    axes = figure.axes[0]
+    colours = [mpl.colors.to_hex(each).upper() for each in axes.collections[0].get_colors()]
+    assert colours[:2] == [plots_fairness.DIFFERS, plots_fairness.UNDECIDED.upper()]
+    spans = [segment[:, 0].tolist() for segment in axes.collections[0].get_segments()[:2]]
+    np.testing.assert_allclose(spans, [[1, 3], [-1, 3]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert {"undefined", "0.010", "0.400", "p (Holm)"} <= set(words(figure).split("\n"))
+    assert "nan" not in words(figure)
+
+
+def test_width_of_videos_is_that_of_power_and_the_test_sets_are_on_it():
+    figure = plots_fairness.videos_and_width(0.2, 4, (0, 1), {"small": 6, "twin": 6})
+    axes = figure.axes[0]
+    for line, correlation in zip(axes.lines, (0, 1), strict=False):
+        videos, width = line.get_xydata().T
+        np.testing.assert_allclose(width, 100 * power.interval_width(videos, 0.2, 4, correlation))
+    assert axes.lines[2].get_xydata().tolist() == [[6, 100 * power.interval_width(6, 0.2)]]
+    assert "small, twin: 55 points" in words(figure)
