@@ -29,8 +29,8 @@ from fairdf_utils.files import replacing, write_text
 from fairdf_utils.progress import bar
 from fairdf_utils.rendered import annotations as rendered_annotations
 from fairdf_utils.rendered import clips as rendered_clips
+from fairdf_utils.rendered import drawing, forgeries, planted_flaws
 from fairdf_utils.rendered import images as synthetic
-from fairdf_utils.rendered import planted_flaws
 from fairdf_utils.rendered.clips import Clip, Filming, Person
 from fairdf_utils.rendered.images import _rng
 
