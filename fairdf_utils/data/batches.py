@@ -91,17 +91,18 @@ def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Pa
         An image is missing or cannot be read; nothing is left behind.
     """
     check_images(frame, image_root)
-    paths = [image_root / path for path in frame["img_path"]]
-    target = Path(cache_dir) / f"{_digest(paths, size)}.npy"
+    target = Path(cache_dir) / f"{digest_of_images(frame, image_root, size)}.npy"
     if not target.exists():
+        paths = [image_root / path for path in frame["img_path"]]
         with replacing(target) as partial:
             _decode_into(partial, paths, frame["source"].tolist(), size)
     return np.load(target, mmap_mode="c")  # copy on write: torch asks for a writable array, the file stays as it is
 
 
-def _digest(paths: list[Path], size: int) -> str:
+def digest_of_images(frame: pd.DataFrame, image_root: Path, size: int) -> str:
+    """What decides the pixels that `decode` gives: paths, sizes and times of the image files, and `size`."""
     digest = hashlib.sha256(str(size).encode())
-    for path in paths:
+    for path in (image_root / path for path in frame["img_path"]):
         status = path.stat()
         digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]

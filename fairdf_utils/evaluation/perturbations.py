@@ -213,7 +213,7 @@ def robustness(
         raise ValueError(f"{len(frame)} rows but {len(images)} images: give the images of exactly these rows")
     kinds, bys = list(kinds), list(bys)
     cases = list(dict.fromkeys((kind if s else kinds[0], s) for kind in kinds for s in severities))
-    detector, rows = scoring_copy(model, images.shape[1], precision), {}
+    detector, rows = scoring_copy(model, precision), {}
     for kind, severity in progress.bar(cases, desc="perturb and score", unit="case"):
         logits = [
             logits_of(detector, perturb(images[start : start + BLOCK], kind, severity, seed), device)

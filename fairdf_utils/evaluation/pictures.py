@@ -141,7 +141,7 @@ def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
     except TrainingError as error:
         raise BookError(str(error)) from error
     return Detector(
-        model=scoring_copy(model, config.image_size),
+        model=scoring_copy(model),
         device=target,
         image_size=config.image_size,
         name=f"Detector {config.detector}-s{config.seed}: {config.backbone} at {config.image_size} px, {checkpoint}",

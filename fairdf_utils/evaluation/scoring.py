@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import sys
-from collections import Counter
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ import pandas as pd
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fairdf_utils import progress
-from fairdf_utils.data.batches import check_images, decode, to_device
+from fairdf_utils.data.batches import check_images, decode, digest_of_images, to_device
 from fairdf_utils.fairness.score_table import SCORE_COLUMNS, video_level, write_scores
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
@@ -44,7 +45,7 @@ def predict(
     -------
     float32 array (N, 2): logit of real, logit of fake
     """
-    return logits_of(scoring_copy(model, images.shape[1], precision), images, device, batch_size)
+    return logits_of(scoring_copy(model, precision), images, device, batch_size)
 
 
 def logits_of(detector: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256) -> np.ndarray:
@@ -60,7 +61,7 @@ def logits_of(detector: nn.Module, images: np.ndarray, device: torch.device, bat
 
 def score_test_sets(
     model: nn.Module,
-    tests: dict[str, pd.DataFrame],
+    tests: Mapping[str, pd.DataFrame],
     folder: Path,
     image_root: Path,
     image_size: int,
@@ -95,12 +96,12 @@ def score_test_sets(
     identity = _digest_of_model(model) + precision
     detector, tables = None, []
     for name, frame in progress.bar(tests.items(), desc="score", unit="test set"):
-        images = decode(frame, image_root, image_size, cache_dir)
-        part = folder / ".parts" / name / f"{_digest_of_set(frame, images, identity)}.parquet"
+        pixels = digest_of_images(frame, image_root, image_size)
+        part = folder / ".parts" / name / f"{_digest_of_set(frame, pixels, identity)}.parquet"
         table = _read_part(part)
-        if table is None:
-            if detector is None:  # folded once, and only when there is something to score
-                detector = scoring_copy(model, image_size, precision)
+        if table is None:  # only then anything is decoded and folded
+            detector = detector or scoring_copy(model, precision)
+            images = decode(frame, image_root, image_size, cache_dir)
             logits = logits_of(detector, images, next(model.parameters()).device, batch_size)
             table = _write_part(part, score_table(frame, logits))
         tables.append(table)
@@ -122,9 +123,8 @@ def _digest_of_model(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_set(frame: pd.DataFrame, images: np.ndarray, identity: str) -> str:
+def _digest_of_set(frame: pd.DataFrame, pixels: str, identity: str) -> str:
     rows = frame[[name for name in SCORE_COLUMNS if name in frame.columns]].to_csv(index=False)
-    pixels = Path(images.filename).stem  # `decode` names its map by the images' paths, sizes and times
     return hashlib.sha256("|".join((identity, pixels, rows)).encode()).hexdigest()[:24]
 
 
@@ -146,80 +146,40 @@ def _write_part(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def scoring_copy(model: nn.Module, image_size: int, precision: str = "float32") -> nn.Module:
+def scoring_copy(model: nn.Module, precision: str = "float32") -> nn.Module:
     """The detector in the form that scores fastest: evaluation mode, batch norms folded, channels_last.
-
-    A batch norm in evaluation mode is an affine map per channel. Where it directly follows a convolution whose
-    result goes nowhere else, it is folded into that convolution's weights and bias.
 
     Parameters
     ----------
     model : a detector with `detect`; it is not changed, and shares with the copy what need not differ
-    image_size : side of the images, pixels
     precision : "float32" or "bfloat16"
 
     Returns
     -------
     a detector with the same `detect` up to rounding, for inference only
     """
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False):
         # A copy of the structure: every weight is the original's memory until it is replaced.
-        shared = {id(p): nn.Parameter(p.detach()) for p in model.parameters()}
+        shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
         shared |= {id(b): b for b in model.buffers()}
         detector = copy.deepcopy(model, shared).eval()
-        for convolution, norm in _foldable(detector, image_size):
-            _fold(detector, convolution, norm)
-    detector.requires_grad_(False)
+        fold_batch_norms(detector)
     dtype = torch.bfloat16 if precision == "bfloat16" else None
     return detector.to(dtype=dtype, memory_format=torch.channels_last)
 
 
-def _foldable(detector: nn.Module, image_size: int) -> list[tuple[nn.Conv2d, nn.Module]]:
-    """Convolutions and the batch norms fed by them alone, read off the autograd graph of one scored image.
+def fold_batch_norms(detector: nn.Module) -> None:
+    """Fold each batch norm that follows a convolution inside an nn.Sequential into that convolution, in place.
 
-    The graph says what follows what in any backbone, whatever the names and nesting of its modules. Modules that the
-    answer does not need are not in it, and a convolution whose weight is computed (standardised, say) reads no
-    parameter of a module there, so both are left alone.
+    In evaluation mode a batch norm is an affine map per channel, which the convolution's weights and bias can do too.
     """
-    convolutions = {id(m.weight): m for m in detector.modules() if isinstance(m, nn.Conv2d)}
-    norms = {id(m.weight): m for m in detector.modules() if type(m) in FOLDED}
-    example = next(detector.parameters()).new_zeros(1, 3, image_size, image_size)
-    nodes = _graph(detector.detect(example).grad_fn)
-    readers = Counter(source for node in nodes for source, _ in node.next_functions)
-    pairs = []
-    for node in nodes:
-        norm = _module_of(node, norms, readers)
-        convolution = norm and _module_of(node.next_functions[0][0], convolutions, readers)
-        if convolution and readers[node.next_functions[0][0]] == 1 and norm.running_mean is not None:
-            pairs.append((convolution, norm))
-    return pairs
-
-
-def _graph(root) -> list:
-    """All nodes of an autograd graph."""
-    nodes, waiting = {root: None}, [root]
-    while waiting:
-        sources = {source: None for source, _ in waiting.pop().next_functions if source is not None}
-        new = [source for source in sources if source not in nodes]
-        nodes |= dict.fromkeys(new)
-        waiting += new
-    return list(nodes)
-
-
-def _module_of(node, modules: dict[int, nn.Module], readers: Counter) -> nn.Module | None:
-    """The module whose weight is the second operand of a node, if no other node uses that weight."""
-    operands = [source for source, _ in getattr(node, "next_functions", ())]
-    if len(operands) < 2 or not hasattr(operands[1], "variable") or readers[operands[1]] > 1:
-        return None
-    return modules.get(id(operands[1].variable))
-
-
-def _fold(detector: nn.Module, convolution: nn.Conv2d, norm: nn.Module) -> None:
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    name = next(name for name, module in detector.named_modules() if module is norm)
-    detector.set_submodule(name, nn.Sequential(*norm.children()))  # timm's norms hold their activation, others nothing
+    # A forward of their own may use the convolution's result elsewhere, too.
+    chains = [module for module in detector.modules() if type(module).forward is nn.Sequential.forward]
+    for chain in chains:
+        for i, (convolution, norm) in enumerate(pairwise(list(chain))):
+            if type(convolution) is nn.Conv2d and type(norm) in FOLDED and norm.running_mean is not None:
+                chain[i] = fuse_conv_bn_eval(convolution, norm)
+                chain[i + 1] = nn.Sequential(*norm.children())  # timm's norms hold their activation, others nothing
 
 
 def score_table(frame: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:

@@ -76,7 +76,7 @@ def grad_cam(
 
     Source: Selvaraju et al. 2017, Grad-CAM.
     """
-    detector, side = scoring_copy(model, images.shape[1]), images.shape[1]
+    detector, side = scoring_copy(model), images.shape[1]
     maps = []
     for start in progress.bar(range(0, len(images), batch_size), desc="Grad-CAM", unit="batch", leave=False):
         with torch.no_grad():
@@ -160,7 +160,7 @@ def features(
         that have one, "fused" where there is a fused head (with fidelity "official" equal to "domain_agnostic"), or
         "encoder" alone for a plain detector. Content has twice as many numbers as the others.
     """
-    detector = scoring_copy(model, images.shape[1])
+    detector = scoring_copy(model)
     batches = []
     with torch.inference_mode():
         for start in progress.bar(range(0, len(images), batch_size), desc="features", unit="batch", leave=False):

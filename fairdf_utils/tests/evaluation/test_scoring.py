@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from timm.layers import BatchNormAct2d, StdConv2d
 from torch import nn
 
 from fairdf_utils.data.batches import decode
@@ -51,7 +52,7 @@ def test_images_are_read_a_batch_at_a_time(scored):
             read.append(len(images[rows]))
             return images[rows]
 
-    assert np.allclose(logits_of(scoring_copy(model, 16), OnDisk(), CPU, batch_size=5), logits, atol=1e-5)
+    assert np.allclose(logits_of(scoring_copy(model), OnDisk(), CPU, batch_size=5), logits, atol=1e-5)
     assert read == [5] * (len(images) // 5) + [len(images) % 5]
 
 
@@ -67,10 +68,12 @@ def unlike_fresh(model):
     """Batch norms with the statistics and weights of a trained model, not 0 and 1; evaluation mode."""
     torch.manual_seed(1)
     for norm in norms_of(model):
-        norm.running_mean.normal_(0, 0.1)
-        norm.running_var.uniform_(0.5, 2)
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.normal_(norm.bias, 0, 0.1)
+        if norm.track_running_stats:
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.5, 2)
+        if norm.affine:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0, 0.1)
     return model.eval()
 
 
@@ -81,7 +84,7 @@ def norms_of(model):
 def assert_same_logits(model, image_size, **tolerance):
     images = torch.rand(2, 3, image_size, image_size) * 2 - 1
     with torch.inference_mode():
-        fast, slow = scoring_copy(model, image_size).detect(images), model.detect(images)
+        fast, slow = scoring_copy(model).detect(images), model.detect(images)
     torch.testing.assert_close(fast, slow, **({"rtol": 1e-4, "atol": 1e-6} | tolerance))
 
 
@@ -100,57 +103,68 @@ def test_every_detector_keeps_its_logits(model):
     assert_same_logits(unlike_fresh(model), 32)
 
 
-# Up to stride 16, DenseNet has 6 + 12 + 24 layers and 2 transitions that normalise a concatenation; the 6 blocks of
-# a pre-activation ResNet normalise a sum.
 @pytest.mark.parametrize(
-    "backbone, size, left",
+    "backbone, size",
     [
-        ("legacy_xception", 256, 0),
-        ("resnet18", 64, 0),
-        ("efficientnet_b0", 256, 0),
-        ("densenet121", 128, 6 + 12 + 24 + 2),
-        ("resnetv2_18", 128, 6),
-        ("convnext_atto", 64, 0),
+        ("legacy_xception", 256),
+        ("resnet18", 64),
+        ("efficientnet_b0", 256),
+        ("densenet121", 128),
+        ("resnetv2_18", 128),
+        ("convnext_atto", 64),
     ],
 )
-def test_batch_norms_of_any_backbone_are_folded_where_they_can_be(backbone, size, left):
+def test_every_backbone_keeps_its_logits(backbone, size):
     model = unlike_fresh(PlainDetector(backbone, size, 16))
-    assert len(norms_of(scoring_copy(model, size))) == left
+    assert not norms_of(scoring_copy(model).encoder.adjust)
     assert_same_logits(model, size)
 
 
-def test_only_the_encoders_that_answer_are_prepared():
-    model = FairDetector("tiny", 16, 16, fidelity="official")
-    fast = scoring_copy(model, 16)
-    assert not norms_of(fast.forgery) and norms_of(fast.content) and norms_of(fast.demographic)
-
-
-class Odd(nn.Module):
-    """A detector none of whose batch norms may be folded."""
-
-    def __init__(self):
-        super().__init__()
-        self.twice, self.after_twice = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
-        self.shared, self.norm = nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)
-        self.bare, self.batch = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False)
-        self.between = nn.BatchNorm2d(2)
+class Chain(nn.Sequential):
+    """A detector of some modules in a row."""
 
     def detect(self, images):
-        maps = self.after_twice(self.twice(self.twice(images)))
-        maps = self.shared(maps)
-        maps = maps + self.norm(maps)  # the convolution's own result is needed too
-        maps = self.batch(self.bare(maps))
-        return self.between(maps.relu()).mean((2, 3))
+        return self(images).mean((2, 3))
 
 
-def test_a_batch_norm_that_cannot_be_folded_stays():
-    torch.manual_seed(0)
-    model = Odd()
-    for norm in (model.after_twice, model.norm, model.between):
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-    model.eval()
-    assert len(norms_of(scoring_copy(model, 16))) == 4
+class Branching(nn.Sequential):
+    """A row of modules whose results are used again."""
+
+    def forward(self, maps):
+        for module in self:
+            maps = maps + module(maps)
+        return maps
+
+    detect = Chain.detect
+
+
+RELU = nn.ReLU()
+
+
+@pytest.mark.parametrize(
+    "model, left",
+    [
+        (Chain(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1, bias=False), nn.SyncBatchNorm(2)), 0),
+        (Chain(nn.Conv2d(3, 4, 3, groups=1), BatchNormAct2d(4), nn.Conv2d(4, 2, 1), RELU), 0),
+        (Chain(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), nn.Conv2d(4, 2, 1)), 0),
+        (Chain(RELU, nn.Conv2d(3, 2, 3), RELU, nn.BatchNorm2d(2)), 1),
+        (Chain(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)), 1),
+        (Chain(nn.ConvTranspose2d(3, 2, 3), nn.BatchNorm2d(2)), 1),
+        (Chain(StdConv2d(3, 2, 3), nn.BatchNorm2d(2)), 1),
+        (Branching(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), 1),
+    ],
+    ids=["plain", "with activation", "nested", "apart", "of the batch", "transposed", "standardised", "branching"],
+)
+def test_batch_norms_are_folded_into_the_convolution_before_them(model, left):
+    unlike_fresh(model)
+    assert len(norms_of(scoring_copy(model))) == left
+    assert_same_logits(model, 16)
+
+
+def test_a_convolution_that_serves_twice_is_folded_where_a_norm_follows():
+    shared, first, second = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    model = unlike_fresh(Chain(shared, first, shared, second, shared, RELU))
+    assert not norms_of(scoring_copy(model))
     assert_same_logits(model, 16)
 
 
@@ -171,7 +185,7 @@ def test_frozen_weights_and_inference_mode_do_not_hinder_folding(scored):
     model, images, logits = scored
     model.requires_grad_(False)
     with torch.inference_mode():
-        assert not norms_of(scoring_copy(model, 16).forgery)
+        assert not norms_of(scoring_copy(model).forgery)
         assert np.array_equal(predict(model, images, CPU), logits)
 
 
@@ -245,11 +259,12 @@ def test_both_levels_are_written(corpus, tmp_path):
         assert np.allclose(videos["score"], by_hand) and len(videos) == len(by_hand) < len(table)
 
 
-def test_what_was_scored_is_not_scored_again(corpus, tmp_path, work):
+def test_what_was_scored_is_neither_scored_nor_decoded_again(corpus, tmp_path, work):
     first = score_four(corpus, tmp_path / "out", tmp_path / "cache")
     work.update(passes=[], folded=0)
+    shutil.rmtree(tmp_path / "cache")
     again = score_four(corpus, tmp_path / "out", tmp_path / "cache")
-    assert work == {"passes": [], "folded": 0}
+    assert work == {"passes": [], "folded": 0} and not (tmp_path / "cache").exists()
     pd.testing.assert_frame_equal(again, first)
 
 
