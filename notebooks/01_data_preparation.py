@@ -80,7 +80,7 @@ from fairdf_utils.corpora import splits
 from fairdf_utils.corpora import videos as video
 from fairdf_utils.data import checks as manifest_checks
 from fairdf_utils.data import manifests as manifest_files
-from fairdf_utils.data.batches import check_images, decode, locate_images
+from fairdf_utils.data.batches import check_images, decode
 from fairdf_utils.data.manifests import SPLIT_FILES, find_leaks, group_table, read_manifest, read_split
 from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GROUPS, SIX_GROUPS
 from fairdf_utils.fairness import metrics as fairness
@@ -645,7 +645,7 @@ plots_fairness.videos_and_width(rate, frames, at_hand=sizes.to_dict())
 # The images are rendered once and kept; the next run finds them.
 
 # %%
-images_at = locate_images(image_root, data_dir, image_size, bias)
+images_at = synthetic.image_folder(image_root, data_dir, image_size, bias)
 benchmark = {dataset: read_split(synthetic.MANIFESTS / dataset, "test") for dataset in DATASETS}
 print({dataset: len(frame) for dataset, frame in benchmark.items()}, "test images")
 

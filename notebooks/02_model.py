@@ -66,6 +66,7 @@ from fairdf_utils.figures import training as plots
 from fairdf_utils.model import detectors as model
 from fairdf_utils.model import encoders, layers, losses
 from fairdf_utils.released.checkpoints import load_released_checkpoint
+from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.training.loop import choose_device
 
 run = Run(run_dir, "02_model")
@@ -107,7 +108,7 @@ print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 train = read_split(f"{manifests}/{train_set}", "train")
 pairs = data.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
-root = data.locate_images(image_root, data_dir, image_size, bias)
+root = image_folder(image_root, data_dir, image_size, bias)
 pictures = data.decode(rows, root, image_size, data_dir)
 order = np.arange(2 * pair_count).reshape(2, pair_count).T
 batch = next(data.batches(rows, pictures, order, pair_count, target))

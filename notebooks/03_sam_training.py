@@ -87,18 +87,19 @@ import fairdf_utils.model.config
 import fairdf_utils.training.loop
 import fairdf_utils.training.sam
 from fairdf_utils.book.run_folder import Run, show
-from fairdf_utils.data.batches import epoch_pairs, locate_images
+from fairdf_utils.data.batches import epoch_pairs
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation.scoring import predict
 from fairdf_utils.figures import training as plots
 from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.training.loop import Training, choose_device, load_detector, train_detector, training_step
 from fairdf_utils.training.sam import SAM
 
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
 target = choose_device(device, threads)
 run = Run(run_dir, "03_sam_training", f"{detector}-s{seed}")
-images_at = locate_images(image_root, data_dir, image_size, bias)
+images_at = image_folder(image_root, data_dir, image_size, bias)
 train = read_split(f"{manifests}/{train_set}", "train")
 validation = read_split(f"{manifests}/{train_set}", "val")
 print(f"{len(train)} training and {len(validation)} validation images, {config.method!r} on {target.type}")

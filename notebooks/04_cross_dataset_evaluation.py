@@ -58,7 +58,7 @@ import fairdf_utils.model.detectors
 import fairdf_utils.released.score_files
 from fairdf_utils.book.run_folder import Run, show
 from fairdf_utils.corpora import faces as alignment
-from fairdf_utils.data.batches import decode, locate_images
+from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import SPLIT_FILES, read_split
 from fairdf_utils.evaluation.boxes import side_by_side
 from fairdf_utils.evaluation.perturbations import KINDS, perturb, robustness, subsample
@@ -72,13 +72,14 @@ from fairdf_utils.figures import explanation as plots_explain
 from fairdf_utils.figures import training as plots
 from fairdf_utils.released.score_files import RELEASED_GROUPS, read_released, write_released
 from fairdf_utils.rendered.clips import Clip, Filming, Person, frames
+from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.training.loop import choose_device, load_detector
 
 target = choose_device(device, threads)
 run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")
 checkpoint = run.require(f"03_sam_training/{detector}-s{seed}/best.safetensors")
 model, config = load_detector(checkpoint, target)
-images_at = locate_images(image_root, data_dir, config.image_size, bias)
+images_at = image_folder(image_root, data_dir, config.image_size, bias)
 tests = {name: read_split(f"{manifests}/{name}", "test") for name in test_sets}
 print(f"{detector!r}: method {config.method!r}, {config.backbone} at {config.image_size} px, {config.fidelity}")
 

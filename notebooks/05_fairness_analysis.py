@@ -929,7 +929,7 @@ if files and all((run.run_dir / file).exists() for file in files.values()):
         models[name], configs[name] = training.load_detector(run.require(file), target)
     side = configs[name].image_size
     assert all(config.image_size == side for config in configs.values()), "explain detectors of one image size"
-    images_at = data.locate_images(image_root, data_dir, side, bias)
+    images_at = synthetic.image_folder(image_root, data_dir, side, bias)
     tests = {dataset: read_split(f"{manifests}/{dataset}", "test") for dataset in sets}
     sample = [frame.iloc[subsample(frame, explained_images)] for frame in tests.values()]
     sample = pd.concat(sample, ignore_index=True)

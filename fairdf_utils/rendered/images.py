@@ -197,7 +197,9 @@ def _jpeg(row, size, bias, seed):
     return forgeries.capture(image, camera, shot)
 
 
-def _check(size, bias):
+def _check(size, bias, seed):
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; use 0 or more.")
     if not 64 <= size <= 512:
         raise ValueError(f"size is {size}; use 64 to 512 pixels.")
     if not 0 <= bias <= 1:
@@ -222,7 +224,7 @@ def render_rows(frame, size=64, bias=0.5, seed=0):
     ndarray (N, size, size, 3) uint8
         RGB; exactly what the files that :func:`generate` stores decode to, JPEG loss included.
     """
-    _check(size, bias)
+    _check(size, bias, seed)
     images = np.empty((len(frame), size, size, 3), dtype=np.uint8)
     for position, row in enumerate(frame.itertuples(index=False)):
         images[position] = np.asarray(Image.open(io.BytesIO(_jpeg(row, size, bias, seed))))
@@ -238,7 +240,7 @@ def ground_truth(frame, size=64, bias=0.5, seed=0):
         Index and rows of ``frame``; ``melanin`` (0 to 1), ``gain`` (exposure, 1 = nominal), ``poor`` (bool),
         ``blur`` (64 px pixels), ``noise`` (full scale), ``quality`` (JPEG).
     """
-    _check(size, bias)
+    _check(size, bias, seed)
     rows = []
     for row in frame.itertuples(index=False):
         melanin = _face(row, row.identity, seed).melanin
@@ -297,7 +299,7 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None):
     ManifestError
         A manifest is missing or faulty.
     """
-    _check(size, bias)
+    _check(size, bias, seed)
     manifests = MANIFESTS if manifests is None else Path(manifests)
     rows = _all_rows(manifests)
     root = Path(out) / f"{size}px-bias{bias:g}-seed{seed}"
@@ -315,6 +317,39 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None):
     write_text(complete, parameters)
     started.unlink(missing_ok=True)
     return root
+
+
+def image_folder(image_root: str | Path, data_dir: str | Path, image_size: int, bias: float, seed: int = 0) -> Path:
+    """Find the folder that ``img_path`` is relative to.
+
+    Parameters
+    ----------
+    image_root : str or Path
+        A folder of images; if empty, the benchmark is rendered, where it is missing, into a folder below ``data_dir``.
+    data_dir : str or Path
+    image_size : int
+        64 to 512 pixels.
+    bias : float
+        0 to 1.
+    seed : int
+        Of the rendered identities.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileNotFoundError
+        ``image_root`` is not a folder.
+    """
+    if not image_root:
+        return generate(data_dir, image_size, bias, seed)
+    if not Path(image_root).is_dir():
+        raise FileNotFoundError(
+            f"image_root {str(image_root)!r} is not a folder; give the folder that img_path starts from."
+        )
+    return Path(image_root)
 
 
 def _all_rows(manifests):

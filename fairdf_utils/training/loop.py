@@ -29,7 +29,7 @@ from fairdf_utils import progress
 from fairdf_utils.book.pairs import read_chapters
 from fairdf_utils.book.parameters import find_parameters, plan
 from fairdf_utils.book.run_folder import REPOSITORY, BookError
-from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes, locate_images
+from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import FORGERIES
 from fairdf_utils.evaluation.scoring import predict, score_table
@@ -37,6 +37,7 @@ from fairdf_utils.fairness.metrics import fairness_metrics
 from fairdf_utils.files import replacing
 from fairdf_utils.model import losses
 from fairdf_utils.model.config import TrainingConfig, build, objective
+from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.training import distributed as processes
 from fairdf_utils.training.sam import SAM, frozen_batch_norm
 
@@ -414,7 +415,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
     image_root, data_dir = given["image_root"] and str(notebooks / given["image_root"]), notebooks / given["data_dir"]
     with processes.first_alone():
-        images_at = locate_images(image_root, data_dir, config.image_size, given["bias"])
+        images_at = image_folder(image_root, data_dir, config.image_size, given["bias"])
     sets = [read_split(notebooks / given["manifests"] / given["train_set"], split) for split in ("train", "val")]
     train_detector(config, *sets, Path(options.run_dir) / wanted, images_at, data_dir, device)
 

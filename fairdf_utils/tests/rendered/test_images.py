@@ -14,14 +14,13 @@ from PIL import Image
 
 from fairdf_utils.data.manifests import ManifestError, find_leaks, group_table, read_split, write_manifest
 from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GROUPS, SIX_GROUPS
-from fairdf_utils.rendered import drawing, forgeries
-from fairdf_utils.rendered import images as synthetic
+from fairdf_utils.rendered import drawing, forgeries, images
 
 
 @pytest.fixture(scope="module")
 def splits():
     names = [("ffpp", "train"), ("ffpp", "val"), *((dataset, "test") for dataset in DATASETS)]
-    return {f"{dataset}/{split}": read_split(synthetic.MANIFESTS / dataset, split) for dataset, split in names}
+    return {f"{dataset}/{split}": read_split(images.MANIFESTS / dataset, split) for dataset, split in names}
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +30,10 @@ def few(splits):
 
 
 def test_committed_manifests_are_what_the_code_writes(tmp_path):
-    synthetic.write_manifests(tmp_path)
+    images.write_manifests(tmp_path)
     written = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.csv")}
     committed = {
-        path.relative_to(synthetic.MANIFESTS): path.read_bytes() for path in synthetic.MANIFESTS.rglob("*.csv")
+        path.relative_to(images.MANIFESTS): path.read_bytes() for path in images.MANIFESTS.rglob("*.csv")
     }
     assert len(committed) == 8
     assert written == committed
@@ -49,18 +48,18 @@ def test_no_identity_is_shared_and_every_fake_has_another_source(splits):
 
 
 def test_test_sets_are_group_balanced(splits):
-    for dataset, images in zip(DATASETS, (1600, 1600, 1200, 1200), strict=True):
+    for dataset, count in zip(DATASETS, (1600, 1600, 1200, 1200), strict=True):
         frame = splits[f"{dataset}/test"]
-        groups = GROUPS if images == 1600 else SIX_GROUPS
+        groups = GROUPS if count == 1600 else SIX_GROUPS
         table = group_table(frame).loc[list(groups)]
-        assert len(frame) == images == table["images"].sum()
+        assert len(frame) == count == table["images"].sum()
         assert (table["reals"] == 100).all() and (table["fakes"] == 100).all()
         assert (frame[frame["label"] == 0].groupby("group")["video"].nunique() == 25).all()
 
 
 def test_training_set_has_the_ffpp_prior_and_no_empty_cell(splits):
     table = group_table(splits["ffpp/train"])
-    prior = np.array(synthetic.FFPP_PRIOR) / sum(synthetic.FFPP_PRIOR)
+    prior = np.array(images.FFPP_PRIOR) / sum(images.FFPP_PRIOR)
     np.testing.assert_allclose(table["images"] / table["images"].sum(), prior, atol=0.001)
     for split in ("ffpp/train", "ffpp/val"):
         assert (group_table(splits[split])[["reals", "fakes"]] > 0).all(axis=None)
@@ -70,32 +69,46 @@ def test_training_set_has_the_ffpp_prior_and_no_empty_cell(splits):
 
 @pytest.mark.parametrize("size", [64, 97, 512])
 def test_any_size_gives_images(few, size):
-    images = synthetic.render_rows(few.iloc[[0, 7]], size, 0.5)
-    assert images.shape == (2, size, size, 3) and images.dtype == np.uint8
-    assert images.std(axis=(1, 2, 3)).min() > 10
+    pictures = images.render_rows(few.iloc[[0, 7]], size, 0.5)
+    assert pictures.shape == (2, size, size, 3) and pictures.dtype == np.uint8
+    assert pictures.std(axis=(1, 2, 3)).min() > 10
 
 
-@pytest.mark.parametrize(("size", "bias"), [(32, 0.5), (600, 0.5), (64, -0.1), (64, 1.5)])
-def test_parameters_out_of_range_are_refused(few, size, bias):
+@pytest.mark.parametrize(
+    ("size", "bias", "seed"), [(32, 0.5, 0), (600, 0.5, 0), (64, -0.1, 0), (64, 1.5, 0), (64, 1, -1)]
+)
+def test_parameters_out_of_range_are_refused_before_anything_is_written(few, tmp_path, size, bias, seed):
     with pytest.raises(ValueError, match="use"):
-        synthetic.render_rows(few, size, bias)
+        images.render_rows(few, size, bias, seed)
+    with pytest.raises(ValueError, match="use"):
+        images.generate(tmp_path / "out", size, bias, seed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_ones_own_or_rendered(tmp_path, few, monkeypatch):
+    monkeypatch.setattr(images, "MANIFESTS", _folder(tmp_path, few.iloc[:3]))
+    rendered = images.image_folder("", tmp_path / "data", 64, 0.5)
+    assert rendered == tmp_path / "data" / "64px-bias0.5-seed0" and (rendered / "complete.json").exists()
+    assert images.image_folder(str(tmp_path), tmp_path / "data", 64, 0.5) == tmp_path
+    with pytest.raises(FileNotFoundError, match="nowhere' is not a folder"):
+        images.image_folder(tmp_path / "nowhere", tmp_path, 64, 0.5)
 
 
 def test_pixels_do_not_depend_on_order_or_company(few):
-    together = synthetic.render_rows(few, 64, 0.5)
+    together = images.render_rows(few, 64, 0.5)
     order = np.random.default_rng(0).permutation(len(few))
-    assert np.array_equal(synthetic.render_rows(few.iloc[order], 64, 0.5), together[order])
-    assert np.array_equal(synthetic.render_rows(few.iloc[[7]], 64, 0.5)[0], together[7])
-    assert not np.array_equal(synthetic.render_rows(few.iloc[[7]], 64, 0.5, seed=1)[0], together[7])
+    assert np.array_equal(images.render_rows(few.iloc[order], 64, 0.5), together[order])
+    assert np.array_equal(images.render_rows(few.iloc[[7]], 64, 0.5)[0], together[7])
+    assert not np.array_equal(images.render_rows(few.iloc[[7]], 64, 0.5, seed=1)[0], together[7])
 
 
 def test_frames_of_a_video_differ_but_show_one_scene(splits):
     frame = splits["ffpp/test"]
     video = frame[frame["video"] == frame["video"].iloc[0]]
     other = frame[frame["group"] == "female-black"].iloc[:1]
-    images = synthetic.render_rows(pd.concat([video, other]), 64, 0).astype(float)
-    inside = [np.abs(images[0] - image).mean() for image in images[1:4]]
-    assert min(inside) > 0 and max(inside) < np.abs(images[0] - images[4]).mean()
+    pictures = images.render_rows(pd.concat([video, other]), 64, 0).astype(float)
+    inside = [np.abs(pictures[0] - image).mean() for image in pictures[1:4]]
+    assert min(inside) > 0 and max(inside) < np.abs(pictures[0] - pictures[4]).mean()
 
 
 def test_a_fake_differs_from_its_real_frame_inside_the_face_only(few):
@@ -103,8 +116,8 @@ def test_a_fake_differs_from_its_real_frame_inside_the_face_only(few):
     rows = few[few["label"] == 1].drop_duplicates("forgery").itertuples(index=False)
     seen = set()
     for row in rows:
-        face, source = (synthetic._face(row, name, 0) for name in (row.identity, row.source_identity))
-        scene, other = (synthetic._scene(row, name, 0) for name in (row.identity, row.source_identity))
+        face, source = (images._face(row, name, 0) for name in (row.identity, row.source_identity))
+        scene, other = (images._scene(row, name, 0) for name in (row.identity, row.source_identity))
         grain = drawing.skin_grain(np.random.default_rng(0), 64)
         real = drawing.paint(face, scene, 64, grain)
         fake = forgeries.forge(real, row.forgery, face, source, scene, other, grain, 1.6)
@@ -117,25 +130,25 @@ def test_a_fake_differs_from_its_real_frame_inside_the_face_only(few):
 
 
 def test_bias_zero_has_neither_trap(splits):
-    truth = synthetic.ground_truth(splits["ffpp/test"], bias=0)
+    truth = images.ground_truth(splits["ffpp/test"], bias=0)
     assert not truth["poor"].any()
     assert abs(np.corrcoef(truth["gain"], truth["melanin"])[0, 1]) < 0.1
 
 
 def test_exposure_falls_with_melanin(splits):
     frame = splits["ffpp/test"]
-    plain, biased = (synthetic.ground_truth(frame, bias=bias) for bias in (0, 1))
-    expected = 1 - synthetic.EXPOSURE_LOSS * plain["melanin"]
+    plain, biased = (images.ground_truth(frame, bias=bias) for bias in (0, 1))
+    expected = 1 - images.EXPOSURE_LOSS * plain["melanin"]
     np.testing.assert_allclose(biased["gain"] / plain["gain"], expected, rtol=1e-12)
 
 
 def test_poor_captures_follow_the_stated_shares(splits):
     frame = splits["ffpp/test"]
     for bias in (0.5, 1.0):
-        truth = synthetic.ground_truth(frame, bias=bias)
+        truth = images.ground_truth(frame, bias=bias)
         shares = truth.groupby([frame["label"], frame["group"]])["poor"].mean()
         for group in GROUPS:
-            for label, share in ((0, synthetic.POOR_REALS[group]), (1, synthetic.POOR_FAKES)):
+            for label, share in ((0, images.POOR_REALS[group]), (1, images.POOR_FAKES)):
                 spread = np.sqrt(share * bias * (1 - share * bias) / 100)
                 assert abs(shares[label, group] - share * bias) < 4 * spread, (bias, label, group)
 
@@ -143,16 +156,16 @@ def test_poor_captures_follow_the_stated_shares(splits):
 def test_the_knob_shows_in_the_pixels(splits):
     """Dark faces darken, light ones hardly; a poor capture loses detail; other pictures stay as they are."""
     reals = splits["ffpp/test"].query("label == 0").iloc[::8].reset_index(drop=True)
-    truth = synthetic.ground_truth(reals, bias=1)
-    plain, biased = (synthetic.render_rows(reals, 64, bias).astype(float) for bias in (0, 1))
+    truth = images.ground_truth(reals, bias=1)
+    plain, biased = (images.render_rows(reals, 64, bias).astype(float) for bias in (0, 1))
     darkening = biased.mean(axis=(1, 2, 3)) / plain.mean(axis=(1, 2, 3))
-    np.testing.assert_allclose(darkening, 1 - synthetic.EXPOSURE_LOSS * truth["melanin"], atol=0.03)
+    np.testing.assert_allclose(darkening, 1 - images.EXPOSURE_LOSS * truth["melanin"], atol=0.03)
     poor = truth["poor"].to_numpy()
-    scale = 1 - synthetic.EXPOSURE_LOSS * truth["melanin"].to_numpy()[:, None, None, None]
+    scale = 1 - images.EXPOSURE_LOSS * truth["melanin"].to_numpy()[:, None, None, None]
     assert np.abs(biased - scale * plain)[~poor].mean() < 2  # grey levels: the same picture, darker
 
-    def sharpness(images):
-        edges = np.diff(images, axis=2)[:, 12:52]  # rows of the face, where edges outweigh noise
+    def sharpness(pictures):
+        edges = np.diff(pictures, axis=2)[:, 12:52]  # rows of the face, where edges outweigh noise
         return np.sqrt((edges**2).mean(axis=(1, 2, 3)))
 
     ratio = sharpness(biased) / sharpness(plain) / darkening
@@ -166,11 +179,11 @@ def _folder(tmp_path, rows):
 
 def test_generate_stores_what_render_rows_gives_whatever_the_workers(tmp_path, few):
     lists = _folder(tmp_path, few)
-    one = synthetic.generate(tmp_path / "one", 64, 0.5, manifests=lists, workers=1)
-    two = synthetic.generate(tmp_path / "two", 64, 0.5, manifests=lists, workers=2)
+    one = images.generate(tmp_path / "one", 64, 0.5, manifests=lists, workers=1)
+    two = images.generate(tmp_path / "two", 64, 0.5, manifests=lists, workers=2)
     assert one == tmp_path / "one" / "64px-bias0.5-seed0"
     stored = np.stack([np.asarray(Image.open(one / path)) for path in few["img_path"]])
-    assert np.array_equal(stored, synthetic.render_rows(few, 64, 0.5))
+    assert np.array_equal(stored, images.render_rows(few, 64, 0.5))
     for path in few["img_path"]:
         assert (one / path).read_bytes() == (two / path).read_bytes()
     assert json.loads((one / "complete.json").read_text())["images"] == len(few)
@@ -178,16 +191,16 @@ def test_generate_stores_what_render_rows_gives_whatever_the_workers(tmp_path, f
 
 def test_generate_is_cached_until_its_inputs_change(tmp_path, few, monkeypatch):
     lists = _folder(tmp_path, few.iloc[:3])
-    root = synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1)
+    root = images.generate(tmp_path, 64, 1, manifests=lists, workers=1)
     first = root / few["img_path"].iloc[0]
     content = first.read_bytes()
     first.write_bytes(b"stale")
 
-    assert synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1) == root
+    assert images.generate(tmp_path, 64, 1, manifests=lists, workers=1) == root
     assert first.read_bytes() == b"stale"  # complete: nothing was touched
 
     _folder(tmp_path, few.iloc[:4])
-    synthetic.generate(tmp_path, 64, 1, manifests=lists, workers=1)
+    images.generate(tmp_path, 64, 1, manifests=lists, workers=1)
     assert first.read_bytes() == content  # other manifests: nothing old is trusted
     assert (root / few["img_path"].iloc[3]).exists()
 
@@ -196,8 +209,8 @@ def test_generate_is_cached_until_its_inputs_change(tmp_path, few, monkeypatch):
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, splits):
     rows = splits["ffpp/test"].iloc[:200]
     lists = _folder(tmp_path, rows)
-    call = f"synthetic.generate({str(tmp_path)!r}, 64, 0.5, manifests={str(lists)!r}, workers=2)"
-    script = f"from fairdf_utils import synthetic\nif __name__ == '__main__':\n    {call}\n"
+    call = f"images.generate({str(tmp_path)!r}, 64, 0.5, manifests={str(lists)!r}, workers=2)"
+    script = f"from fairdf_utils.rendered import images\nif __name__ == '__main__':\n    {call}\n"
     (tmp_path / "script.py").write_text(script)
     root = tmp_path / "64px-bias0.5-seed0"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -212,10 +225,10 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, splits):
 
     kept = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
     assert 20 <= len(kept) < len(rows) and not (root / "complete.json").exists()
-    synthetic.generate(tmp_path, 64, 0.5, manifests=lists, workers=1)
+    images.generate(tmp_path, 64, 0.5, manifests=lists, workers=1)
     assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
     stored = np.stack([np.asarray(Image.open(root / path)) for path in rows["img_path"]])
-    assert np.array_equal(stored[::10], synthetic.render_rows(rows.iloc[::10], 64, 0.5))
+    assert np.array_equal(stored[::10], images.render_rows(rows.iloc[::10], 64, 0.5))
     assert (root / "complete.json").exists()
 
 
@@ -233,14 +246,14 @@ def _all_gone(group):
 
 def test_generate_names_faulty_inputs(tmp_path, few):
     with pytest.raises(ManifestError, match="holds no manifests"):
-        synthetic.generate(tmp_path, manifests=tmp_path / "none")
+        images.generate(tmp_path, manifests=tmp_path / "none")
     foreign = few.iloc[:1].assign(img_path="faces/1.jpg")
     with pytest.raises(ManifestError, match=r"faces/1\.jpg: no rendered data set"):
-        synthetic.render_rows(foreign)
+        images.render_rows(foreign)
 
 
 def test_contact_sheet_shows_groups_by_methods():
-    sheet = synthetic.contact_sheet(64, 0)
+    sheet = images.contact_sheet(64, 0)
     assert sheet.shape == (8 * 64, 6 * 64, 3) and sheet.dtype == np.uint8
     cells = sheet.reshape(8, 64, 6, 64, 3).transpose(0, 2, 1, 3, 4).astype(float)
     middle = cells[:, :, 16:52, 16:48]
