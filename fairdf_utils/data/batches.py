@@ -23,7 +23,6 @@ from fairdf_utils.data.manifests import ManifestError
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 from fairdf_utils.files import replacing
 from fairdf_utils.rendered import images as synthetic
-from fairdf_utils.training import distributed as processes
 
 SAMPLING = ("natural", "balanced")
 
@@ -36,7 +35,7 @@ class Batch:
     ----------
     images : float32 tensor (2b, 3, H, H) in [-1, 1]; b = B, or with several processes this one's share of it
     label : int64 tensor (2B,), 1 = fake
-    forgery : int64 tensor (2B,), position in `vocabulary.FORGERIES`, 0 = real
+    forgery : int64 tensor (2B,), position in `vocabulary.FORGERIES`, 0 = real, -1 = fake of unknown forgery
     group : int64 tensor (2B,), position in `vocabulary.GROUPS`
     rows : int64 array (2B,), positions in the manifest that the batch was drawn from
     """
@@ -141,11 +140,12 @@ def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def codes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """`label`, `forgery` and `group` of a manifest as int64 codes (N,)."""
+    """`label`, `forgery` and `group` of a manifest as int64 codes (N,); -1 for a fake of unknown forgery."""
+    forgery, group = ({name: code for code, name in enumerate(names)} for names in (FORGERIES, GROUPS))
     return {
         "label": frame["label"].to_numpy(np.int64),
-        "forgery": pd.Categorical(frame["forgery"], FORGERIES).codes.astype(np.int64),
-        "group": pd.Categorical(frame["group"], GROUPS).codes.astype(np.int64),
+        "forgery": np.array([forgery.get(name, -1) for name in frame["forgery"]], dtype=np.int64),
+        "group": np.array([group[name] for name in frame["group"]], dtype=np.int64),
     }
 
 
@@ -183,19 +183,34 @@ def _balanced_draw(rows: np.ndarray, group: np.ndarray, number: int, generator: 
 
 
 def batches(
-    frame: pd.DataFrame, images: np.ndarray, pairs: np.ndarray, batch_size: int, device: torch.device
+    frame: pd.DataFrame,
+    images: np.ndarray,
+    pairs: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Batches of `batch_size` pairs; a short last batch is dropped unless it is the only one.
 
     A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes each
     loads the images of its own pairs only; the annotations are those of the whole batch.
+
+    Parameters
+    ----------
+    frame : canonical manifest, N rows
+    images : uint8 (N, H, H, 3), as from `decode`
+    pairs : int64 (n, 2), as from `epoch_pairs`
+    batch_size : pairs in a batch
+    device : where the tensors of a batch are
+    share : number of this process, from 0, and number of processes
     """
+    rank, count = share
     labels = codes(frame)
     full = len(pairs) // batch_size * batch_size or len(pairs)
     for start in range(0, full, batch_size):
         drawn = pairs[start : start + batch_size]
         rows = drawn.T.reshape(-1)  # fakes, then reals
-        own = np.array_split(drawn, processes.count())[processes.rank()].T.reshape(-1)
+        own = np.array_split(drawn, count)[rank].T.reshape(-1)
         yield Batch(
             images=to_device(images[own], device),
             rows=rows,

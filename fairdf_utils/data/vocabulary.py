@@ -24,7 +24,7 @@ COLUMNS = (
 )
 
 
-def group_order(labels):
+def group_order(labels: pd.Series) -> list[str]:
     """The groups in a column, in the project's order (male before female; asian, white, black, others)."""
     if isinstance(labels.dtype, pd.CategoricalDtype):
         return list(labels.cat.categories)  # a category without images stays visible, with n = 0

@@ -215,7 +215,8 @@ class Training:
         seeds = generator.integers(2**31, size=self.steps_per_epoch)
         group_counts = torch.from_numpy(group_sizes(self.train)).to(self.device)
         rows, log = [], []
-        drawn = batches(self.train, self.train_images, pairs, self.config.batch_size, self.device)
+        share = (processes.rank(), processes.count())
+        drawn = batches(self.train, self.train_images, pairs, self.config.batch_size, self.device, share)
         for batch, step_seed in zip(drawn, seeds, strict=True):
             terms = self._step(batch, int(step_seed), group_counts)
             rows.append(batch.rows)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fairdf_utils.data import batches as data
 from fairdf_utils.data.manifests import ManifestError
-from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 
 
 def test_decoded_pixels_are_the_files(training_set, corpus, tmp_path):
@@ -96,6 +96,24 @@ def test_batches_hold_fakes_first_and_their_annotations(training_set, corpus, tm
         assert batch.label.tolist() == [1] * 5 + [0] * 5
         assert [GROUPS[g] for g in batch.group] == training_set["group"].iloc[batch.rows].tolist()
         assert torch.equal(batch.images, data.to_device(images[batch.rows], torch.device("cpu")))
+
+
+def test_processes_share_the_images_of_a_batch(training_set, corpus, tmp_path):
+    images = data.decode(training_set, corpus / "images", 16, tmp_path)
+    pairs = data.epoch_pairs(training_set, "natural", np.random.default_rng(0))
+    cpu = torch.device("cpu")
+    whole = next(data.batches(training_set, images, pairs, 6, cpu))
+    shares = [next(data.batches(training_set, images, pairs, 6, cpu, (rank, 3))) for rank in range(3)]
+    assert all(torch.equal(share.label, whole.label) and np.array_equal(share.rows, whole.rows) for share in shares)
+    halves = torch.stack([share.images.unflatten(0, (2, 2)) for share in shares], dim=1)  # (2, processes, b, ...)
+    assert torch.equal(halves.flatten(0, 2), whole.images)
+
+
+def test_a_fake_of_unknown_forgery_has_no_code(training_set):
+    names = ["fake", "someone's own", *training_set["forgery"][2:]]
+    codes = data.codes(training_set.assign(forgery=names))["forgery"]
+    assert codes[:2].tolist() == [-1, -1]
+    assert [FORGERIES[code] for code in codes[2:]] == names[2:]
 
 
 def test_group_sizes_count_images(training_set):
