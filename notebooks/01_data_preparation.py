@@ -71,7 +71,8 @@ import pandas as pd
 import seaborn as sns
 from PIL import Image
 
-from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.book.show import show
 from fairdf_utils.corpora import annotations as annotation_files
 from fairdf_utils.corpora import extraction as faces
 from fairdf_utils.corpora import faces as alignment
@@ -725,7 +726,8 @@ scene, driving = replace(neutral, yaw=0.15), replace(neutral, open=0.07, smile=0
 untouched = renderer.paint(target, scene, 128, grain)
 strength = synthetic.DOMAINS["ffpp"].strength
 forged = {
-    method: forgery.forge(untouched, method, target, source, scene, driving, grain, strength) for method in FORGERIES[1:]
+    method: forgery.forge(untouched, method, target, source, scene, driving, grain, strength)
+    for method in FORGERIES[1:]
 }
 changed = {method: np.abs(image - untouched).max(0) for method, image in forged.items()}  # (128, 128)
 area = pd.Series({method: (difference > 0.02).mean() for method, difference in changed.items()})

@@ -57,7 +57,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib.colors import LogNorm
 
-from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.book.show import show
 from fairdf_utils.data import batches as data
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS

@@ -86,7 +86,8 @@ import fairdf_utils.data.batches
 import fairdf_utils.model.config
 import fairdf_utils.training.loop
 import fairdf_utils.training.sam
-from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.book.show import show
 from fairdf_utils.data.batches import epoch_pairs
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation.scoring import predict

@@ -56,7 +56,8 @@ import fairdf_utils.fairness.metrics
 import fairdf_utils.fairness.score_table
 import fairdf_utils.model.detectors
 import fairdf_utils.released.score_files
-from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.book.show import show
 from fairdf_utils.corpora import faces as alignment
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import SPLIT_FILES, read_split

@@ -64,7 +64,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from fairdf_utils.book.run_folder import Run, read_manifest_of_run, show
+from fairdf_utils.book.run_folder import Run, read_manifest_of_run
+from fairdf_utils.book.show import show
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import DATASETS, GROUPS
 from fairdf_utils.explanation import probes

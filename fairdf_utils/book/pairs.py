@@ -13,7 +13,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from fairdf_utils.book.run_folder import BookError
+from fairdf_utils.book import BookError
 from fairdf_utils.files import write_text
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

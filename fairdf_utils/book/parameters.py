@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from fairdf_utils.book.pairs import Chapter
-from fairdf_utils.book.run_folder import BookError, describe, now, read_manifest_of_run
+from fairdf_utils.book.run_folder import BookError, _describe, _now, read_manifest_of_run
 from fairdf_utils.files import locked, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -246,7 +246,7 @@ class Progress:
     def _unchanged(self, name, recorded):
         # Names of results are seen from the run folder, others from the folder that the chapter ran in.
         path = self.run / name if (self.run / name).exists() else self.notebooks / name
-        return path.exists() and describe(path, {str(path): recorded})["sha256"] == recorded["sha256"]
+        return path.exists() and _describe(path, {str(path): recorded})["sha256"] == recorded["sha256"]
 
     def refuse_leftovers(self):
         """Chapter 05 compares every detector it finds: results that are not asked for must not be among them."""
@@ -270,7 +270,7 @@ class Progress:
         if folder.exists() and any(folder.iterdir()):
             by_hand = not state or (entry and state.get("outputs") not in (None, _digest_of_outputs(entry)))
             if by_hand:
-                aside = self.run / "set_aside" / f"{cell.file}-{now().replace(':', '')}"
+                aside = self.run / "set_aside" / f"{cell.file}-{_now().replace(':', '')}"
                 aside.parent.mkdir(exist_ok=True)
                 folder.rename(aside)
                 note = f"results made by hand are now in {shown(aside)}"

@@ -7,8 +7,8 @@ import nbformat
 import pytest
 
 from fairdf_utils.__main__ import main
+from fairdf_utils.book import BookError
 from fairdf_utils.book.pairs import KERNEL, check, read_chapter, read_chapters, store_outputs
-from fairdf_utils.book.run_folder import BookError
 from fairdf_utils.tests.book.tiny_book import write_book
 
 
@@ -206,7 +206,7 @@ def test_one_command_runs_the_book_and_stores_its_outputs(book, tmp_path, capfd)
     assert text.text.split("\n", 1)[1] == "epoch 0 in ../notebooks\nepoch 1 in ../notebooks\n"
     assert training.cells[4].outputs[0].data == {"text/plain": "2"}
     shown = paired(book, "01_data").cells[3].outputs[0].data["text/markdown"]
-    assert "def path(self, name):" in shown and sys.prefix not in shown
+    assert "def path(self, name: str) -> Path:" in shown and sys.prefix not in shown
 
 
 def test_a_refusal_is_one_line(tmp_path, capsys):

@@ -1,127 +1,24 @@
-"""The source shown is the source that runs, and a run folder records what was done."""
+"""A run folder records what was done, and is written by one kernel at a time."""
 
 import hashlib
-import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from fairdf_utils.book import run_folder as book
-from fairdf_utils.book.run_folder import BookError, MissingResult, Run, read_manifest_of_run, show
+from fairdf_utils.book import BookError, run_folder
+from fairdf_utils.book.run_folder import MissingResult, Run, read_manifest_of_run
 from fairdf_utils.files import write_text
-
-MODULE = '''\
-import functools
-from dataclasses import dataclass
+from fairdf_utils.tests.book.tiny_book import write_book
 
 
-def double(x, factor=2):
-    """Twice `x`; a fence of ``` in the text."""
-    return factor * x
-
-
-def other(x):
-    return x + 1
-
-
-@functools.lru_cache
-def remembered(x):
-    return double(x)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two numbers."""
-
-    left: int
-    right: int = 1
-
-    @property
-    def sum(self):
-        return self.left + self.right
-
-
-def outer():
-    def inner():
-        return 1
-
-    return inner
-'''
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    (tmp_path / "shown_module.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("shown_module")
-    del sys.modules["shown_module"]
-
-
-def edit(module, old, new):
-    path = Path(module.__file__)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_show_renders_path_line_and_source(module):
-    shown = show(module.double).data
-    assert shown.startswith("`shown_module.py:5`\n\n````python\ndef double(x, factor=2):\n")
-    assert shown.endswith("    return factor * x\n````\n")
-
-
-def test_show_names_files_of_the_repository_from_its_root():
-    assert show(Run).data.startswith("`fairdf_utils/book.py:")
-
-
-def test_show_includes_decorators_and_dedents_methods(module):
-    assert "@functools.lru_cache\ndef remembered(x):" in show(module.remembered).data
-    assert "@dataclass(frozen=True)\nclass Pair:" in show(module.Pair).data
-    assert "\n```python\ndef path(self, name):" in show(Run.path).data
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("double", "return factor * x", "return factor + x"),
-        ("double", "factor=2", "factor=3"),
-        ("double", "import functools\n", "import functools\n\n"),
-        ("double", "def double", "def treble"),
-        ("double", "factor * x", "factor * x)"),
-        ("remembered", "return double(x)", "return other(x)"),
-        ("Pair", "right: int = 1", "right: int = 2"),
-        ("Pair", "    left: int\n", "    left: str\n"),
-        ("Pair", "self.left + self.right", "self.left - self.right"),
-    ],
-)
-def test_show_refuses_code_that_was_edited(module, name, old, new):
-    edit(module, old, new)
-    with pytest.raises(BookError, match=f"shown_module.py was changed.*{name}.*restart the kernel"):
-        show(getattr(module, name))
-
-
-def test_show_accepts_an_edit_elsewhere_in_the_file(module):
-    edit(module, "return x + 1", "return x + 2")
-    assert "def double" in show(module.double).data
-
-
-def test_show_leaves_the_module_alone(module):
-    before = dict(vars(module))
-    show(module.Pair)
-    assert vars(module) == before
-
-
-def test_show_refuses_what_has_no_definition_in_a_file(module):
-    with pytest.raises(TypeError, match="top of a Python file"):
-        show(module.outer())
-    with pytest.raises(TypeError):
-        show(len)
-
-
-# --- the run folder --------------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def chapters(tmp_path_factory, monkeypatch):
+    """Run as a kernel does: in the folder of the chapters."""
+    folder = write_book(tmp_path_factory.mktemp("book"))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", ["../01_other/x", "/x", "", "a/../../x"])
@@ -137,7 +34,7 @@ def test_path_makes_folders_but_no_file(tmp_path):
 
 
 def test_require_names_the_chapter_to_run(tmp_path):
-    run = Run(tmp_path, "04_evaluation", "fair-s0")
+    run = Run(tmp_path, "03_training", "fair-s0")
     with pytest.raises(MissingResult, match=r"run chapter 03_training \(fair-s0\)") as raised:
         run.require("03_training/fair-s0/best.safetensors")
     assert isinstance(raised.value, FileNotFoundError)
@@ -148,18 +45,23 @@ def test_require_names_the_chapter_to_run(tmp_path):
 def test_finish_records_what_was_read_and_written(tmp_path):
     first = Run(tmp_path / "run", "01_data")
     first.path("words.txt").write_text("words")
-    first.finish({"seed": 3}, device="cpu")
+    first.finish()
     outside = tmp_path / "outside.csv"
     outside.write_text("1,2")
     run = Run(tmp_path / "run", "03_training", "fair-s0")
     assert run.require_all("01_data/*.txt") == [tmp_path / "run/01_data/words.txt"]
     run.path("deep/model.bin").write_bytes(b"weights")
-    run.finish({"seed": 4, "sam": True}, device="one GPU", read=[outside])
+    values = {"run": run, "outside": outside, "seed": 4, "rate": 0.25, "run_dir": "x", "other": object()}
+    exec('run.finish(device="one GPU", read=[outside])', values)  # as the cells of a notebook
 
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert sorted(manifest) == ["01_data", "03_training/fair-s0"]
     entry = manifest["03_training/fair-s0"]
-    assert entry["parameters"] == {"seed": 4, "sam": True} and entry["seed"] == 4 and entry["device"] == "one GPU"
+    assert (
+        entry["parameters"] == {"run_dir": "x", "seed": 4, "rate": 0.25}
+        and entry["seed"] == 4
+        and entry["device"] == "one GPU"
+    )
     assert entry["started"] <= entry["ended"]
     assert entry["versions"]["python"] == sys.version.split()[0] and "numpy" in entry["versions"]
     wrote = {name: item["sha256"] for name, item in entry["wrote"].items()}
@@ -172,12 +74,12 @@ def test_finish_records_what_was_read_and_written(tmp_path):
 
 
 def test_finish_does_not_record_hidden_files(tmp_path):
-    run = Run(tmp_path, "04_evaluation", "fair-s0")
+    run = Run(tmp_path, "03_training", "fair-s0")
     for name in (".parts/ffpp.parquet", "validation/.parts/ffpp/a.parquet", "validation/scores.csv"):
         run.path(name).write_text("1")
-    run.finish({})
+    run.finish()
     (entry,) = read_manifest_of_run(tmp_path).values()
-    assert list(entry["wrote"]) == ["04_evaluation/fair-s0/validation/scores.csv"]
+    assert list(entry["wrote"]) == ["03_training/fair-s0/validation/scores.csv"]
 
 
 def test_finish_hashes_an_unchanged_file_once_and_a_changed_one_again(tmp_path, monkeypatch):
@@ -189,20 +91,20 @@ def test_finish_hashes_an_unchanged_file_once_and_a_changed_one_again(tmp_path, 
         path = run.path("file.bin")
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)
-        run.finish({})
+        run.finish()
     assert len(hashed) == 2
     recorded = read_manifest_of_run(tmp_path)["01_data"]["wrote"]["01_data/file.bin"]
     assert recorded["sha256"] == hashlib.sha256(b"bigger").hexdigest()
 
 
 def test_a_full_folder_is_recorded_by_its_listing(tmp_path, monkeypatch):
-    monkeypatch.setattr(book, "MOST_FILES_HASHED", 2)
+    monkeypatch.setattr(run_folder, "MOST_FILES_HASHED", 2)
     run = Run(tmp_path, "01_data")
     digests = []
     for content in ("one", "two", "three"):  # of 3, 3 and 5 bytes
         for number in range(3):
             run.path(f"images/{number}.png").write_text(content)
-        run.finish({})
+        run.finish()
         (name, item), *rest = read_manifest_of_run(tmp_path)["01_data"]["wrote"].items()
         assert (name, item["files"], rest) == ("01_data/images", 3, [])
         digests.append(item["sha256"])
@@ -215,7 +117,7 @@ def test_a_small_folder_read_is_recorded_by_content(tmp_path):
     digests = set()
     for content in ("one", "two"):
         (outside / "test.csv").write_text(content)
-        Run(tmp_path / "run", "01_data").finish({}, read=[outside])
+        Run(tmp_path / "run", "01_data").finish(read=[outside])
         digests.add(read_manifest_of_run(tmp_path / "run")["01_data"]["read"][outside.as_posix()]["sha256"])
     assert len(digests) == 2
 
@@ -223,7 +125,7 @@ def test_a_small_folder_read_is_recorded_by_content(tmp_path):
 def test_chapters_that_finish_at_the_same_time_lose_no_entry(tmp_path):
     code = (
         "import sys; from fairdf_utils.book.run_folder import Run\n"
-        "for i in range(10): Run(sys.argv[1], f'{sys.argv[2]}{i}').finish({})"
+        "for i in range(10): Run(sys.argv[1], '03_training', f'{sys.argv[2]}{i}').finish()"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path, name]) for name in ("a", "b")]
     assert [process.wait() for process in processes] == [0, 0]
@@ -234,6 +136,39 @@ def test_an_unreadable_manifest_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(BookError, match=r"manifest.json is not readable.*delete it"):
         read_manifest_of_run(tmp_path)
+
+
+def test_a_parameter_that_became_something_else_is_named(tmp_path):
+    with pytest.raises(BookError, match="01_data.py gives one of its parameters another value.*set"):
+        exec("run.finish()", {"run": Run(tmp_path, "01_data"), "words": {1, 2}})
+
+
+def test_a_run_of_no_chapter_is_refused(tmp_path):
+    with pytest.raises(BookError, match="07_else.py is missing"):
+        Run(tmp_path, "07_else").finish()
+
+
+def test_a_folder_is_written_by_one_kernel_at_a_time(tmp_path):
+    code = (
+        "import sys, time; from fairdf_utils.book.run_folder import Run\n"
+        "run = Run(sys.argv[1], '03_training', 'fair-s0'); run = Run(sys.argv[1], '03_training', 'fair-s0')\n"
+        "print('mine', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = []
+    try:
+        for said in ("mine", "waiting for process"):
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            assert processes[-1].stdout.readline().startswith(said)
+        orphan, successor = processes
+        orphan.kill()
+        orphan.wait()
+        assert successor.stdout.readline() == "mine\n"
+        assert (tmp_path / "03_training/fair-s0/.lock").read_text() == str(successor.pid)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -30,7 +30,8 @@ source: str = ""  # a file outside the run
 # %%
 from pathlib import Path
 
-from fairdf_utils.book.run_folder import Run, show
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.book.show import show
 
 run = Run(run_dir, "01_data")
 run.path("words.txt").write_text("\\n".join(words))
@@ -39,7 +40,7 @@ run.path("words.txt").write_text("\\n".join(words))
 show(Run.path)
 
 # %%
-run.finish({"words": words}, read=[source] if source else [])
+run.finish(read=[source] if source else [])
 """
 
 TRAINING = """\
@@ -90,7 +91,7 @@ for epoch in range(first, epochs):
 print("a warning", file=sys.stderr)
 
 # %%
-run.finish({"detector": detector, "seed": seed, "rate": rate}, device="cpu")
+run.finish(device="cpu")
 epochs
 """
 
@@ -107,7 +108,7 @@ from fairdf_utils.book.run_folder import Run
 run = Run(run_dir, "05_fairness_analysis")
 rows = [f"{path.parent.name},ffpp,0.75,1.5,0.125,," for path in run.require_all("03_training/*/epochs.txt")]
 run.path("results.csv").write_text("\\n".join(["detector,dataset,auc,fpr_sum,oae,dp,meo", *rows]))
-run.finish({})
+run.finish()
 """
 
 PROFILE = """\
