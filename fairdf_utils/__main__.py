@@ -64,9 +64,10 @@ def _check(options) -> int:
 
 
 def _predict(options) -> int:
-    from fairdf_utils.evaluation.pictures import main_predict
+    from fairdf_utils.evaluation.pictures import PictureError, main_predict
+    from fairdf_utils.training.loop import TrainingError
 
-    return main_predict(options)
+    return _refusing(main_predict, options, PictureError, TrainingError)
 
 
 def _audit(options) -> int:

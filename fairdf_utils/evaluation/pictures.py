@@ -6,36 +6,41 @@ the largest face, which is the face that detectors are trained on. What cannot b
 
 from __future__ import annotations
 
+import json
+import textwrap
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.utils import draw_bounding_boxes
 
 from fairdf_utils import progress
-from fairdf_utils.book.run_folder import BookError, read_manifest_of_run
 from fairdf_utils.corpora import faces as alignment
 from fairdf_utils.corpora import videos as video
-from fairdf_utils.evaluation.boxes import annotate, side_by_side
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
-from fairdf_utils.training.loop import TrainingError, choose_device, load_detector
+from fairdf_utils.training.loop import choose_device, load_detector
 
 THRESHOLD = 0.5  # of P(fake), as in Lin et al. 2024
 SMALL_CROP = 512  # pixels: a square picture up to this size may well be an aligned crop already
 STRIP_FRAMES, STRIP_HEIGHT = 5, 300  # of a video's annotated picture; pixels
+SMALLEST, LARGEST = 320, 1280  # pixels, longer side of an annotated picture
+COLOURS = {"fake": "#d55e00", "real": "#0173b2"}
+FONT, TEXT = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 16  # text height in pixels
+BOX = ("left", "top", "right", "bottom")  # pixels
 COLUMNS = (
     "file",
     "part",  # "face", "video" (the mean of its frames), or "" where nothing could be scored
     "frame",  # of a video, its number there
     "face",  # 1 = the largest of its picture
-    "left",
-    "top",
-    "right",
-    "bottom",  # pixels
+    *BOX,
     "face_score",  # the face finder's: about 0 is doubtful, 1 and more is sure
     "logit_real",
     "logit_fake",
@@ -45,7 +50,11 @@ COLUMNS = (
     "frames_scored",
     "reason",  # why it was not scored, or not whole
 )
-WHOLE = ("frame", "face", "left", "top", "right", "bottom", "frames_read", "frames_scored")
+WHOLE = ("frame", "face", *BOX, "frames_read", "frames_scored")
+
+
+class PictureError(Exception):
+    """A call that cannot be answered; the message says what the caller can do."""
 
 
 class NotScored(Exception):
@@ -70,19 +79,13 @@ class Detector:
     name: str
     origin: str
 
-    def logits(self, crops: list[np.ndarray]) -> np.ndarray:
-        """Logits (n, 2) of crops, each uint8 (size, size, 3)."""
-        return logits_of(self.model, np.stack(crops), self.device, batch_size=32)
 
-
-def main_predict(options) -> int:
+def main_predict(options: Namespace) -> int:
     """Score what `options.path` names, print a table, write `scores.csv` and annotated pictures.
 
     Parameters
     ----------
-    options : namespace with
-        path (file or folder), run, detector, seed, checkpoint (None: the run's detector of that name and seed),
-        out (folder), frames (read of a video), aligned (bool: pictures are face crops already), device
+    options : of `python -m fairdf_utils predict`
 
     Returns
     -------
@@ -90,8 +93,8 @@ def main_predict(options) -> int:
 
     Raises
     ------
-    BookError
-        No such file, folder, run, checkpoint or device, or no folder can be made at `options.out`.
+    PictureError, TrainingError
+        Nothing can be scored: no such file, run, device, checkpoint, or place for the results.
     """
     out = Path(options.out)
     files = files_of(Path(options.path), out)
@@ -100,7 +103,7 @@ def main_predict(options) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BookError(f"{out}: this folder cannot be made ({error.strerror}). Choose another --out") from None
+        raise PictureError(f"{out}: this folder cannot be made ({error.strerror}). Choose another --out") from None
     print(f"{detector.name}\n{detector.origin}\n")
     rows = []
     try:
@@ -125,8 +128,8 @@ def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> P
         return path
     held = sorted(found.parent.name for found in folder.glob("*/best.safetensors"))
     if not held:
-        raise BookError(f"{run} holds no trained detector: run the book into it first, or give --checkpoint")
-    raise BookError(
+        raise PictureError(f"{run} holds no trained detector: run the book into it first, or give --checkpoint")
+    raise PictureError(
         f"{run} holds no detector {detector}-s{seed}; it holds {', '.join(held)}. Choose with --detector and --seed"
     )
 
@@ -134,12 +137,9 @@ def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> P
 def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
     """The detector of a checkpoint, ready to score."""
     if not checkpoint.is_file():
-        raise BookError(f"{checkpoint}: no such checkpoint. Give the path of a best.safetensors")
-    try:
-        target = choose_device(device)
-        model, config = load_detector(checkpoint, target)
-    except TrainingError as error:
-        raise BookError(str(error)) from error
+        raise PictureError(f"{checkpoint}: no such checkpoint. Give the path of a best.safetensors")
+    target = choose_device(device)
+    model, config = load_detector(checkpoint, target)
     return Detector(
         model=scoring_copy(model),
         device=target,
@@ -151,10 +151,11 @@ def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
 
 def _origin(checkpoint: Path) -> str:
     """What a detector was trained on, as the run that it lies in tells it."""
-    folder = checkpoint.resolve().parent
-    entries = read_manifest_of_run(folder.parents[1]) if len(folder.parents) > 1 else {}
-    sets = list(entries.get(f"{folder.parent.name}/{folder.name}", {}).get("read", ()))
-    if not sets:
+    folder = checkpoint.resolve().parent  # <run>/03_sam_training/<detector>-s<seed>
+    try:
+        entries = json.loads((folder.parents[1] / "manifest.json").read_text(encoding="utf-8"))
+        sets = list(entries[f"{folder.parent.name}/{folder.name}"]["read"])
+    except (OSError, ValueError, LookupError):
         return "What it was trained on is not recorded beside it."
     if any("synthetic" in PurePosixPath(name).parts for name in sets):
         return "Trained on rendered faces only: it knows nothing of real people, and its scores for them mean nothing."
@@ -166,7 +167,7 @@ def files_of(path: Path, out: Path) -> dict[Path, str]:
     if path.is_file():
         return {path: path.name}
     if not path.is_dir():
-        raise BookError(f"{path}: no such file or folder")
+        raise PictureError(f"{path}: no such file or folder")
     endings = video.IMAGES + video.VIDEOS
     found = {
         file: file.relative_to(path).as_posix()
@@ -174,114 +175,73 @@ def files_of(path: Path, out: Path) -> dict[Path, str]:
         if file.suffix.lower() in endings and file.is_file() and not file.resolve().is_relative_to(out.resolve())
     }
     if not found:
-        raise BookError(f"{path} holds no picture and no video; looked for {' '.join(endings)}, sub-folders included")
+        raise PictureError(
+            f"{path} holds no picture and no video; looked for {' '.join(endings)}, sub-folders included"
+        )
     return found
-
-
-@dataclass
-class Seen:
-    """A picture, or a frame of a video, and the faces found in it, largest first.
-
-    Attributes
-    ----------
-    frame : number of the frame in its video, None for a picture
-    image : uint8 (H, W, 3); None for the frames of a video that are not drawn
-    boxes : left, top, right, bottom of each face, pixels
-    face_scores : the face finder's (`alignment.Face`); NaN for a crop that was given
-    crops : each face as the detector wants it, uint8 (size, size, 3)
-    logits : float32 (n, 2), once scored
-    """
-
-    frame: int | None
-    image: np.ndarray | None
-    boxes: list[tuple]
-    face_scores: list[float]
-    crops: list[np.ndarray]
-    logits: np.ndarray | None = None
-
-    @property
-    def scores(self) -> list[float]:
-        """P(fake) of each face."""
-        return score(torch.from_numpy(self.logits)).tolist()
 
 
 def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int, aligned: bool) -> list[dict]:
     """Score one file and write its annotated picture, `<out>/<name>.scored.png`; rows of the table (`COLUMNS`)."""
-    still, trouble = path.suffix.lower() in video.IMAGES, ""
+    still, trouble, read = path.suffix.lower() in video.IMAGES, "", 0
+    # Of a video's other frames no pixel is kept, so that memory does not grow with its length.
     drawn = {0} if still else set(np.linspace(0, frames - 1, STRIP_FRAMES).round())
-    seen = []
+    shown, faces, crops = [], [], []  # (number, image) of what is drawn; a row and a crop a face
     try:
-        for position, (number, image) in enumerate(video.frames(path, frames)):
-            seen.append(_look(detector, None if still else number, image, aligned, position in drawn))
+        for read, (number, image) in enumerate(video.frames(path, frames), start=1):
+            shown += [(number, image)] if read - 1 in drawn else []
+            for face, crop in _faces_in(image, detector.image_size, aligned):
+                faces.append({"part": "face", "frame": None if still else number, **face})
+                crops.append(crop)
     except NotScored as error:
         return [_not_scored(name, str(error))]
     except video.VideoError as error:  # after the last frame that could be decoded
-        trouble = f"cannot be read{' to its end' if seen else ''}: {error.reason}"
-    crops = [crop for picture in seen for crop in picture.crops]
+        trouble = f"cannot be read{' to its end' if read else ''}: {error.reason}"
     if not crops:
-        return [_not_scored(name, ", and ".join(filter(None, (trouble, seen and _no_face(seen)))) or "holds no frame")]
-    ends = np.cumsum([len(picture.crops) for picture in seen])[:-1]
-    for picture, logits in zip(seen, np.split(detector.logits(crops), ends), strict=True):
-        picture.logits = logits
-    rows = [row for picture in seen for row in _face_rows(picture)]
+        no_face = read and _no_face(read, shown[0][1] if still else None)
+        return [_not_scored(name, ", and ".join(filter(None, (trouble, no_face))) or "holds no frame")]
+    logits = logits_of(detector.model, np.stack(crops), detector.device, batch_size=32)  # (n, 2)
+    for face, (real, fake), p in zip(faces, logits, score(torch.from_numpy(logits)).tolist(), strict=True):
+        face |= {"logit_real": real, "logit_fake": fake, "score": p, "verdict": verdict(p)}
+    caption, whole = name, []
     if not still:
-        rows.append(_video_row(seen) | {"reason": trouble})
-    _draw(seen, _title(name, rows[-1]), detector.origin, out / f"{name}.scored.png")
-    return [{"file": name, "reason": "", **row} for row in rows]
+        whole = [_video_row(faces, read) | {"reason": trouble}]
+        caption += ": {verdict} {score:.2f}, mean of the largest face in {frames_scored} frames".format(**whole[0])
+        caption += f"; shown: frames {', '.join(str(number) for number, _ in shown)}"
+    _draw(shown, faces, caption, detector.origin, out / f"{name}.scored.png")
+    return [{"file": name, "reason": "", **row} for row in faces + whole]
 
 
 def _not_scored(name: str, reason: str) -> dict:
     return {"file": name, "part": "", "reason": reason}
 
 
-def _look(detector: Detector, number: int | None, image: np.ndarray, aligned: bool, drawn: bool) -> Seen:
-    """Find the faces of a picture and cut them out; an aligned crop is taken as it is."""
+def _faces_in(image: np.ndarray, size: int, aligned: bool) -> Iterator[tuple[dict, np.ndarray]]:
+    """Place, number and crop (size, size, 3) of each face of a picture; an aligned crop is taken as it is."""
     height, width = image.shape[:2]
-    if not aligned:
-        found = alignment.find(image)
-        boxes, sure = [face.box for face in found], [face.score for face in found]
-        crops = [alignment.align(image, face, detector.image_size) for face in found]
-    elif height == width:
-        boxes, sure = [(0, 0, width, height)], [np.nan]
-        size = (detector.image_size, detector.image_size)
-        crops = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))]
-    else:
+    if aligned and height != width:
         raise NotScored(f"is {width} x {height} px, but a face crop is square; leave --aligned out")
-    # Of the video's other frames no pixel is kept, so that memory does not grow with its length.
-    return Seen(number, image if drawn or number is None else None, boxes, sure, crops)
+    if aligned:
+        crop = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        found = [((0, 0, width, height), np.nan, crop)]
+    else:
+        found = [(face.box, face.score, alignment.align(image, face, size)) for face in alignment.find(image)]
+    for number, (box, sure, crop) in enumerate(found, start=1):
+        yield {"face": number, **dict(zip(BOX, box, strict=True)), "face_score": sure}, crop
 
 
-def _no_face(seen: list[Seen]) -> str:
-    first = seen[0]
-    if first.frame is not None:
-        return f"no face found in {len(seen)} frames"
-    height, width = first.image.shape[:2]
+def _no_face(read: int, image: np.ndarray | None) -> str:
+    if image is None:
+        return f"no face found in {read} frames"
+    height, width = image.shape[:2]
     crop = "; if the picture is a face crop already, add --aligned" if height == width <= SMALL_CROP else ""
     return f"no face found{crop}"
 
 
-def _face_rows(picture: Seen) -> list[dict]:
-    return [
-        {
-            "part": "face",
-            "frame": picture.frame,
-            "face": number + 1,
-            **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
-            "face_score": picture.face_scores[number],
-            "logit_real": picture.logits[number, 0],
-            "logit_fake": picture.logits[number, 1],
-            "score": picture.scores[number],
-            "verdict": verdict(picture.scores[number]),
-        }
-        for number, box in enumerate(picture.boxes)
-    ]
-
-
-def _video_row(seen: list[Seen]) -> dict:
+def _video_row(faces: list[dict], read: int) -> dict:
     """The mean over the frames of the largest face."""
-    largest = [picture.scores[0] for picture in seen if picture.boxes]
-    mean = float(np.mean(largest))
-    frames = {"frames_read": len(seen), "frames_scored": len(largest)}
+    largest = [face["score"] for face in faces if face["face"] == 1]
+    mean, frames = float(np.mean(largest)), {"frames_read": read, "frames_scored": len(largest)}
     return {"part": "video", "score": mean, "verdict": verdict(mean), **frames}
 
 
@@ -290,25 +250,55 @@ def verdict(p: float) -> str:
     return "fake" if p >= THRESHOLD else "real"
 
 
-def _title(name: str, row: dict) -> str:
-    if row["part"] != "video":
-        return name
-    return f"{name}: {row['verdict']} {row['score']:.2f}, mean of the largest face in {row['frames_scored']} frames"
-
-
-def _draw(seen: list[Seen], title: str, origin: str, path: Path) -> None:
-    panels = []
-    for picture in seen:
-        if picture.image is None:
-            continue
-        labels = [f"{verdict(p)} {p:.2f}" for p in picture.scores]
-        if picture.frame is None:
-            panels.append(annotate(picture.image, picture.boxes, labels))
-        else:
-            note = f"frame {picture.frame}" + ("" if labels else ": no face")
-            panels.append(annotate(picture.image, picture.boxes, labels, STRIP_HEIGHT, note))
+def _draw(shown: list, faces: list[dict], caption: str, origin: str, path: Path) -> None:
+    panels, height = [], None if faces[0]["frame"] is None else STRIP_HEIGHT
+    for number, image in shown:
+        own = [face for face in faces if face["frame"] in (None, number)]
+        boxes, scores = [[face[edge] for edge in BOX] for face in own], [face["score"] for face in own]
+        panels.append(annotate(image, boxes, scores, height))
     with replacing(path) as partial:
-        side_by_side(panels, [title, origin]).save(partial, format="PNG")
+        captioned(panels, [caption, origin]).save(partial, format="PNG")
+
+
+def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | None = None) -> np.ndarray:
+    """A picture (H, W, 3), uint8, with a box around every face and its verdict in the box's upper left corner.
+
+    Boxes are left, top, right, bottom in pixels, and may reach outside; scores are P(fake). The result is `height`
+    pixels high; by default its longer side is that of the image, brought into 320..1280. Lines and text keep their
+    size.
+    """
+    longer = max(image.shape[:2])
+    scale = height / image.shape[0] if height else np.clip(longer, SMALLEST, LARGEST) / longer
+    size = np.rint(np.multiply(image.shape[1::-1], scale)).clip(1).astype(int)
+    picture = np.array(Image.fromarray(image).resize(size.tolist(), Image.Resampling.LANCZOS))
+    if not boxes:
+        return picture
+    drawn = draw_bounding_boxes(
+        torch.from_numpy(picture).permute(2, 0, 1),
+        torch.from_numpy(np.multiply(boxes, scale).round().clip(0, np.tile(size - 1, 2))),
+        labels=[f"{verdict(p)} {p:.2f}" for p in scores],
+        colors=[COLOURS[verdict(p)] for p in scores],
+        width=3,
+        font=FONT,
+        font_size=TEXT,
+        label_colors="white",
+        fill_labels=True,
+    )
+    return drawn.permute(1, 2, 0).numpy()
+
+
+def captioned(panels: list[np.ndarray], captions: list[str]) -> Image.Image:
+    """Pictures of one height in a row, with lines of text below that are wrapped to fit."""
+    row = np.hstack(panels)
+    width, margin = max(SMALLEST, row.shape[1]), TEXT // 2
+    lines = [line for caption in captions for line in textwrap.wrap(caption, (width - 2 * margin) // (TEXT * 2 // 3))]
+    sheet = Image.new("RGB", (width, row.shape[0] + 2 * margin + len(lines) * TEXT * 3 // 2), "white")
+    sheet.paste(Image.fromarray(row))
+    text = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        at = margin, row.shape[0] + margin + number * TEXT * 3 // 2
+        text.text(at, line, fill="black", font=ImageFont.truetype(FONT, TEXT))
+    return sheet
 
 
 def in_words(table: pd.DataFrame) -> str:

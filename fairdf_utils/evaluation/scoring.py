@@ -140,9 +140,8 @@ def _write_part(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Keep a data set's table in the place of older ones; as read back, so that first and later calls agree."""
     with replacing(path) as partial:
         table.to_parquet(partial, index=False)
-    for older in path.parent.glob("*.parquet"):
-        if older != path:
-            older.unlink()
+    for older in set(path.parent.glob("*.parquet")) - {path}:
+        older.unlink()
     return pd.read_parquet(path)
 
 

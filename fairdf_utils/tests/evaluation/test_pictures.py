@@ -8,16 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 
-from fairdf_utils.book.run_folder import BookError
 from fairdf_utils.evaluation import pictures as predict
 from fairdf_utils.evaluation import scoring as evaluation
-from fairdf_utils.evaluation.boxes import TEXT, _wrapped, annotate, side_by_side
-from fairdf_utils.evaluation.pictures import checkpoint_of, files_of, main_predict
-from fairdf_utils.figures.style import FAKE, REAL
+from fairdf_utils.evaluation.pictures import (
+    COLOURS,
+    TEXT,
+    PictureError,
+    annotate,
+    captioned,
+    checkpoint_of,
+    files_of,
+    main_predict,
+)
 from fairdf_utils.model.config import TrainingConfig, build
-from fairdf_utils.training.loop import load_detector, save_detector
+from fairdf_utils.training.loop import TrainingError, load_detector, save_detector
 
 CPU = torch.device("cpu")
 SIZE = 16  # pixels, of the crops that the small detector wants
@@ -159,10 +165,8 @@ def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypa
     faces = [1, 0, 2, 1, 3, 0, 1, 1]
     frames = [picture(number, seed=i) for i, number in enumerate(faces)]
     monkeypatch.setattr(predict.video, "frames", lambda path, count: ((7 * i, f) for i, f in enumerate(frames)))
-    panels = []
-    monkeypatch.setattr(
-        predict, "side_by_side", lambda shown, lines: panels.append(shown) or side_by_side(shown, lines)
-    )
+    drawn = []
+    monkeypatch.setattr(predict, "captioned", lambda *given: drawn.append(given) or captioned(*given))
     (tmp_path / "clip.mp4").touch()
     code, table = scored(run, tmp_path / "clip.mp4", frames=8)
     by_frame, whole = table[table["part"] == "face"], table[table["part"] == "video"].iloc[0]
@@ -172,7 +176,9 @@ def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypa
     assert whole["score"] == pytest.approx(largest.mean(), abs=1e-5)
     assert (whole["frames_read"], whole["frames_scored"]) == (8, 6)
     assert "mean of the largest face in 6 of 8 frames" in capsys.readouterr().out
-    assert len(panels[0]) == 5, "only some frames are kept to be drawn"
+    ((panels, (caption, _)),) = drawn
+    assert len(panels) == 5, "only some frames are kept to be drawn"
+    assert caption.endswith("mean of the largest face in 6 frames; shown: frames 0, 14, 28, 35, 49")
 
 
 def test_a_video_without_faces_or_frames_is_told(run, finder, tmp_path, monkeypatch):
@@ -242,28 +248,28 @@ def test_a_second_call_does_not_score_its_own_pictures(run, finder, tmp_path):
 
 
 def test_files_without_something_to_score_are_refused(tmp_path):
-    with pytest.raises(BookError, match="no such file or folder"):
+    with pytest.raises(PictureError, match="no such file or folder"):
         files_of(tmp_path / "absent", tmp_path / "out")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(BookError, match="no picture and no video"):
+    with pytest.raises(PictureError, match="no picture and no video"):
         files_of(tmp_path, tmp_path / "out")
 
 
 def test_a_run_without_the_detector_lists_those_it_holds(run, tmp_path):
     assert checkpoint_of(run).name == "best.safetensors"
-    with pytest.raises(BookError, match="no detector ori-s1; it holds fairdf-s0. Choose with --detector"):
+    with pytest.raises(PictureError, match="no detector ori-s1; it holds fairdf-s0. Choose with --detector"):
         checkpoint_of(run, "ori", 1)
-    with pytest.raises(BookError, match="holds no trained detector"):
+    with pytest.raises(PictureError, match="holds no trained detector"):
         checkpoint_of(tmp_path / "other")
 
 
 def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):
     face, path = save(tmp_path, "a.png", picture(1)), tmp_path / "other.safetensors"
     for absent in (path, tmp_path):
-        with pytest.raises(BookError, match="no such checkpoint"):
+        with pytest.raises(PictureError, match="no such checkpoint"):
             scored(run, face, checkpoint=absent)
     path.write_bytes(b"damaged")
-    with pytest.raises(BookError, match="not a detector published by this project"):
+    with pytest.raises(TrainingError, match="not a detector published by this project"):
         scored(run, face, checkpoint=path)
 
 
@@ -271,20 +277,20 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):
 def test_an_out_that_cannot_be_a_folder_is_refused_before_the_work(run, finder, tmp_path, monkeypatch, below):
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(predict, "score_file", lambda *_: pytest.fail("work began"))
-    with pytest.raises(BookError, match="folder cannot be made .* Choose another --out"):
+    with pytest.raises(PictureError, match="folder cannot be made .* Choose another --out"):
         scored(run, save(tmp_path, "a.png", picture(1)), out=f"{tmp_path / 'file'}{below}")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99", "mps:0:0", ""])
 def test_a_device_that_is_not_there_is_refused(run, finder, tmp_path, device):
-    with pytest.raises(BookError, match=f"device '{device}' is not there. Use auto, cpu"):
+    with pytest.raises(TrainingError, match=f"device '{device}' is not there. Use auto, cpu"):
         scored(run, save(tmp_path, "a.png", picture(1)), device=device)
 
 
 def test_cuda_without_a_gpu_is_refused(run, finder, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BookError, match="device 'cuda' is not there"):
+    with pytest.raises(TrainingError, match="device 'cuda' is not there"):
         scored(run, save(tmp_path, "a.png", picture(1)), device="cuda")
 
 
@@ -318,32 +324,32 @@ def rgb(colour):
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-@pytest.mark.parametrize("label, colour", [("real 0.10", REAL), ("fake 0.90", FAKE)])
-def test_boxes_have_the_colour_of_their_verdict(label, colour):
-    drawn = annotate(np.zeros((400, 500, 3), np.uint8), [(100, 120, 200, 260)], [label])
-    assert drawn.size == (500, 400)
-    edges = [(100, 200), (200, 200), (150, 120), (150, 260)]
-    assert all(drawn.getpixel(edge) == rgb(colour) for edge in edges) and drawn.getpixel((150, 200)) == (0, 0, 0)
-    assert drawn.getpixel((101, 120 - TEXT // 2)) == rgb(colour), "the label stands on the box"
+@pytest.mark.parametrize("p, word", [(0.1, "real"), (0.9, "fake")])
+def test_boxes_have_the_colour_of_their_verdict(p, word):
+    drawn = annotate(np.zeros((400, 500, 3), np.uint8), [(100, 120, 200, 260)], [p])
+    assert drawn.shape == (400, 500, 3)
+    edges = [(200, 100), (200, 200), (120, 150), (260, 150)]
+    assert all(tuple(drawn[edge]) == rgb(COLOURS[word]) for edge in edges) and not drawn[200, 150].any()
+    corner = drawn[125 : 125 + TEXT, 105:180]
+    assert (corner == rgb(COLOURS[word])).all(-1).any() and (corner == 255).all(-1).any(), "the label, white on colour"
 
 
 @pytest.mark.parametrize("box", [(-50, -40, 30, 30), (470, 380, 700, 600), (0, 0, 500, 400)])
 def test_a_box_that_reaches_outside_is_drawn_to_the_edge(box):
-    drawn = np.asarray(annotate(np.zeros((400, 500, 3), np.uint8), [box], ["fake 0.90"]))
-    assert (drawn == rgb(FAKE)).all(-1).sum() > 500
+    drawn = annotate(np.zeros((400, 500, 3), np.uint8), [box], [0.9])
+    assert (drawn == rgb(COLOURS["fake"])).all(-1).sum() > 250
 
 
-@pytest.mark.parametrize("shape, size", [((32, 64), (320, 160)), ((3000, 2000), (853, 1280)), ((1, 5000), (1280, 1))])
+@pytest.mark.parametrize("shape, size", [((32, 64), (160, 320)), ((3000, 2000), (1280, 853)), ((1, 5000), (1, 1280))])
 def test_any_picture_becomes_readable(shape, size):
-    assert annotate(np.zeros((*shape, 3), np.uint8), [], []).size == size
+    assert annotate(np.zeros((*shape, 3), np.uint8), [], []).shape[:2] == size
 
 
-def test_a_strip_holds_all_pictures_and_its_text_fits():
-    panels = [annotate(np.full((90, 160, 3), 30, np.uint8), [], [], 300, f"frame {i}") for i in range(5)]
-    assert {panel.height for panel in panels} == {300}
-    sheet = np.asarray(side_by_side(panels, ["short", "word " * 200]))
-    assert sheet.shape[1] >= 5 * panels[0].width
-    assert (sheet[10, :: panels[0].width + 6] == 30).all()
-    font = ImageFont.load_default(TEXT)
-    lines = _wrapped("word " * 200, 300, font)
-    assert " ".join(lines).split() == ["word"] * 200 and max(map(font.getlength, lines)) <= 300
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_strip_holds_all_pictures_and_its_text_fits(count):
+    panels = [annotate(np.full((90, 60, 3), 30, np.uint8), [], [], 300)] * count
+    assert {panel.shape for panel in panels} == {(300, 200, 3)}
+    sheet = np.asarray(captioned(panels, ["short", "many words " * 60]))
+    assert sheet.shape[1] == max(320, 200 * count) and (sheet[:300, : 200 * count] == 30).all()
+    below = (sheet[300:] < 128).any((0, 2))
+    assert below.any() and not below[-TEXT // 4 :].any(), "no line reaches the right edge"
