@@ -65,9 +65,9 @@ def _check(options) -> int:
 
 def _predict(options) -> int:
     from fairdf_utils.evaluation.pictures import PictureError, main_predict
-    from fairdf_utils.training.loop import TrainingError
+    from fairdf_utils.model.stored import DetectorError
 
-    return _refusing(main_predict, options, PictureError, TrainingError)
+    return _refusing(main_predict, options, PictureError, DetectorError)
 
 
 def _audit(options) -> int:

@@ -92,11 +92,12 @@ from fairdf_utils.figures import splits as plots_splits
 from fairdf_utils.figures import style as plot_style
 from fairdf_utils.figures import training as plots
 from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.model.stored import choose_device
 from fairdf_utils.rendered import drawing as renderer
 from fairdf_utils.rendered import forgeries as forgery
 from fairdf_utils.rendered import images as synthetic
 from fairdf_utils.rendered.videos import generate_videos
-from fairdf_utils.training.loop import Training, choose_device
+from fairdf_utils.training.loop import Training
 
 run = Run(run_dir, "01_data_preparation")
 style = {**sns.axes_style("whitegrid"), **plot_style.STYLE}  # of the figures drawn here

@@ -66,9 +66,9 @@ from fairdf_utils.figures import style as plot_style
 from fairdf_utils.figures import training as plots
 from fairdf_utils.model import detectors as model
 from fairdf_utils.model import encoders, layers, losses
+from fairdf_utils.model.stored import choose_device
 from fairdf_utils.released.checkpoints import load_released_checkpoint
 from fairdf_utils.rendered.images import image_folder
-from fairdf_utils.training.loop import choose_device
 
 run = Run(run_dir, "02_model")
 target = choose_device(device)

@@ -93,8 +93,9 @@ from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation.scoring import predict
 from fairdf_utils.figures import training as plots
 from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.model.stored import choose_device, load_detector
 from fairdf_utils.rendered.images import image_folder
-from fairdf_utils.training.loop import Training, choose_device, load_detector, train_detector, training_step
+from fairdf_utils.training.loop import Training, train_detector, training_step
 from fairdf_utils.training.sam import SAM
 
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
@@ -323,7 +324,7 @@ plots.history(history)
 # **Why.** A checkpoint is useful when it stands alone: weights, and the configuration that rebuilds the network.
 
 # %%
-show(fairdf_utils.training.loop.load_detector)
+show(load_detector)
 
 # %%
 published, stored = load_detector(run.path("best.safetensors"), target)

@@ -71,10 +71,10 @@ from fairdf_utils.fairness.score_table import read_scores, video_level
 from fairdf_utils.figures import detection as plots_scores
 from fairdf_utils.figures import explanation as plots_explain
 from fairdf_utils.figures import training as plots
+from fairdf_utils.model.stored import choose_device, load_detector
 from fairdf_utils.released.score_files import RELEASED_GROUPS, read_released, write_released
 from fairdf_utils.rendered.clips import Clip, Filming, Person, frames
 from fairdf_utils.rendered.images import image_folder
-from fairdf_utils.training.loop import choose_device, load_detector
 
 target = choose_device(device, threads)
 run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")

@@ -922,12 +922,12 @@ if files and all((run.run_dir / file).exists() for file in files.values()):
     from fairdf_utils.evaluation.perturbations import subsample
     from fairdf_utils.explanation import grad_cam as explain
     from fairdf_utils.explanation import landscape
-    from fairdf_utils.training import loop as training
+    from fairdf_utils.model import stored
 
-    target = training.choose_device(device, threads)
+    target = stored.choose_device(device, threads)
     looked_at = target.type
     for name, file in files.items():
-        models[name], configs[name] = training.load_detector(run.require(file), target)
+        models[name], configs[name] = stored.load_detector(run.require(file), target)
     side = configs[name].image_size
     assert all(config.image_size == side for config in configs.values()), "explain detectors of one image size"
     images_at = synthetic.image_folder(image_root, data_dir, side, bias)

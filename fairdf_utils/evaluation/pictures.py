@@ -26,7 +26,7 @@ from fairdf_utils.corpora import videos as video
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
-from fairdf_utils.training.loop import choose_device, load_detector
+from fairdf_utils.model.stored import choose_device, load_detector
 
 THRESHOLD = 0.5  # of P(fake), as in Lin et al. 2024
 SMALL_CROP = 512  # pixels: a square picture up to this size may well be an aligned crop already
@@ -93,7 +93,7 @@ def main_predict(options: Namespace) -> int:
 
     Raises
     ------
-    PictureError, TrainingError
+    PictureError, DetectorError
         Nothing can be scored: no such file, run, device, checkpoint, or place for the results.
     """
     out = Path(options.out)

@@ -12,16 +12,14 @@ trains one detector of a parameters file with several processes; chapter 3 then 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 from sklearn.metrics import roc_auc_score
 
@@ -37,6 +35,7 @@ from fairdf_utils.fairness.metrics import fairness_metrics
 from fairdf_utils.files import replacing
 from fairdf_utils.model import losses
 from fairdf_utils.model.config import TrainingConfig, build, objective
+from fairdf_utils.model.stored import DetectorError, choose_device, save_detector
 from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.training import distributed as processes
 from fairdf_utils.training.sam import SAM, frozen_batch_norm
@@ -46,34 +45,6 @@ CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the h
 
 class TrainingError(RuntimeError):
     """Training cannot start or go on; the message says why and what to do."""
-
-
-def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
-    """The device of that name; "auto" is the first GPU when there is one, else the CPU.
-
-    `threads` > 0 also sets the number of CPU threads: waking a second one costs more than it brings while a step
-    takes a tenth of a second, and sums are the same on every machine only for the same number.
-
-    Raises
-    ------
-    TrainingError
-        There is no such device here.
-    """
-    if threads:
-        torch.set_num_threads(threads)
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-        if target.type == "cuda":  # asked for without a tensor on it: each process of several has a GPU of its own
-            there = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
-        else:
-            there = torch.empty(0, device=target).device.type == target.type
-    except (RuntimeError, AssertionError, ImportError):  # what torch raises depends on the name and its build
-        there = False
-    if not there:
-        raise TrainingError(f"device {device!r} is not there. Use auto, cpu, or cuda where there is an NVIDIA GPU.")
-    return target
 
 
 def build_optimizer(
@@ -355,34 +326,6 @@ def _epoch_line(row: dict[str, float], epochs: int) -> str:
     )
 
 
-def save_detector(path: Path, model: torch.nn.Module, config: TrainingConfig, epoch: int) -> None:
-    """Publish a detector: its weights as safetensors, with the configuration that rebuilds it in the metadata."""
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"config": json.dumps(asdict(config)), "epoch": str(epoch)}
-    with replacing(path) as partial:
-        safetensors.torch.save_file(weights, partial, metadata)
-
-
-def load_detector(path: str | Path, device: torch.device) -> tuple[torch.nn.Module, TrainingConfig]:
-    """Rebuild a published detector, in evaluation mode.
-
-    Raises
-    ------
-    TrainingError
-        The file is not a detector published by `save_detector`.
-    """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            stored = json.loads((file.metadata() or {})["config"])
-        config = TrainingConfig(**{field.name: stored[field.name] for field in fields(TrainingConfig)})
-        weights = safetensors.torch.load_file(path)
-    except (OSError, KeyError, safetensors.SafetensorError) as error:
-        raise TrainingError(f"{path} is not a detector published by this project ({error!r})") from error
-    untrained = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
-    untrained.load_state_dict(weights)
-    return untrained.to(device, memory_format=torch.channels_last).eval(), config
-
-
 def train_detector(*arguments) -> None:
     """`Training(*arguments).run()`, as a function that `accelerate.notebook_launcher` can start in each process."""
     Training(*arguments).run()
@@ -424,5 +367,5 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (BookError, TrainingError) as error:
+    except (BookError, DetectorError, TrainingError) as error:
         raise SystemExit(f"error: {error}") from None

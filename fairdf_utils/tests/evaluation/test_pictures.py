@@ -23,7 +23,7 @@ from fairdf_utils.evaluation.pictures import (
     main_predict,
 )
 from fairdf_utils.model.config import TrainingConfig, build
-from fairdf_utils.training.loop import TrainingError, load_detector, save_detector
+from fairdf_utils.model.stored import DetectorError, load_detector, save_detector
 
 CPU = torch.device("cpu")
 SIZE = 16  # pixels, of the crops that the small detector wants
@@ -269,7 +269,7 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):
         with pytest.raises(PictureError, match="no such checkpoint"):
             scored(run, face, checkpoint=absent)
     path.write_bytes(b"damaged")
-    with pytest.raises(TrainingError, match="not a detector published by this project"):
+    with pytest.raises(DetectorError, match="not a detector published by this project"):
         scored(run, face, checkpoint=path)
 
 
@@ -284,13 +284,13 @@ def test_an_out_that_cannot_be_a_folder_is_refused_before_the_work(run, finder, 
 
 @pytest.mark.parametrize("device", ["banana", "cuda:99", "mps:0:0", ""])
 def test_a_device_that_is_not_there_is_refused(run, finder, tmp_path, device):
-    with pytest.raises(TrainingError, match=f"device '{device}' is not there. Use auto, cpu"):
+    with pytest.raises(DetectorError, match=f"device '{device}' is not there. Use auto, cpu"):
         scored(run, save(tmp_path, "a.png", picture(1)), device=device)
 
 
 def test_cuda_without_a_gpu_is_refused(run, finder, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(TrainingError, match="device 'cuda' is not there"):
+    with pytest.raises(DetectorError, match="device 'cuda' is not there"):
         scored(run, save(tmp_path, "a.png", picture(1)), device="cuda")
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fairdf_utils.book.run_folder import BookError
+from fairdf_utils.model.stored import load_detector
 from fairdf_utils.tests.training.spread_training import trained
 from fairdf_utils.training import distributed as processes
-from fairdf_utils.training.loop import load_detector, main
+from fairdf_utils.training.loop import main
 
 CPU = torch.device("cpu")
 

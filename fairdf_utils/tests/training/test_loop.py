@@ -15,8 +15,9 @@ from fairdf_utils.data.batches import batches, epoch_pairs
 from fairdf_utils.evaluation.scoring import predict
 from fairdf_utils.model.config import objective
 from fairdf_utils.model.losses import cross_entropy, group_cvar
+from fairdf_utils.model.stored import load_detector
 from fairdf_utils.training import loop as training
-from fairdf_utils.training.loop import Training, TrainingConfig, TrainingError, load_detector
+from fairdf_utils.training.loop import Training, TrainingConfig, TrainingError
 
 CPU = torch.device("cpu")
 SMALL = TrainingConfig(
@@ -215,12 +216,6 @@ def test_damaged_checkpoint_is_refused_and_the_older_one_offered(start, tmp_path
     resumed = start()
     resumed.resume()
     assert resumed.epoch == 1
-
-
-def test_foreign_detector_file_is_refused(tmp_path):
-    (tmp_path / "other.safetensors").write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match="is not a detector published by this project"):
-        load_detector(tmp_path / "other.safetensors", CPU)
 
 
 def test_full_disk_keeps_the_last_checkpoint(start, monkeypatch):

@@ -1,0 +1,85 @@
+"""Detectors on disk, and the device that they are put on.
+
+A published detector is one safetensors file: its weights, and in the metadata the configuration that rebuilds it.
+"""
+
+import json
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from fairdf_utils.files import replacing
+from fairdf_utils.model.config import TrainingConfig, build
+from fairdf_utils.model.encoders import list_misfits, read_state_dict
+
+
+class DetectorError(RuntimeError):
+    """A detector or its device cannot be used; the message says why and what to do."""
+
+
+def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
+    """The device of that name; "auto" is the first GPU when there is one, else the CPU.
+
+    `threads` > 0 also sets the number of CPU threads: waking a second one costs more than it brings while a step
+    takes a tenth of a second, and sums are the same on every machine only for the same number.
+
+    Raises
+    ------
+    DetectorError
+        There is no such device here.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        if target.type == "cuda":  # asked for without a tensor on it: each process of several has a GPU of its own
+            there = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
+        else:
+            there = torch.empty(0, device=target).device.type == target.type
+    except (RuntimeError, AssertionError, ImportError):  # what torch raises depends on the name and its build
+        there = False
+    if not there:
+        raise DetectorError(f"device {device!r} is not there. Use auto, cpu, or cuda where there is an NVIDIA GPU.")
+    return target
+
+
+def save_detector(path: Path, model: nn.Module, config: TrainingConfig, epoch: int) -> None:
+    """Publish a detector; equal weights, configuration and epoch give equal bytes.
+
+    Parameters
+    ----------
+    path : where to write; replaced as a whole
+    model : the detector that `config` builds, at the end of `epoch` (from 1)
+    """
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {"config": json.dumps(asdict(config) | {"epoch": epoch})}  # one entry: several have no fixed order
+    with replacing(path) as partial:
+        safetensors.torch.save_file(weights, partial, metadata)
+
+
+def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, TrainingConfig]:
+    """Rebuild a published detector, in evaluation mode.
+
+    Raises
+    ------
+    DetectorError
+        The file is not a detector published by `save_detector`.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            stored = json.loads((file.metadata() or {})["config"])
+        config = TrainingConfig(**{field.name: stored[field.name] for field in fields(TrainingConfig)})
+        weights = read_state_dict(Path(path))
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise DetectorError(f"{path} is not a detector published by this project ({error!r})") from error
+    model = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
+    misfits = list_misfits(weights, {name: value.shape for name, value in model.state_dict().items()})
+    if misfits:
+        raise DetectorError(f"{path} does not hold the weights of its own configuration. {misfits}")
+    model.load_state_dict(weights)
+    return model.to(device, memory_format=torch.channels_last).eval(), config

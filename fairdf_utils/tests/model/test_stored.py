@@ -1,0 +1,56 @@
+"""Published detectors: equal bytes, rebuilt as they were, foreign files and absent devices refused."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fairdf_utils.model.config import TrainingConfig, build
+from fairdf_utils.model.stored import DetectorError, choose_device, load_detector, save_detector
+
+CPU = torch.device("cpu")
+SMALL = TrainingConfig(method="ori", backbone="tiny", weights="", image_size=16, width=16)
+
+
+def test_equal_detectors_have_equal_bytes(tmp_path):
+    written = set()
+    for attempt in range(8):  # two orders of two metadata entries would show up
+        save_detector(tmp_path / f"{attempt}.safetensors", build(SMALL), SMALL, 3)
+        written.add((tmp_path / f"{attempt}.safetensors").read_bytes())
+    assert len(written) == 1
+
+
+def test_a_published_detector_is_rebuilt(tmp_path):
+    model = build(SMALL)
+    save_detector(tmp_path / "best.safetensors", model, SMALL, 3)
+    rebuilt, config = load_detector(tmp_path / "best.safetensors", CPU)
+    assert config == SMALL and not rebuilt.training
+    assert all(torch.equal(value, rebuilt.state_dict()[name]) for name, value in model.state_dict().items())
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["config"]) == asdict(SMALL) | {"epoch": 3}
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(DetectorError, match="is not a detector published by this project"):
+        load_detector(path, CPU)
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(DetectorError, match="is not a detector published by this project"):
+        load_detector(path, CPU)
+    save_detector(path, build(SMALL), SMALL, 3)
+    weights = load_file(path)
+    weights["head.layers.0.bias"] = torch.zeros(3)
+    save_file(weights, path, {"config": json.dumps(asdict(SMALL))})
+    with pytest.raises(DetectorError, match=r"misshapen: head.layers.0.bias is \(3,\), not \(16,\)"):
+        load_detector(path, CPU)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "xpu"])
+def test_absent_devices_are_refused(device):
+    with pytest.raises(DetectorError, match=f"device '{device}' is not there"):
+        choose_device(device)
+    assert choose_device("cpu") == CPU
