@@ -1,17 +1,19 @@
-"""Figures of a score table beside those of `plots`: what a detector's alarms are worth.
+"""Figures of detection: what a detector's alarms are worth.
 
-As in `plots`: one function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
+One function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
 """
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from fairdf_utils.figures.style import DATASET_COLOURS, DETECTOR_COLOURS, FLOOR, colours_of, styled
 
 
 @styled
-def precision_recall(tables, threshold=0.5, title=None):
+def precision_recall(tables: dict[str, pd.DataFrame], threshold: float = 0.5, title: str | None = None) -> Figure:
     """Precision against recall; a dot marks the decision threshold, a line the share of fakes.
 
     A curve is drawn in steps: between two of its points precision does not change in a straight line, and the area

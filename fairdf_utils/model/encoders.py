@@ -7,7 +7,7 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 
 import difflib
 import math
-from collections.abc import Set
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 
 import timm
@@ -19,6 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MAP_SIZE = 8
+# What training scripts save a state dict under, and what wrapping a model puts before every name.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
 HUB_TIMEOUT = 5  # seconds in which the hub must answer before a download is tried
 
 
@@ -167,26 +170,39 @@ def list_misfits(found: dict[str, Tensor], shapes: dict[str, torch.Size], option
             if found[key].shape != shapes[key]
         },
     }
-    return "; ".join(f"{kind}: {', '.join(sorted(entries))}" for kind, entries in kinds.items() if entries)
+    return "; ".join(f"{kind}: {_first_five(entries)}" for kind, entries in kinds.items() if entries)
+
+
+def _first_five(entries: Collection[str]) -> str:
+    more = f" and {len(entries) - 5} more" if len(entries) > 5 else ""
+    return ", ".join(sorted(entries)[:5]) + more
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a torch file, there bare or under "state_dict" or "model".
+    """The tensors of a .safetensors file or of a torch file, there bare or in one of `WRAPPERS`.
+
+    A prefix of `PREFIXES` that all names share is taken away.
 
     Raises
     ------
     ValueError
-        Anything else; pickled code is never run.
+        Anything else (pickled code is never run), or weights that are not finite.
     """
     try:
         found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        found = found.get("state_dict", found.get("model", found))
-        return {name: value for name, value in found.items() if value.shape is not None}
+        found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), found)
+        found = {name: value for name, value in found.items() if value.shape is not None}
+        while prefix := next((p for p in PREFIXES if found and all(name.startswith(p) for name in found)), ""):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
     except Exception as error:  # every reader and every wrong content has its own kind
         raise ValueError(
             f"{path} holds no state dict of tensors ({type(error).__name__}); whole pickled models are "
             "refused, because reading them runs their code. Save model.state_dict() instead"
         ) from error
+    broken = [name for name, value in found.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path} holds weights that are not finite: {_first_five(broken)}. Take an earlier checkpoint")
+    return found
 
 
 def _imagenet_model(name: str) -> nn.Module:

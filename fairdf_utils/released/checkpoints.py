@@ -8,7 +8,6 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fairdf_utils.model.detectors import FairDetector
 from fairdf_utils.model.encoders import list_misfits, read_state_dict
@@ -35,8 +34,8 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
     Parameters
     ----------
     path : str or Path
-        A file written with torch.save: the state dict of the released model (Xception, 256 px), bare or under
-        "state_dict" or "model", with or without the "module." that DataParallel puts before every name.
+        The state dict of the released model (Xception, 256 px), as `read_state_dict` takes it. Parts that the
+        released code never uses, and the step counters of its batch norms, may be missing.
 
     Returns
     -------
@@ -49,22 +48,25 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
     FileNotFoundError
         No such file.
     ValueError
-        No state dict, or one message with every unknown, missing and misshapen entry.
+        No state dict, weights that are not finite, or one message with the unknown, missing and misshapen entries.
 
     Source: the released implementation of Lin et al. 2024.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no released checkpoint at {path}: pass the path of the file that its training wrote")
-    found = _without_wrapper(read_state_dict(path))
+    found = read_state_dict(path)
     with torch.device("meta"):  # shapes only: no weights are drawn in vain
         model = FairDetector("legacy_xception", 256, width=512, fidelity="official")
-    ours = model.state_dict()
-    names = {name: released_name(name) for name in ours}
-    misfits = list_misfits(found, {names[name]: value.shape for name, value in ours.items()} | unused_shapes())
+    ours = {released_name(name): (name, value) for name, value in model.state_dict().items()}
+    unused = unused_shapes()
+    shapes = {theirs: value.shape for theirs, (_, value) in ours.items()} | unused
+    counters = {name for name in ours if name.endswith("num_batches_tracked")}
+    misfits = list_misfits(found, shapes, optional=counters | unused.keys())
     if misfits:
         raise ValueError(f"{path} is not a checkpoint of the released detector (Xception, 256 px). {misfits}")
-    model.to_empty(device="cpu").load_state_dict({name: found[names[name]] for name in ours})
+    absent = dict.fromkeys(counters - found.keys(), torch.tensor(0))
+    model.to_empty(device="cpu").load_state_dict({name: (found | absent)[theirs] for theirs, (name, _) in ours.items()})
     return model.eval()
 
 
@@ -86,10 +88,3 @@ def unused_shapes() -> dict[str, torch.Size]:
         shapes[f"{encoder}.last_linear.bias"] = torch.Size([2])
     block = pointwise_block(512, 256, 256).state_dict()
     return shapes | {f"block_fused.conv2d.{name}": value.shape for name, value in block.items()}
-
-
-def _without_wrapper(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without DataParallel's "module." when all have it."""
-    if all(name.startswith("module.") for name in found):
-        return {name.removeprefix("module."): value for name, value in found.items()}
-    return found

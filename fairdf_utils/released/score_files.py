@@ -23,7 +23,7 @@ from fairdf_utils.files import replacing
 RELEASED_GROUPS = {group: group.replace("female", "nonmale").replace("-", ",") for group in GROUPS}
 
 
-def write_released(table, folder, fidelity="official"):
+def write_released(table: pd.DataFrame, folder: str | Path, fidelity: str = "official") -> dict[str, Path]:
     """Write a score table as folders that the released metric script reads, `<folder>/<dataset>/`.
 
     All eight groups get their two files, empty ones where the data set has no such group: the script then runs with
@@ -72,7 +72,7 @@ def write_released(table, folder, fidelity="official"):
     return folders
 
 
-def read_released(folder, dataset=None, manifest=None):
+def read_released(folder: str | Path, dataset: str | None = None, manifest: pd.DataFrame | None = None) -> pd.DataFrame:
     """Read the folder that the released test script wrote for one data set, as a score table.
 
     The files name neither images nor videos. The manifest that was tested on gives them back, since the script keeps
@@ -131,11 +131,11 @@ def read_released(folder, dataset=None, manifest=None):
     return table if manifest is None else table.iloc[np.argsort(rows)].reset_index(drop=True)
 
 
-def _path(folder, group, ending):
+def _path(folder: Path, group: str, ending: str) -> Path:
     return folder / f"{RELEASED_GROUPS[group]}{ending}.npy"
 
 
-def _groups_in(folder):
+def _groups_in(folder: Path) -> list[str]:
     """The eight groups, or the six of a set without asian people; all their files must be there."""
     if not folder.is_dir():
         raise ScoreTableError(f"{folder}: no such folder. Give the one that the released test script wrote to.")
@@ -153,7 +153,7 @@ def _groups_in(folder):
     return list(groups)
 
 
-def _read_group(folder, group):
+def _read_group(folder: Path, group: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels int64 (n,) and logits float64 (n,) of a group."""
     paths = [_path(folder, group, ending) for ending in ("labels", "predictions")]
     label, logit = map(_load, paths)
@@ -172,7 +172,7 @@ def _read_group(folder, group):
     return label.astype(np.int64), logit
 
 
-def _load(path):
+def _load(path: Path) -> np.ndarray:
     """The numbers of one file, float64 (n,)."""
     try:
         values = np.load(path, allow_pickle=False)
@@ -184,7 +184,7 @@ def _load(path):
     return values.astype(np.float64)
 
 
-def _rows_by_group(folder, manifest, parts):
+def _rows_by_group(folder: Path, manifest: pd.DataFrame, parts: dict) -> np.ndarray:
     """Positions in the manifest of the files' images, in the files' order."""
     rows = {group: np.flatnonzero(manifest["group"] == group) for group in GROUPS}
     label = manifest["label"].to_numpy()

@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from fairdf_utils.fairness import metrics as fairness
-from fairdf_utils.figures import detection as plots_scores
+from fairdf_utils.fairness import metrics
+from fairdf_utils.figures import detection
 from fairdf_utils.figures.style import DATASET_COLOURS
 from fairdf_utils.tests.fairness.score_tables import video_table
 
@@ -35,12 +35,12 @@ def dots(figure):
 
 
 def test_the_area_below_the_steps_is_the_average_precision():
-    figure = plots_scores.precision_recall({"ffpp": TABLE})
+    figure = detection.precision_recall({"ffpp": TABLE})
     recall, precision = curve_of(figure, "ffpp")
     assert recall[0] == 1 and recall[-1] == 0 and (np.diff(recall) <= 0).all()
     # steps-post: from one point to the next the height is that of the first
     area = np.sum(-np.diff(recall) * precision[:-1])
-    ap = fairness.overall_metrics(TABLE)["ap"]
+    ap = metrics.overall_metrics(TABLE)["ap"]
     assert area == pytest.approx(ap)
     assert figure.axes[0].lines[0].get_drawstyle() == "steps-post"
     assert f"AP {100 * ap:.1f} %" in words(figure)
@@ -48,7 +48,7 @@ def test_the_area_below_the_steps_is_the_average_precision():
 
 def test_the_dot_is_the_decision_at_the_threshold():
     for threshold in (0.3, 0.5):
-        figure = plots_scores.precision_recall({"ffpp": TABLE}, threshold)
+        figure = detection.precision_recall({"ffpp": TABLE}, threshold)
         called = TABLE["score"] >= threshold
         hits = (called & (TABLE["label"] == 1)).sum()
         np.testing.assert_allclose(dots(figure), [[hits / TABLE["label"].sum(), hits / called.sum()]])
@@ -56,16 +56,14 @@ def test_the_dot_is_the_decision_at_the_threshold():
 
 def test_a_detector_without_alarms_has_a_curve_but_no_dot():
     shy = TABLE.assign(score=TABLE["score"] / 4)
-    figure = plots_scores.precision_recall({"ffpp": shy})
+    figure = detection.precision_recall({"ffpp": shy})
     assert len(dots(figure)) == 0
-    np.testing.assert_allclose(
-        curve_of(figure, "ffpp"), curve_of(plots_scores.precision_recall({"ffpp": TABLE}), "ffpp")
-    )
+    np.testing.assert_allclose(curve_of(figure, "ffpp"), curve_of(detection.precision_recall({"ffpp": TABLE}), "ffpp"))
 
 
 def test_sets_keep_their_colours_and_one_class_is_told():
     fakes = TABLE[TABLE["label"] == 1]
-    figure = plots_scores.precision_recall({"dfd": fakes, "celebdf": TABLE}, title="t")
+    figure = detection.precision_recall({"dfd": fakes, "celebdf": TABLE}, title="t")
     text = words(figure)
     assert f"dfd\nundefined: one class (n = {len(fakes):,})" in text and "nan" not in text
     share = 100 * TABLE["label"].mean()
@@ -78,7 +76,7 @@ def test_sets_keep_their_colours_and_one_class_is_told():
 
 def test_it_leaves_no_trace_and_is_saved():
     mine, before = plt.figure(), dict(mpl.rcParams)
-    figure = plots_scores.precision_recall({"ffpp": TABLE})
+    figure = detection.precision_recall({"ffpp": TABLE})
     assert dict(mpl.rcParams) == before and plt.get_fignums() == [mine.number]
     png = io.BytesIO()
     figure.savefig(png)

@@ -396,6 +396,18 @@ def test_wrong_weights_are_listed_in_one_error(tmp_path):
         assert part in str(caught.value)
 
 
+def test_weights_as_training_scripts_save_them(tmp_path):
+    state = timm.create_model("lcnet_050", num_classes=0).state_dict()
+    path = tmp_path / "saved.pth"
+    for prefix, wrapper in (("module.", "net"), ("backbone.", "model_state_dict"), ("_orig_mod.", "state_dict")):
+        torch.save({wrapper: {f"{prefix}{name}": value for name, value in state.items()}, "epoch": 3}, path)
+        found = Encoder("lcnet_050", 64, 8, path).backbone.state_dict()
+        assert found and all(torch.equal(value, state[name]) for name, value in found.items())
+    torch.save(state | {"bn1.bias": state["bn1.bias"] * torch.nan}, path)
+    with pytest.raises(ValueError, match="not finite: bn1.bias"):
+        Encoder("lcnet_050", 64, 8, path)
+
+
 def test_weights_files_that_are_absent_or_no_state_dict(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent.pth"):
         Encoder("resnet50", 64, weights=tmp_path / "absent.pth")

@@ -242,15 +242,24 @@ def compact():
     }
 
 
+def prefixed(state, prefix):
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda state: {f"module.{name}": value for name, value in state.items()},
-        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
+        lambda state: prefixed(state, "module."),
+        lambda state: prefixed(state, "model."),
+        lambda state: prefixed(state, "module._orig_mod."),
+        lambda state: {"state_dict": prefixed(state, "module."), "epoch": 3},
         lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+        lambda state: {"net": state, "acc": 97.5, "epoch": 3},
+        lambda state: {"model_state_dict": prefixed(state, "_orig_mod."), "epoch": 3},
     ],
+    ids=["module", "model.", "module._orig_mod", "state_dict", "model", "net", "model_state_dict"],
 )
-def test_wrappers_and_the_prefix_of_data_parallel_are_accepted(tmp_path, compact, wrap):
+def test_common_wrappers_and_one_shared_prefix_are_accepted(tmp_path, compact, wrap):
     torch.save(wrap(compact), tmp_path / "wrapped.pth")
     ours = load_released_checkpoint(tmp_path / "wrapped.pth").state_dict()
     for ours_name, name in (
@@ -271,10 +280,34 @@ def test_wrappers_and_the_prefix_of_data_parallel_are_accepted(tmp_path, compact
     }
 
 
+def test_counters_and_unused_parts_may_be_missing(tmp_path, compact):
+    unused = ("num_batches_tracked", "last_linear", "block_fused")
+    torch.save({n: v for n, v in compact.items() if not any(part in n for part in unused)}, tmp_path / "old.pth")
+    ours = load_released_checkpoint(tmp_path / "old.pth").state_dict()
+    assert ours["forgery.backbone.bn4.num_batches_tracked"] == 0
+    assert torch.equal(ours["forgery.backbone.bn4.running_var"], compact["encoder_f.bn4.running_var"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, compact, value):
+    broken = {"head_fair.mlp.2.bias": torch.full((8,), value), "encoder_c.bn1.running_var": torch.full((32,), value)}
+    torch.save(compact | broken, tmp_path / "broken.pth")
+    message = r"broken\.pth holds weights that are not finite: encoder_c\.bn1\.running_var, head_fair\.mlp\.2\.bias"
+    with pytest.raises(ValueError, match=message):
+        load_released_checkpoint(tmp_path / "broken.pth")
+
+
+def test_long_lists_are_cut_after_five_names(tmp_path, compact):
+    torch.save({n: v for n, v in compact.items() if not n.startswith("encoder_c.")}, tmp_path / "half.pth")
+    with pytest.raises(ValueError) as caught:
+        load_released_checkpoint(tmp_path / "half.pth")
+    needed = [n for n in compact if n.startswith("encoder_c.") and "last_linear" not in n and "num_b" not in n]
+    assert str(caught.value).endswith(f"missing: {', '.join(sorted(needed)[:5])} and {len(needed) - 5} more")
+
+
 def test_everything_wrong_is_listed_in_one_error(tmp_path, compact):
     state = dict(compact)
-    del state["encoder_fair.block7.rep.8.running_var"], state["block_fused.conv2d.2.weight"]
-    del state["encoder_c.bn3.num_batches_tracked"]
+    del state["encoder_fair.block7.rep.8.running_var"], state["block_sha.conv2d.2.weight"]
     state["head_fair.mlp.2.weight"] = torch.zeros(6, 512)
     state["encoder_f.last_linear.weight"] = torch.zeros(1000, 2048)
     state["head_extra.mlp.0.bias"] = state["encoder_f.fc.bias"] = torch.zeros(3)
@@ -284,21 +317,20 @@ def test_everything_wrong_is_listed_in_one_error(tmp_path, compact):
     assert str(caught.value).endswith(
         "wrong.pth is not a checkpoint of the released detector (Xception, 256 px). "
         "unknown: encoder_f.fc.bias, head_extra.mlp.0.bias; "
-        "missing: block_fused.conv2d.2.weight, encoder_c.bn3.num_batches_tracked, "
-        "encoder_fair.block7.rep.8.running_var; "
+        "missing: block_sha.conv2d.2.weight, encoder_fair.block7.rep.8.running_var; "
         "misshapen: encoder_f.last_linear.weight is (1000, 2048), not (2, 2048), "
         "head_fair.mlp.2.weight is (6, 512), not (8, 512)"
     )
 
 
-@pytest.mark.parametrize("prefixed", [["head_sha.mlp.0.bias"], ["block_fused.conv2d.0.bias", "con_gan.conv_last.bias"]])
-def test_a_prefix_on_some_names_only_is_wrong(tmp_path, compact, prefixed):
-    state = {f"module.{name}" if name in prefixed else name: value for name, value in compact.items()}
+@pytest.mark.parametrize("moved", [["head_sha.mlp.0.bias"], ["block_sha.conv2d.0.bias", "con_gan.conv_last.bias"]])
+def test_a_prefix_on_some_names_only_is_wrong(tmp_path, compact, moved):
+    state = {f"module.{name}" if name in moved else name: value for name, value in compact.items()}
     torch.save(state, tmp_path / "mixed.pth")
     with pytest.raises(ValueError) as caught:
         load_released_checkpoint(tmp_path / "mixed.pth")
-    unknown = ", ".join(f"module.{name}" for name in prefixed)
-    assert f"unknown: {unknown}; missing: {', '.join(prefixed)}" in str(caught.value)
+    unknown = ", ".join(f"module.{name}" for name in moved)
+    assert f"unknown: {unknown}; missing: {', '.join(moved)}" in str(caught.value)
 
 
 class Malicious:
@@ -314,15 +346,10 @@ class Malicious:
 def test_files_that_are_no_checkpoint(tmp_path, compact):
     with pytest.raises(FileNotFoundError, match="absent.pth"):
         load_released_checkpoint(tmp_path / "absent.pth")
-    contents = {
-        "empty.pth": {},
-        "backbone.pth": {
-            name.removeprefix("encoder_f."): value for name, value in compact.items() if name.startswith("encoder_f.")
-        },
-    }
-    for file, content in contents.items():
+    backbone = {n.removeprefix("encoder_f."): v for n, v in compact.items() if n.startswith("encoder_f.")}
+    for file, content in {"empty.pth": {}, "backbone.pth": backbone}.items():
         torch.save(content, tmp_path / file)
-        with pytest.raises(ValueError, match=rf"{file} is not a checkpoint.*missing: .*head_spe\.mlp\.2\.weight"):
+        with pytest.raises(ValueError, match=rf"{file} is not a checkpoint.*missing: .* and \d+ more"):
             load_released_checkpoint(tmp_path / file)
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
