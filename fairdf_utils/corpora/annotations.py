@@ -217,7 +217,7 @@ def merge(crops, annotations):
     Parameters
     ----------
     crops : pandas.DataFrame
-        Canonical columns without gender, race and group (``faces.crops``, ``foreign.read_deepfakebench``).
+        Canonical columns without gender, race and group (``extraction.crops``).
     annotations : pandas.DataFrame
         From :func:`read_annotations`. A video named without a folder ("abc") matches crops of any folder ("part/abc").
 

@@ -287,7 +287,7 @@ def _refuse_other_labels(rows, listed, path):
 
 
 def write_splits(split, folder):
-    """Write the splits as manifests in the seed form, :data:`SPLIT_FILES`.
+    """Write the splits as manifests, :data:`SPLIT_FILES`.
 
     All files are written aside first and take their places together at the end, so that a failure leaves the folder
     as it was. In folders named celebdf or dfd the six-group form is used, unless a group it lacks occurs.

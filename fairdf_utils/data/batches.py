@@ -22,7 +22,6 @@ from fairdf_utils import progress
 from fairdf_utils.data.manifests import ManifestError
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 from fairdf_utils.files import replacing
-from fairdf_utils.rendered import images as synthetic
 
 SAMPLING = ("natural", "balanced")
 
@@ -45,15 +44,6 @@ class Batch:
     forgery: torch.Tensor
     group: torch.Tensor
     rows: np.ndarray
-
-
-def locate_images(image_root: str, data_dir: str | Path, image_size: int, bias: float, data_seed: int = 0) -> Path:
-    """The folder that `img_path` is relative to; with no `image_root`, the rendered benchmark's (made if missing)."""
-    if not image_root:
-        return synthetic.generate(data_dir, size=image_size, bias=bias, seed=data_seed)
-    if not Path(image_root).is_dir():
-        raise FileNotFoundError(f"image_root {image_root!r} is not a folder; give the folder that img_path starts from")
-    return Path(image_root)
 
 
 def check_images(frame: pd.DataFrame, image_root: Path) -> None:

@@ -9,7 +9,7 @@ bad cell                error     a value that is not allowed, or a row with too
 contradicting columns   error     two columns of one row that tell different stories, such as a group and its flags
 unsure value            warning   a value that had to be guessed, such as the video of an oddly named image
 path outside the root   error     an image path that is absolute or has ".."
-bad row                 error     a canonical row that breaks a rule of `checks_rows.ROWS`
+bad row                 error     a real image with a source identity
 same image twice        error     in one data set; a warning between two data sets
 label flip              error     a video that is real and fake
 demographic flip        error     a video whose rows differ in gender or race
@@ -20,7 +20,7 @@ misnamed file           error     reals in a file named fake..., or fakes in one
 one-class group         warning   only reals of a group in a split (no TPR, no AUC), or only fakes (no FPR, no AUC)
 one-class split         error     only reals or only fakes at all; a warning where the file names say so and the other
                                   half of the split lies beside them
-few videos              warning   a group that rests on fewer than `checks_rows.FEW_VIDEOS` videos in a split
+few videos              warning   a group that rests on fewer than `FEW_VIDEOS` videos in a split
 absent group            warning   a group without an image in a split
 image outside the root  error     a symbolic link that leaves the image root
 missing image           error     no such file below the image root
@@ -31,19 +31,92 @@ wrong size              error     not the size asked for
 A row with an error in a cell takes no part in the rules between rows: correct it and check again.
 """
 
+from __future__ import annotations
+
+import argparse
+import posixpath
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from fairdf_utils.data.checks_images import image_findings
-from fairdf_utils.data.checks_rows import flips, group_findings, leaks, misnamed, repeated_images, row_findings
-from fairdf_utils.data.findings import FINDING_COLUMNS, Report, found, nothing
-from fairdf_utils.data.manifests import SPLIT_FILES, read_leniently
+from fairdf_utils.data.csv_rows import Problem
+from fairdf_utils.data.image_checks import image_problems
+from fairdf_utils.data.manifests import SPLIT_FILES, group_table, read_leniently
+from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS
+from fairdf_utils.files import replacing
+
+# An interval that resamples fewer videos than this is too narrow itself: with few clusters the spread between them is
+# underestimated (Cameron, Gelbach, Miller 2008 put "few" at 5 to 30).
+FEW_VIDEOS = 20
+SHOWN = 3  # findings of one sort that are printed; all of them are in the table
+VALUE_LENGTH = 80  # characters of a value that are printed: an open quote can swallow half a file
 
 
-def check(paths, images=None, size=None):
+@dataclass(frozen=True)
+class Report:
+    """What a check found. ``print(report)`` shows it folded; the tables are complete.
+
+    Attributes
+    ----------
+    findings : pandas.DataFrame
+        The fields of `csv_rows.Problem` as columns, errors first.
+    files : pandas.DataFrame
+        One row a file: ``file``, ``dataset`` (its folder, resolved), ``split`` ("" if unknown), ``rows`` (usable ones),
+        ``faulty`` (rows with an error in a cell, in no other count), ``videos``, ``groups``.
+    """
+
+    findings: pd.DataFrame
+    files: pd.DataFrame
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """The findings that must be corrected before training."""
+        return self.findings[self.findings["severity"] == "error"]
+
+    @property
+    def warnings(self) -> pd.DataFrame:
+        """The findings to bear in mind when results are read."""
+        return self.findings[self.findings["severity"] == "warning"]
+
+    def __str__(self) -> str:
+        alike = self.findings.groupby(["severity", "kind", "column", "remedy"], sort=False)
+        counts = [_counted(len(self.errors), "error"), _counted(len(self.warnings), "warning")]
+        advice = "Correct the errors first." if len(self.errors) else "They can be used."
+        verdict = f"Verdict: {' and '.join(counts)} in {_counted(len(self.files), 'file')}. {advice}"
+        files = "\n".join(map(_file_line, self.files.itertuples()))
+        return "\n\n".join([*(_fold(*sort, findings) for sort, findings in alike), files, verdict])
+
+
+def _counted(number: int, noun: str) -> str:
+    """For instance "1 video", "1,476 videos"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _fold(severity: str, kind: str, column: str, remedy: str, findings: pd.DataFrame) -> str:
+    head = f"{severity.upper()}: {kind}" + (f", column {column}" if column else "")
+    lines = [f"{head}, {_counted(len(findings), 'finding')}. {remedy}"]
+    for one in findings.head(SHOWN).itertuples():
+        value = one.value if len(one.value) <= VALUE_LENGTH else one.value[:VALUE_LENGTH] + "…"
+        line = f", line {one.line}" if one.line else ""
+        lines.append(f"  {one.file}{line}: " + (f"{value!r}. " if value else "") + one.finding)
+    if len(findings) > SHOWN:
+        lines.append(f"  and {len(findings) - SHOWN:,} more")
+    return "\n".join(lines)
+
+
+def _file_line(file) -> str:
+    counts = [_counted(file.rows, "row"), _counted(file.videos, "video"), _counted(file.groups, "group")]
+    faulty = f" ({_counted(file.faulty, 'faulty row')} left out)" if file.faulty else ""
+    return f"{file.file}: {', '.join(counts)}{faulty}"
+
+
+def check(paths: Iterable[str | Path], images: str | Path | None = None, size: int | None = None) -> Report:
     """Check manifests by themselves, against each other and, on request, against their images.
 
     The folder of a file is its data set, and the file's name tells its split (`manifests.SPLIT_FILES`; the words
@@ -58,136 +131,273 @@ def check(paths, images=None, size=None):
     size : int, optional
         The side every image must have, pixels.
 
-    Returns
-    -------
-    Report
-        All findings; ``report.errors`` is empty if the manifests can be trained on.
-
     Raises
     ------
     FileNotFoundError
         ``images`` is not a folder.
     """
-    files, findings = _files(paths)
+    files, problems = _files(paths)
     tables, counts = [], []
     for file in files:
-        rows, problems = read_leniently(file)
-        findings.append(_reading_findings(file, problems))
-        tables.append(_placed(rows, file))
-        counts.append(_file_counts(tables[-1], file, findings[-1]))
-    findings.append(_unknown_splits(counts))
+        rows, faults = read_leniently(file)
+        problems += faults
+        placed = {"file": str(file), "dataset": str(file.parent.resolve()), "split": _split(file)}
+        line = rows["source"].str.rpartition(", line ")[2].astype(int) if len(rows) else 0
+        tables.append(rows.assign(**placed, line=line))
+        faulty = len({fault.line for fault in faults if fault.severity == "error" and fault.line > 1})
+        numbers = {"rows": len(rows), "faulty": faulty, "videos": rows["video"].nunique()}
+        counts.append(placed | numbers | {"groups": rows["group"].nunique()})
+    problems += _unknown_splits(counts)
     if tables := [table for table in tables if len(table)]:
         rows = pd.concat(tables, ignore_index=True)
-        findings += _rule_findings(rows)
+        problems += _row_problems(rows)
         if images is not None:
-            findings.append(image_findings(rows, images, size))
-    table = pd.concat(findings, ignore_index=True).sort_values("severity", kind="stable", ignore_index=True)
+            problems += image_problems(rows, images, size)
+    findings = pd.DataFrame(problems, columns=Problem._fields).astype({"line": int})
     columns = ["file", "dataset", "split", "rows", "faulty", "videos", "groups"]
-    return Report(table, pd.DataFrame(counts, columns=columns))
+    findings = findings.sort_values("severity", kind="stable", ignore_index=True)
+    return Report(findings, pd.DataFrame(counts, columns=columns))
 
 
-def _files(paths):
-    """The CSV files meant, each once, and findings (in a list) for folders without any."""
-    files, findings = {}, [nothing()]
+def _files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Problem]]:
+    """The CSV files meant, each once, and a problem for each folder without any."""
+    files, problems = {}, []
     for path in map(Path, paths):
         inside = sorted(path.rglob("*.csv")) if path.is_dir() else [path]
-        for file in inside:
-            files.setdefault(file.resolve(), file)
+        files |= {file.resolve(): file for file in inside if file.resolve() not in files}
         if not inside:
-            at = pd.DataFrame({"file": [str(path)], "line": [0]})
-            remedy = "Give a manifest, or the folder of a data set."
-            findings.append(found(at, "error", "unreadable file", "", "", "No CSV file in this folder", remedy))
-    return list(files.values()), findings
+            finding, remedy = "No CSV file in this folder", "Give a manifest, or the folder of a data set."
+            problems.append(Problem("error", "unreadable file", str(path), 0, "", "", finding, remedy))
+    return list(files.values()), problems
 
 
-def _placed(rows, file):
-    """The rows with their file, line, data set and split."""
-    line = rows["source"].str.rpartition(", line ")[2].astype(int) if len(rows) else 0
-    return rows.assign(file=str(file), line=line, dataset=_dataset(file), split=_split(file))
-
-
-def _dataset(file):
-    """The folder of a file, the same however it was reached."""
-    return str(file.parent.resolve())
-
-
-def _split(file):
+def _split(file: Path) -> str:
     """The split that a file's name speaks of, "" if it speaks of none or several: faketrain.csv, ff_test_real.csv."""
     words = re.findall("[a-z]+", re.sub("fake|real", " ", file.stem.lower()))
     named = [split for split in SPLIT_FILES if split in words]
     return named[0] if len(named) == 1 else ""
 
 
-def _file_counts(rows, file, findings):
-    lines = findings.loc[(findings["severity"] == "error") & (findings["line"] > 1), "line"]
-    counts = (len(rows), lines.nunique(), rows["video"].nunique(), rows["group"].nunique())
-    return (str(file), _dataset(file), _split(file), *counts)
-
-
-def _reading_findings(file, problems):
-    at = pd.DataFrame({"file": str(file), "line": [problem.line for problem in problems]})
-    cells = {name: [getattr(problem, name) for problem in problems] for name in FINDING_COLUMNS[4:]}
-    kinds = [_kind(problem) for problem in problems]
-    return found(at, [problem.severity for problem in problems], kinds, **cells)
-
-
-def _kind(problem):
-    if problem.severity == "warning":
-        return "unsure value"
-    if problem.line <= 1:
-        return "bad header" if problem.line else "unreadable file"
-    if problem.column in ("img_path", "Image Path") and problem.value.strip():
-        return "path outside the root"
-    contradicts = problem.finding.startswith(("It contradicts", "More than one", "Only fakes"))
-    return "contradicting columns" if contradicts else "bad cell"
-
-
-def _unknown_splits(counts):
+def _unknown_splits(counts: list[dict]) -> list[Problem]:
     """Files beside others of their data set that cannot be searched for leaks."""
-    folders = [dataset for _, dataset, *_ in counts]
-    unknown = [file for file, dataset, split, *_ in counts if not split and folders.count(dataset) > 1]
-    at = pd.DataFrame({"file": unknown, "line": 0})
+    folders = [count["dataset"] for count in counts]
+    unknown = [c["file"] for c in counts if not c["split"] and folders.count(c["dataset"]) > 1]
     remedy = f"Name it {', '.join(name for names in SPLIT_FILES.values() for name in names)}, or move it elsewhere."
     finding = "Its name does not tell its split, so leaks are not looked for in it"
-    return found(at, "warning", "unknown split", "", "", finding, remedy)
+    return [Problem("warning", "unknown split", file, 0, "", "", finding, remedy) for file in unknown]
 
 
-def _rule_findings(rows):
-    yield row_findings(rows)
-    yield misnamed(rows)
-    yield repeated_images(rows)
-    yield from (flips(rows, column) for column in ("label", "gender", "race"))
-    yield from (leaks(part) for _, part in rows.groupby("dataset"))
+def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
+    """What breaks a rule of one row, of a video, of a group or between splits.
+
+    Every rule below takes canonical rows with the columns ``file``, ``line``, ``dataset`` (the folder of the file) and
+    ``split`` ("" if unknown); its index tells rows apart.
+    """
+    sourced = rows[(rows["label"] == 0) & (rows["source_identity"] != "")]
+    remedy = "Leave it empty, or set label to 1."
+    yield from _at(sourced, "error", "bad row", "source_identity", "A real image has no source", remedy)
+    yield from _misnamed(rows)
+    yield from _repeated_images(rows)
+    for column in ("label", "gender", "race"):
+        yield from _flips(rows, column)
+    for _, part in rows[rows["split"] != ""].groupby("dataset"):
+        videos, strays = _leaked(part, "video", ["video"])
+        # A person who is in two splits only through a leaked video is not reported again.
+        persons, _ = _leaked(part.drop(strays), "identity", ["identity", "source_identity"])
+        yield from videos + persons
     alone = rows["file"].where(rows["split"] == "", "")  # a file of no known split is judged by itself
-    yield from (group_findings(part) for _, part in rows.groupby(["dataset", "split", alone], sort=False))
+    for _, part in rows.groupby(["dataset", "split", alone], sort=False):
+        yield from _group_problems(part)
 
 
-def main_check(options):
+def _at(
+    rows: pd.DataFrame,
+    severity: str,
+    kind: str,
+    column: str | Sequence[str],
+    finding: str | Sequence[str],
+    remedy: str | Sequence[str],
+    value: Sequence[str] | None = None,
+) -> list[Problem]:
+    """Problems at N rows; column, finding and remedy are one for all or N. The value is the column's by default."""
+    value = rows[column].astype(str) if value is None else value
+    cells = [repeat(cell) if isinstance(cell, str) else cell for cell in (column, value, finding, remedy)]
+    return [Problem(severity, kind, *place) for place in zip(rows["file"], rows["line"], *cells, strict=False)]
+
+
+def _place(rows: pd.DataFrame, seen_from: pd.DataFrame) -> np.ndarray:
+    """The places of N rows for sentences about N others: "line 5", with the file's name if it is another; str (N,)."""
+    line = "line " + rows["line"].astype(str).to_numpy(object)
+    file = rows["file"].to_numpy(object)
+    return np.where(file == seen_from["file"].to_numpy(object), line, file + ", " + line)
+
+
+def _repeated_images(rows: pd.DataFrame) -> list[Problem]:
+    """Images listed more than once: an error within a data set, a warning between data sets of one image root."""
+    paths = rows["img_path"].str.replace("\\", "/", regex=False)
+    odd = paths.str.contains("//", regex=False) | paths.str.contains("./", regex=False)
+    paths = paths.where(~odd, paths[odd].map(posixpath.normpath).reindex(paths.index))  # one spelling for a file
+    inside = rows["dataset"] + "\0" + paths
+    problems = []
+    for severity, key, again, remedy in (
+        ("error", inside, inside.duplicated(), "Remove one of the two rows."),
+        (
+            "warning",
+            paths,
+            paths.duplicated() & ~inside.duplicated(),
+            "Take it out of one data set, or keep their images under different folders.",
+        ),
+    ):
+        first = pd.Series(rows.index, index=rows.index).groupby(key, sort=False).transform("first")
+        bad = rows[again]
+        finding = "Already listed in " + _place(rows.loc[first[again]], bad)
+        problems += _at(bad, severity, "same image twice", "img_path", finding, remedy)
+    return problems
+
+
+def _flips(rows: pd.DataFrame, column: str) -> list[Problem]:
+    """Videos whose rows do not agree on ``column`` ("label", "gender" or "race"), at the first row off the majority."""
+    video = ["dataset", "video"]
+    values = rows.assign(position=rows.index).groupby([*video, column], sort=False, as_index=False)
+    values = values.agg(count=("position", "size"), position=("position", "min"))
+    values = values[values.duplicated(video, keep=False)].sort_values(["count", "position"], ascending=[False, True])
+    most = values.drop_duplicates(video).set_index(video)
+    rest = values[values.duplicated(video)].groupby(video)
+    rest = rest.agg(count=("count", "sum"), position=("position", "min")).sort_values("position")
+    most = most.loc[rest.index]
+    finding = [
+        f"The video {name!r} has {column} {value} in {many:,} of its rows and another in {few:,}"
+        for (_, name), value, many, few in zip(rest.index, most[column], most["count"], rest["count"], strict=True)
+    ]
+    kind = "label flip" if column == "label" else "demographic flip"
+    remedy = "Settle it by the majority of the video's rows, or leave the video out."
+    return _at(rows.loc[rest["position"]], "error", kind, column, finding, remedy)
+
+
+def _leaked(rows: pd.DataFrame, kind: str, columns: Sequence[str]) -> tuple[list[Problem], np.ndarray]:
+    """Videos or persons in several splits, each at its first row in a split with fewer of it; and all such rows."""
+    uses = [pd.DataFrame({"value": rows[c], "row": rows.index, "split": rows["split"], "column": c}) for c in columns]
+    uses = pd.concat(uses).sort_values("row", kind="stable")  # so that "first" below is the first in the files
+    parts = uses[uses["value"] != ""].groupby(["value", "split"], as_index=False)
+    parts = parts.agg(count=("row", "nunique"), row=("row", "first"), column=("column", "first"))
+    # The split with most of its rows keeps it; of equals the first in the order train, val, test.
+    order = parts["split"].map(list(SPLIT_FILES).index)
+    parts = parts.assign(order=order).sort_values(["count", "order"], ascending=[False, True])
+    away = parts[parts.duplicated("value")].sort_values("row")
+    home = parts.drop_duplicates("value").set_index("value").loc[away["value"]]
+    strays = uses.merge(away[["value", "split"]], on=["value", "split"])["row"].unique()
+    bad = rows.loc[away["row"]]
+    places = zip(home["count"], home["split"], _place(rows.loc[home["row"]], bad), strict=True)
+    finding = [
+        f"{few:,} of its rows in {split}, {many:,} in {home_split} ({first})"
+        for few, split, (many, home_split, first) in zip(away["count"], away["split"], places, strict=True)
+    ]
+    remedy = f"Keep each {kind} in one split: move these rows, or leave them out."
+    return _at(bad, "error", f"leaked {kind}", away["column"], finding, remedy, away["value"]), strays
+
+
+def _misnamed(rows: pd.DataFrame) -> list[Problem]:
+    """Reals in a file whose name begins with "fake", and the reverse: one problem a file, at its first such row."""
+    stems = rows["file"].map({file: Path(file).stem.lower() for file in rows["file"].unique()})
+    problems = []
+    for label, word, other in ((1, "real", "fake"), (0, "fake", "real")):
+        named = stems.str.startswith(word) & ~stems.str.contains(other, regex=False)
+        wrong = rows[named & (rows["label"] == label)]
+        bad, counts = wrong.drop_duplicates("file"), wrong["file"].value_counts()
+        finding = [f"It is named {word}, and has {_counted(counts[file], 'row')} of {other}s" for file in bad["file"]]
+        remedy = f"Move them to a file of {other}s, or correct the label: released loaders go by the file's name."
+        problems += _at(bad, "error", "misnamed file", "label", finding, remedy)
+    return problems
+
+
+def _group_problems(rows: pd.DataFrame) -> list[Problem]:
+    """Groups of one split that have one class only, rest on few videos or are absent."""
+    name = rows["split"].iloc[0] or "this file"
+    table = group_table(rows)
+    one_class = _one_class_groups(rows, table, name) if rows["label"].nunique() == 2 else _one_class_split(rows, name)
+    bad = _first_rows(rows, table["videos"] < FEW_VIDEOS)
+    by_class = rows.groupby(["label", "group"])["video"].nunique()
+    finding = [
+        f"It rests on {_counted(table.at[group, 'videos'], 'video')} in {name} "
+        f"({by_class.get((0, group), 0)} of reals, {by_class.get((1, group), 0)} of fakes)"
+        for group in bad["group"]
+    ]
+    remedy = f"Show an interval with each of its rates, or add videos: below {FEW_VIDEOS} even that is too narrow."
+    few = _at(bad, "warning", "few videos", "group", finding, remedy)
+    expected = SIX_GROUPS if Path(rows["dataset"].iloc[0]).name in SIX_GROUP_DATASETS else GROUPS
+    remedy = "Nothing can be said about it: say so with the results, or add images of it."
+    return one_class + few + [
+        Problem("warning", "absent group", _whole(rows), 0, "group", group, f"No image in {name}", remedy)
+        for group in expected
+        if not table.at[group, "images"]
+    ]
+
+
+def _first_rows(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The first row of each group for which `chosen` (index group) is true."""
+    return rows[rows["group"].map(chosen)].drop_duplicates("group")
+
+
+def _whole(rows: pd.DataFrame) -> str:
+    """Where a problem of a split as a whole is put: its file, or its folder if it has several."""
+    files = rows["file"].unique()
+    return files[0] if len(files) == 1 else str(Path(files[0]).parent)
+
+
+def _one_class_groups(rows: pd.DataFrame, table: pd.DataFrame, name: str) -> list[Problem]:
+    bad = _first_rows(rows, (table["reals"] == 0) | (table["fakes"] == 0))
+    counts = table.loc[bad["group"], ["reals", "fakes"]].to_numpy()
+    finding = [f"{real:,} reals and {fake:,} fakes in {name}" for real, fake in counts]
+    remedy = [
+        f"Without {missing} it has no {rate} and no AUC there: say so with the results, or add {missing}."
+        for missing, rate in (("reals", "FPR") if real == 0 else ("fakes", "TPR") for real, _ in counts)
+    ]
+    return _at(bad, "warning", "one-class group", "group", finding, remedy)
+
+
+def _one_class_split(rows: pd.DataFrame, name: str) -> list[Problem]:
+    """Fakes or reals alone: half a split where the file's name says so and the other half exists; else an error."""
+    which, other = ("fakes", "reals") if rows["label"].iloc[0] else ("reals", "fakes")
+    files = [Path(file) for file in rows["file"].unique()]
+    halves = {fake: real for fake, real in (names for names in SPLIT_FILES.values() if len(names) == 2)}
+    halves |= {real: fake for fake, real in halves.items()}
+    partners = [file.with_name(halves[file.name]) for file in files if file.name in halves]
+    half = all(which[:-1] in file.stem.lower() for file in files)
+    lacking = [partner.name for partner in partners if not partner.exists()]
+    finding = f"Only {which} in {name}"
+    remedy = f"Check the {other} along with them: groups cannot be judged by one class."
+    if half and lacking:
+        finding += f": {lacking[0]} is missing"
+        remedy = f"Put {lacking[0]} beside it: a detector is trained and judged on both halves of a split."
+    severity = "warning" if half and not lacking else "error"
+    return [Problem(severity, "one-class split", _whole(rows), 0, "label", "", finding, remedy)]
+
+
+def main_check(options: argparse.Namespace) -> int:
     """Print what is wrong with ``options.manifests`` (paths); 0 if nothing or warnings only, 1 for errors, 2 for usage.
 
     ``options.images``, ``options.size`` as in :func:`check`; ``options.out``: a CSV file for all findings, or None.
     """
     try:
-        _make_room(options.out)
+        if options.out:
+            _make_room(Path(options.out))
         report = check(options.manifests, options.images, options.size)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(report)
     if options.out:
-        report.write(options.out)
+        with replacing(options.out) as partial:
+            report.findings.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
         print(f"All findings are in {options.out}")
     return 1 if len(report.errors) else 0
 
 
-def _make_room(out):
+def _make_room(out: Path) -> None:
     """Refuse a file for the findings that could not be written in the end."""
-    if out is None:
-        return
-    folder = Path(out).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"{folder}: this folder cannot be made ({error.strerror}). Choose another --out") from None
-    if Path(out).is_dir():
+        raise OSError(f"{out.parent}: this folder cannot be made ({error.strerror}). Choose another --out") from None
+    if out.is_dir():
         raise OSError(f"{out}: is a folder. Give --out the name of a CSV file")

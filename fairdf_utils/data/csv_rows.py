@@ -1,7 +1,10 @@
 """The cells of a CSV file with the lines they came from, and every problem found in them."""
 
+from __future__ import annotations
+
 import csv
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,18 +21,20 @@ class ManifestError(ValueError):
 
 
 class Problem(NamedTuple):
-    """One thing wrong in one file."""
+    """One thing wrong in one file. The kinds are those of `checks`."""
 
+    severity: str  # "error", or "warning": the row can be used
+    kind: str
+    file: str
     line: int  # 0 the file as a whole, 1 its header
     column: str  # "" where it is not one column's
     value: str
     finding: str  # a sentence without its full stop
     remedy: str
-    severity: str = "error"  # or "warning": the row can be used
 
-    def message(self, path):
+    def message(self) -> str:
         """One line for a terminal, with everything needed to find and mend it."""
-        where = f"{path}, line {self.line}" if self.line else str(path)
+        where = f"{self.file}, line {self.line}" if self.line else self.file
         what = f", column {self.column}: {self.value!r}. " if self.column else ": "
         return f"{where}{what}{self.finding}. {self.remedy}"
 
@@ -48,21 +53,20 @@ class Rows:
     problems : list of Problem
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.problems = []
+        self.problems: list[Problem] = []
         header, rows = self._read()
         whole = [(line, row) for line, row in rows if len(row) == len(header)]
         for line, row in rows if len(whole) < len(rows) else ():
             if len(row) != len(header):
-                cells = f"{len(row)} cells where the header has {len(header)}"
-                remedy = "Quote values that contain a comma, or add the missing cells."
-                self.problems.append(Problem(line, "", "", cells, remedy))
+                finding = f"{len(row)} cells where the header has {len(header)}"
+                self._note("bad cell", line, finding, "Quote values that contain a comma, or add the missing cells.")
         self.lines = np.array([line for line, _ in whole], dtype=np.int64)
         self.cells = pd.DataFrame([row for _, row in whole], columns=header, dtype=object)
         self.faulty = np.zeros(len(whole), dtype=bool)
 
-    def _read(self):
+    def _read(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
         try:
             with open(self.path, newline="", encoding="utf-8-sig") as handle:
                 reader = csv.reader(handle)
@@ -70,22 +74,23 @@ class Rows:
                 rows = [(reader.line_num, row) for row in reader if row]
         except OSError as error:
             finding = "no such manifest" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-            self._file(finding, "Prepare the data set first (chapter 01) or correct the path.")
-            return [], []
+            remedy = "Prepare the data set first (chapter 01) or correct the path."
         except (UnicodeDecodeError, csv.Error) as error:
-            self._file(f"not a UTF-8 CSV file ({error})", "Export it again as CSV.")
-            return [], []
-        if not rows:
-            self._file("holds no rows", "Write the manifest again; an empty set has no use.")
-        return header, rows
+            finding, remedy = f"not a UTF-8 CSV file ({error})", "Export it again as CSV."
+        else:
+            if rows:
+                return header, rows
+            finding, remedy = "holds no rows", "Write the manifest again; an empty set has no use."
+        self._note("unreadable file", 0, finding, remedy)
+        return [], []
 
-    def _file(self, finding, remedy):
-        self.problems.append(Problem(0, "", "", finding, remedy))
+    def _note(self, kind: str, line: int, finding: str, remedy: str) -> None:
+        self.problems.append(Problem("error", kind, str(self.path), line, "", "", finding, remedy))
 
-    def has(self, column):
+    def has(self, column: str) -> bool:
         return column in self.cells.columns
 
-    def require(self, columns):
+    def require(self, columns: Iterable[str]) -> bool:
         """Whether there are rows and all ``columns``, each once; what is amiss is noted."""
         if any(problem.line == 0 for problem in self.problems):
             return False
@@ -93,53 +98,59 @@ class Rows:
         missing = [column for column in columns if column not in found]
         if missing:
             finding = f"missing column {', '.join(missing)} (found: {', '.join(found)})"
-            self.problems.append(Problem(1, "", "", finding, "Add it, or rename the column that holds it."))
+            self._note("bad header", 1, finding, "Add it, or rename the column that holds it.")
         doubled = found[found.duplicated()]
         if len(doubled):
-            self.problems.append(Problem(1, "", "", f"column {doubled[0]} appears twice", "Keep one of them."))
+            self._note("bad header", 1, f"column {doubled[0]} appears twice", "Keep one of them.")
         return not missing and not len(doubled)
 
-    def reject(self, bad, column, finding, remedy, severity="error"):
+    def reject(
+        self, bad: np.ndarray, kind: str, column: str, finding: str, remedy: str, severity: str = "error"
+    ) -> None:
         """Note the rows where ``bad`` (N,) is true; errors make them faulty."""
         bad = np.asarray(bad, dtype=bool)
         if not bad.any():
             return
         where = zip(self.lines[bad].tolist(), self.strings(column)[bad], strict=True)
-        self.problems += [Problem(line, column, value, finding, remedy, severity) for line, value in where]
+        file = str(self.path)
+        self.problems += [Problem(severity, kind, file, line, column, cell, finding, remedy) for line, cell in where]
         if severity == "error":
             self.faulty |= bad
 
-    def strings(self, column):
+    def strings(self, column: str) -> np.ndarray:
         """The column's cells, object (N,)."""
         return self.cells[column].to_numpy()
 
-    def codes(self, column, allowed):
+    def codes(self, column: str, allowed: Iterable[int]) -> np.ndarray:
         """The column as integers (N,); a cell that is none of ``allowed`` is noted and becomes :data:`UNKNOWN`."""
         known = {str(code): code for code in allowed}
         values = np.array([known.get(cell, UNKNOWN) for cell in self.strings(column)], dtype=np.int64)
-        self.reject(values == UNKNOWN, column, "It is no known code", f"Use one of {', '.join(known)}.")
+        remedy = f"Use one of {', '.join(known)}."
+        self.reject(values == UNKNOWN, "bad cell", column, "It is no known code", remedy)
         return values
 
-    def image_paths(self, column):
+    def image_paths(self, column: str) -> np.ndarray:
         """The column's cells, checked to be paths below the image root."""
         paths = self.strings(column)
         empty = np.array([not path.strip() for path in paths], dtype=bool)
-        self.reject(empty, column, "There is no path", "Give the image's path relative to the image root.")
+        remedy = "Give the image's path relative to the image root."
+        self.reject(empty, "bad cell", column, "There is no path", remedy)
         absolute, leaving = leaves_root(paths)
-        remedy = "Make the path relative to the image root, not absolute."
-        self.reject(absolute, column, "The path is absolute", remedy)
+        kind, remedy = "path outside the root", "Make the path relative to the image root, not absolute."
+        self.reject(absolute, kind, column, "The path is absolute", remedy)
         remedy = 'Remove ".."; a manifest may only name images below its image root.'
-        self.reject(leaving, column, "The path can leave the image root", remedy)
+        self.reject(leaving, kind, column, "The path can leave the image root", remedy)
         return paths
 
-    def filled(self, column):
+    def filled(self, column: str) -> np.ndarray:
         """The column's cells, none of which may be empty."""
         values = self.strings(column)
-        self.reject(values == "", column, "The cell is empty", "Fill the cell in, or leave the whole column out.")
+        remedy = "Fill the cell in, or leave the whole column out."
+        self.reject(values == "", "bad cell", column, "The cell is empty", remedy)
         return values
 
 
-def leaves_root(paths):
+def leaves_root(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Which paths are absolute, and which climb with "..": two bool arrays (N,)."""
     absolute = np.array([_ABSOLUTE.match(path) is not None for path in paths], dtype=bool)
     return absolute, np.array([".." in path and bool(_LEAVES_ROOT.search(path)) for path in paths], dtype=bool)

@@ -17,25 +17,19 @@ Files keep the columns of the released fair-deepfake-detection manifests; inside
 =================  ======================================================================================
 """
 
+from __future__ import annotations
+
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.data import other_lists as foreign
-from fairdf_utils.data import released_columns as seed_form
-from fairdf_utils.data.csv_rows import ManifestError, Rows, leaves_root
-from fairdf_utils.data.vocabulary import (
-    COLUMNS,
-    FORGERIES,
-    GENDERS,
-    GROUPS,
-    RACES,
-    SIX_GROUP_DATASETS,
-    SIX_GROUPS,
-)
+from fairdf_utils.data import other_lists, released_columns
+from fairdf_utils.data.csv_rows import ManifestError, Problem, Rows, leaves_root
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GENDERS, GROUPS, RACES, SIX_GROUP_DATASETS, SIX_GROUPS
 from fairdf_utils.files import replacing
 
 SPLIT_FILES = {
@@ -45,14 +39,14 @@ SPLIT_FILES = {
 }
 
 
-def read_manifest(path, labels="cleaned"):
+def read_manifest(path: str | Path, labels: str = "cleaned") -> pd.DataFrame:
     """Read one manifest in any of its forms and translate it to canonical columns.
 
-    Columns are found by name, never by position, and tell the form: the seed form with eight groups; without
-    ``isasian`` the six-group form of Celeb-DF and DFD, whose ``intersec_label`` counts 0..5; with "Image Path" the
-    released follow-up form. Where ``video``, ``identity``, ``source_identity`` or ``frame`` are absent (a foreign
-    file), they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or ``<video>_<frame>.png``,
-    where identity is the video.
+    Columns are found by name, never by position, and tell the form: the released columns with eight groups; without
+    ``isasian`` the six groups of Celeb-DF and DFD, whose ``intersec_label`` counts 0..5; with "Image Path" the
+    released follow-up form. ``forgery`` may be called ``method``. Where ``video``, ``identity``, ``source_identity``
+    or ``frame`` are absent, they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or
+    ``<video>_<frame>.png``, where identity is the video.
 
     Parameters
     ----------
@@ -80,15 +74,15 @@ def read_manifest(path, labels="cleaned"):
     table, problems = read_leniently(path, labels)
     for problem in problems:
         if problem.severity == "error":
-            raise ManifestError(problem.message(path))
+            raise ManifestError(problem.message())
     counts = Counter(problem.finding for problem in problems)
     first = {problem.finding: problem for problem in reversed(problems)}
     for finding, count in counts.items():
-        warnings.warn(f"{first[finding].message(path)} ({count} such rows)", stacklevel=2)
+        warnings.warn(f"{first[finding].message()} ({count} such rows)", stacklevel=2)
     return table
 
 
-def read_leniently(path, labels="cleaned"):
+def read_leniently(path: str | Path, labels: str = "cleaned") -> tuple[pd.DataFrame, list[Problem]]:
     """Read what can be read of a manifest, and collect every problem instead of raising at the first.
 
     Parameters
@@ -103,16 +97,14 @@ def read_leniently(path, labels="cleaned"):
     problems : list of Problem
         By line; ``severity`` is "error" or "warning".
     """
-    if labels not in foreign.LABELS:
-        raise ValueError(f"labels={labels!r} is unknown. Use one of {', '.join(foreign.LABELS)}.")
+    if labels not in other_lists.DEMOGRAPHICS:
+        raise ValueError(f"labels={labels!r} is unknown. Use one of {', '.join(other_lists.DEMOGRAPHICS)}.")
     rows = Rows(path)
-    if follows := rows.has(foreign.REQUIRED[0]):
-        complete = rows.require(foreign.required(labels))
-    else:
-        complete = rows.require(seed_form.REQUIRED)
-    if not complete:
+    follows = rows.has(other_lists.REQUIRED[0])
+    required = (*other_lists.REQUIRED, *other_lists.DEMOGRAPHICS[labels]) if follows else released_columns.REQUIRED
+    if not rows.require(required):
         return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
-    table = foreign.rows_of(rows, labels) if follows else seed_form.rows_of(rows)
+    table = other_lists.rows_of(rows, labels) if follows else released_columns.rows_of(rows)
     code = np.maximum(table["code"], 0)  # rows without a code are faulty: they are left out below
     table["group"] = np.array(GROUPS, dtype=object)[code]
     table["gender"] = np.repeat(np.array(GENDERS, dtype=object), len(RACES))[code]
@@ -122,10 +114,10 @@ def read_leniently(path, labels="cleaned"):
     return frame.reset_index(drop=True).infer_objects(), sorted(rows.problems, key=lambda problem: problem.line)
 
 
-def write_manifest(frame, path, groups=None):
-    """Write canonical rows in the seed form; the same rows give the same bytes.
+def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] | None = None) -> None:
+    """Write canonical rows in the released columns; the same rows give the same bytes.
 
-    Celeb-DF and DFD (known by the folder's name) are written in their six-group form. A file of fakes whose forgeries
+    Celeb-DF and DFD (known by the folder's name) are written with their six groups. A file of fakes whose forgeries
     are all known gets ``spe_label``; a file of fakes and reals together gets ``forgery``.
 
     Parameters
@@ -150,12 +142,12 @@ def write_manifest(frame, path, groups=None):
     if groups is None:
         groups = SIX_GROUPS if path.parent.name in SIX_GROUP_DATASETS else GROUPS
     _refuse_unreadable(frame, path, groups)
-    table = seed_form.table_of(frame, tuple(groups))
+    table = released_columns.table_of(frame, tuple(groups))
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def _refuse_unreadable(frame, path, groups):
+def _refuse_unreadable(frame: pd.DataFrame, path: Path, groups: Sequence[str]) -> None:
     real = frame["forgery"] == "real"
     good_forgery = np.where(frame["label"] == 0, real, frame["forgery"].isin([*FORGERIES[1:], "fake"]))
     agree = frame["group"].isin(groups) & (frame["group"] == frame["gender"] + "-" + frame["race"]) & good_forgery
@@ -176,7 +168,7 @@ def _refuse_unreadable(frame, path, groups):
         )
 
 
-def read_split(folder, split):
+def read_split(folder: str | Path, split: str) -> pd.DataFrame:
     """Read one split of a data set's folder of manifests.
 
     Parameters
@@ -203,7 +195,7 @@ def read_split(folder, split):
     return pd.concat(frames, ignore_index=True).assign(dataset=folder.name)
 
 
-def find_leaks(splits):
+def find_leaks(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Find images, videos and identities that more than one split uses.
 
     Parameters
@@ -227,7 +219,7 @@ def find_leaks(splits):
     return shared.groupby(["kind", "value"], as_index=False, sort=False)["splits"].agg(", ".join)
 
 
-def group_table(frame):
+def group_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Count what each group rests on.
 
     Returns

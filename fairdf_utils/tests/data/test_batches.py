@@ -50,11 +50,6 @@ def test_unreadable_image_names_manifest_line_and_leaves_nothing(training_set, c
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_image_root_that_is_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        data.locate_images(str(tmp_path / "nowhere"), tmp_path, 64, 0.5)
-
-
 def test_normalisation_maps_bytes_to_minus_one_and_one():
     pixels = np.array([0, 255], dtype=np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
     assert data.to_device(pixels, torch.device("cpu")).flatten().tolist() == [-1, -1, -1, 1, 1, 1]

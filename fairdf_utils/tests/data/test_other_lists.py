@@ -1,6 +1,5 @@
-"""Foreign lists: crop names of every corpus, both sets of labels, DeepfakeBench's json, the released samples."""
+"""Lists of others: crop names of every corpus, both sets of labels, the released samples."""
 
-import json
 import re
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from fairdf_utils.corpora.layouts import find_videos
 from fairdf_utils.data.crop_names import from_crop_names, video_facts
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import read_leniently, read_manifest, write_manifest
-from fairdf_utils.data.other_lists import read_deepfakebench
 from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS, SIX_GROUPS
 
 HEADER = "Image Path,Ground Truth Gender,Ground Truth Age,Ground Truth Race,Intersection,Target,intersec_label"
@@ -43,7 +41,7 @@ NAMES = [  # crop, data set, video, frame, forgery, identity, source identity
 
 
 def _file(tmp_path, *rows, header=HEADER):
-    path = tmp_path / "foreign.csv"
+    path = tmp_path / "list.csv"
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
 
@@ -162,11 +160,11 @@ def test_a_video_that_is_not_in_the_name_is_warned_of(tmp_path):
         ("0_id1", 1, "5", "FaceShifter"),
     ],
 )
-def test_the_method_is_in_the_name_or_in_specific(tmp_path, name, target, specific, forgery):
+def test_the_forgery_is_in_the_name_or_in_specific(tmp_path, name, target, specific, forgery):
     path = _file(tmp_path, f"a/{name}.png,1,0,1,1,{target},1,{specific}", header=HEADER + ",Specific")
     rows, problems = read_leniently(path)
     assert rows["forgery"].tolist() == [forgery]
-    contradicts = [problem.column for problem in problems if "method in the image's name" in problem.finding]
+    contradicts = [problem.column for problem in problems if "forgery in the image's name" in problem.finding]
     assert contradicts == (["Specific"] if (name[2:4], specific) == ("De", "2") else [])
 
 
@@ -208,96 +206,3 @@ def test_any_ffpp_crop_name_is_taken_apart(forgery, target, source, frame, folde
     row = from_crop_names([f"{folder}/0_{forgery}_{target}_{source}_{frame}.png"]).iloc[0]
     assert (row["video"], row["frame"]) == (f"{forgery}/{target}_{source}", frame)
     assert (row["identity"], row["source_identity"], row["forgery"]) == (target, source, forgery)
-
-
-def _bench(tmp_path, content):
-    path = tmp_path / "list.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
-
-
-FFPP = {
-    "FaceForensics++": {
-        "FF-real": {
-            "train": {"c23": {"000": {"label": "FF-real", "frames": ["/d/ff/youtube/000/007.png"]}}},
-            "test": {},
-        },
-        "FF-F2F": {
-            "train": {
-                "c23": {"000_003": {"label": "FF-F2F", "frames": [r"\d\ff\Face2Face\000_003\000.png"], "masks": []}},
-                "c40": {"000_003": {"label": "FF-F2F", "frames": ["/d/ff/c40/000_003/000.png"]}},
-            },
-            "test": {},
-        },
-    }
-}
-
-
-def test_deepfakebench_lists_with_compression(tmp_path):
-    rows = read_deepfakebench(_bench(tmp_path, FFPP), "ffpp", "train", root="/d/ff")
-    assert rows.columns.tolist() == [column for column in COLUMNS if column not in ("gender", "race", "group")] + [
-        "source"
-    ]
-    assert rows.drop(columns="source").values.tolist() == [
-        ["youtube/000/007.png", 0, "real", "youtube/000", "000", "", 7],
-        ["Face2Face/000_003/000.png", 1, "Face2Face", "Face2Face/000_003", "000", "003", 0],
-    ]
-    worse = read_deepfakebench(
-        _bench(tmp_path, {"x": {"FF-F2F": FFPP["FaceForensics++"]["FF-F2F"]}}), "ffpp", "train", "c40", root="/d/ff/"
-    )
-    assert worse["img_path"].tolist() == ["c40/000_003/000.png"]
-
-
-def test_deepfakebench_lists_without_compression(tmp_path):
-    content = {
-        "Celeb-DF-v2": {
-            "CelebDFv2_real": {
-                "test": {
-                    "id0_0000": {"label": "CelebDFv2_real", "frames": ["a/000.png"]},
-                    "00170": {"label": "CelebDFv2_real", "frames": ["b/frame12.png"]},
-                }
-            },
-            "CelebDFv2_fake": {"test": {"id0_id1_0000": {"label": "CelebDFv2_fake", "frames": ["c/x.png"]}}},
-        }
-    }
-    rows = read_deepfakebench(_bench(tmp_path, content), "celebdf", "test")
-    assert rows["video"].tolist() == ["Celeb-real/id0_0000", "YouTube-real/00170", "Celeb-synthesis/id0_id1_0000"]
-    assert rows["forgery"].tolist() == ["real", "real", "fake"] and rows["frame"].tolist() == [0, 12, 0]
-    content = {"DFDC": {"DFDC_Fake": {"test": {"abc": {"label": "DFDC_Fake", "frames": ["abc/1.png"]}}}}}
-    row = read_deepfakebench(_bench(tmp_path, content), "dfdc", "test").iloc[0]
-    assert (row["video"], row["identity"], row["forgery"]) == ("abc", "abc", "fake")
-
-
-@pytest.mark.parametrize(
-    ("content", "arguments", "message"),
-    [
-        (FFPP, ("ffpp", "train"), "'/d/ff/youtube/000/007.png' is not below the image root"),
-        (FFPP, ("ffpp", "train", "c99"), "FF-real has no compression 'c99'. Use one of c23"),
-        (FFPP, ("ffpp", "val"), "no val frames of ffpp"),
-        (FFPP, ("dfd", "train"), "no train frames of dfd"),
-        ({"x": {"FF-XX": {}}}, ("ffpp", "train"), "unknown label 'FF-XX'"),
-        ({"x": {"DFDC_Real": {"val": {"label": "DFDC_Real", "frames": []}}}}, ("dfdc", "val"), "no list of frames"),
-        ({"x": {"DFDC_Real": []}}, ("dfdc", "val"), "no splits of videos"),
-        ([1], ("ffpp", "train"), "not a DeepfakeBench list"),
-        (
-            {"x": {"DFDC_Real": {"test": {"a": {"frames": ["x/../../y.png"]}}}}},
-            ("dfdc", "test"),
-            "not below the image root",
-        ),
-    ],
-)
-def test_faulty_deepfakebench_lists_are_refused(tmp_path, content, arguments, message):
-    path = _bench(tmp_path, content)
-    with pytest.raises(ManifestError, match=re.escape(message)) as caught:
-        read_deepfakebench(path, *arguments)
-    assert str(caught.value).startswith(str(path))
-
-
-def test_deepfakebench_files_that_are_none(tmp_path):
-    with pytest.raises(ManifestError, match="no such list"):
-        read_deepfakebench(tmp_path / "none.json", "ffpp", "train")
-    (tmp_path / "list.json").write_text("{")
-    with pytest.raises(ManifestError, match="not a DeepfakeBench list"):
-        read_deepfakebench(tmp_path / "list.json", "ffpp", "train")
-    with pytest.raises(ValueError, match="dataset='ff'"):
-        read_deepfakebench(tmp_path / "list.json", "ff", "train")

@@ -1,6 +1,9 @@
-"""Rules for image files: there, below the image root, whole, and of the right size."""
+"""Checks of image files: there, below the image root, whole, and of the right size."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -9,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from fairdf_utils import progress
-from fairdf_utils.data.findings import found
+from fairdf_utils.data.csv_rows import Problem
 
 # A whole file has this near its end; in the pixels of a JPEG 0xFF is never followed by 0xD9.
 _END = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
@@ -23,8 +26,8 @@ _REMEDIES = {
 }
 
 
-def image_findings(rows, root, size=None):
-    """Open every image of the rows once, in threads, and say which cannot be used.
+def image_problems(rows: pd.DataFrame, root: str | Path, size: int | None = None) -> list[Problem]:
+    """Open every image of the rows once, in threads, and say which cannot be used, at the first row that lists it.
 
     Of a PNG or JPEG file the header and the end are read, which tells its size and whether it was cut off; pixels are
     decoded only where the end is missing, and for other formats. Damage inside a whole file is not seen.
@@ -38,11 +41,6 @@ def image_findings(rows, root, size=None):
     size : int, optional
         The side every image must have, pixels.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Findings (`findings.FINDING_COLUMNS`), at the first row that lists the image.
-
     Raises
     ------
     FileNotFoundError
@@ -55,14 +53,15 @@ def image_findings(rows, root, size=None):
     with ThreadPoolExecutor() as pool:  # the threads wait for the disk together
         verdicts = pool.map(inspect, rows["img_path"])
         verdicts = list(progress.bar(verdicts, total=len(rows), desc="images", unit="image"))
-    verdicts = pd.DataFrame(verdicts, columns=["kind", "finding"], index=rows.index)
-    bad = verdicts["kind"] != ""
-    kinds, rows = verdicts.loc[bad, "kind"], rows[bad]
-    remedies = kinds.map(_REMEDIES)
-    return found(rows, "error", kinds, "img_path", rows["img_path"], verdicts.loc[bad, "finding"], remedies)
+    places = zip(rows["file"], rows["line"], rows["img_path"], verdicts, strict=True)
+    return [
+        Problem("error", kind, file, line, "img_path", path, finding, _REMEDIES[kind])
+        for file, line, path, (kind, finding) in places
+        if kind
+    ]
 
 
-def _inspect(root, real_folder, size, path):
+def _inspect(root: str, real_folder: Callable[[str], str], size: int | None, path: str) -> tuple[str, str]:
     """Kind and finding for one image, both "" where it is good."""
     try:
         folder, name = os.path.split(os.path.join(root, path))
@@ -74,14 +73,16 @@ def _inspect(root, real_folder, size, path):
         width, height = _measure(real)
     except FileNotFoundError:
         return "missing image", f"Not below {root}"
+    except Image.UnidentifiedImageError:  # its own text names an object in memory
+        return "unreadable image", "It is not an image"
     except Exception as error:  # damaged bytes make Pillow raise far more than OSError; each means the same here
-        return "unreadable image", _reason(error)
+        return "unreadable image", getattr(error, "strerror", None) or str(error) or type(error).__name__
     if size is not None and (width, height) != (size, size):
         return "wrong size", f"It has {width} x {height} pixels instead of {size} x {size}"
     return "", ""
 
 
-def _measure(path):
+def _measure(path: str) -> tuple[int, int]:
     """Width and height of an image, pixels; raises what the system or Pillow raises if it cannot be read."""
     with open(path, "rb") as handle:
         handle.seek(max(0, os.fstat(handle.fileno()).st_size - _TAIL))
@@ -94,9 +95,3 @@ def _measure(path):
             if mark is None or mark not in tail:
                 image.load()
             return image.size
-
-
-def _reason(error):
-    if isinstance(error, Image.UnidentifiedImageError):  # its own text names an object in memory
-        return "It is not an image"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
