@@ -21,8 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.utils import draw_bounding_boxes
 
 from fairdf_utils import progress
-from fairdf_utils.corpora import faces as alignment
-from fairdf_utils.corpora import videos as video
+from fairdf_utils.corpora import faces, videos
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
@@ -168,7 +167,7 @@ def files_of(path: Path, out: Path) -> dict[Path, str]:
         return {path: path.name}
     if not path.is_dir():
         raise PictureError(f"{path}: no such file or folder")
-    endings = video.IMAGES + video.VIDEOS
+    endings = videos.IMAGES + videos.VIDEOS
     found = {
         file: file.relative_to(path).as_posix()
         for file in sorted(path.rglob("*"))
@@ -183,33 +182,33 @@ def files_of(path: Path, out: Path) -> dict[Path, str]:
 
 def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int, aligned: bool) -> list[dict]:
     """Score one file and write its annotated picture, `<out>/<name>.scored.png`; rows of the table (`COLUMNS`)."""
-    still, trouble, read = path.suffix.lower() in video.IMAGES, "", 0
+    still, trouble, read = path.suffix.lower() in videos.IMAGES, "", 0
     # Of a video's other frames no pixel is kept, so that memory does not grow with its length.
     drawn = {0} if still else set(np.linspace(0, frames - 1, STRIP_FRAMES).round())
-    shown, faces, crops = [], [], []  # (number, image) of what is drawn; a row and a crop a face
+    shown, rows, crops = [], [], []  # (number, image) of what is drawn; a row and a crop a face
     try:
-        for read, (number, image) in enumerate(video.frames(path, frames), start=1):
+        for read, (number, image) in enumerate(videos.frames(path, frames), start=1):
             shown += [(number, image)] if read - 1 in drawn else []
             for face, crop in _faces_in(image, detector.image_size, aligned):
-                faces.append({"part": "face", "frame": None if still else number, **face})
+                rows.append({"part": "face", "frame": None if still else number, **face})
                 crops.append(crop)
     except NotScored as error:
         return [_not_scored(name, str(error))]
-    except video.VideoError as error:  # after the last frame that could be decoded
+    except videos.VideoError as error:  # after the last frame that could be decoded
         trouble = f"cannot be read{' to its end' if read else ''}: {error.reason}"
     if not crops:
         no_face = read and _no_face(read, shown[0][1] if still else None)
         return [_not_scored(name, ", and ".join(filter(None, (trouble, no_face))) or "holds no frame")]
     logits = logits_of(detector.model, np.stack(crops), detector.device, batch_size=32)  # (n, 2)
-    for face, (real, fake), p in zip(faces, logits, score(torch.from_numpy(logits)).tolist(), strict=True):
+    for face, (real, fake), p in zip(rows, logits, score(torch.from_numpy(logits)).tolist(), strict=True):
         face |= {"logit_real": real, "logit_fake": fake, "score": p, "verdict": verdict(p)}
     caption, whole = name, []
     if not still:
-        whole = [_video_row(faces, read) | {"reason": trouble}]
+        whole = [_video_row(rows, read) | {"reason": trouble}]
         caption += ": {verdict} {score:.2f}, mean of the largest face in {frames_scored} frames".format(**whole[0])
         caption += f"; shown: frames {', '.join(str(number) for number, _ in shown)}"
-    _draw(shown, faces, caption, detector.origin, out / f"{name}.scored.png")
-    return [{"file": name, "reason": "", **row} for row in faces + whole]
+    _draw(shown, rows, caption, detector.origin, out / f"{name}.scored.png")
+    return [{"file": name, "reason": "", **row} for row in rows + whole]
 
 
 def _not_scored(name: str, reason: str) -> dict:
@@ -225,7 +224,7 @@ def _faces_in(image: np.ndarray, size: int, aligned: bool) -> Iterator[tuple[dic
         crop = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
         found = [((0, 0, width, height), np.nan, crop)]
     else:
-        found = [(face.box, face.score, alignment.align(image, face, size)) for face in alignment.find(image)]
+        found = [(face.box, face.score, faces.align(image, face, size)) for face in faces.find(image)]
     for number, (box, sure, crop) in enumerate(found, start=1):
         yield {"face": number, **dict(zip(BOX, box, strict=True)), "face_score": sure}, crop
 
@@ -238,9 +237,9 @@ def _no_face(read: int, image: np.ndarray | None) -> str:
     return f"no face found{crop}"
 
 
-def _video_row(faces: list[dict], read: int) -> dict:
+def _video_row(rows: list[dict], read: int) -> dict:
     """The mean over the frames of the largest face."""
-    largest = [face["score"] for face in faces if face["face"] == 1]
+    largest = [face["score"] for face in rows if face["face"] == 1]
     mean, frames = float(np.mean(largest)), {"frames_read": read, "frames_scored": len(largest)}
     return {"part": "video", "score": mean, "verdict": verdict(mean), **frames}
 
@@ -250,10 +249,10 @@ def verdict(p: float) -> str:
     return "fake" if p >= THRESHOLD else "real"
 
 
-def _draw(shown: list, faces: list[dict], caption: str, origin: str, path: Path) -> None:
-    panels, height = [], None if faces[0]["frame"] is None else STRIP_HEIGHT
+def _draw(shown: list, rows: list[dict], caption: str, origin: str, path: Path) -> None:
+    panels, height = [], None if rows[0]["frame"] is None else STRIP_HEIGHT
     for number, image in shown:
-        own = [face for face in faces if face["frame"] in (None, number)]
+        own = [face for face in rows if face["frame"] in (None, number)]
         boxes, scores = [[face[edge] for edge in BOX] for face in own], [face["score"] for face in own]
         panels.append(annotate(image, boxes, scores, height))
     with replacing(path) as partial:

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fairdf_utils.evaluation import pictures as predict
-from fairdf_utils.evaluation import scoring as evaluation
+from fairdf_utils.evaluation import pictures, scoring
 from fairdf_utils.evaluation.pictures import (
     COLOURS,
     TEXT,
@@ -51,8 +50,8 @@ def finder(monkeypatch):
     def align(image, face, size, margin=1.3):
         return np.asarray(Image.fromarray(image).crop(face.box).resize((size, size)))
 
-    monkeypatch.setattr(predict.alignment, "find", find)
-    monkeypatch.setattr(predict.alignment, "align", align)
+    monkeypatch.setattr(pictures.faces, "find", find)
+    monkeypatch.setattr(pictures.faces, "align", align)
 
 
 def picture(faces, seed=0, size=(80, 100)):
@@ -80,7 +79,7 @@ def scored(run, path, **changes):
 def expected(run, crops):
     """P(fake) of crops by the detector as it is published."""
     model, _ = load_detector(run / "03_sam_training/fairdf-s0/best.safetensors", CPU)
-    logits = evaluation.predict(model, np.stack(crops), CPU)
+    logits = scoring.predict(model, np.stack(crops), CPU)
     return 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
 
 
@@ -143,7 +142,7 @@ def test_a_picture_is_turned_upright(run, finder, tmp_path):
 
 
 def test_an_aligned_crop_is_scored_as_it_is(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(predict.alignment, "find", lambda image: pytest.fail("no face is looked for"))
+    monkeypatch.setattr(pictures.faces, "find", lambda image: pytest.fail("no face is looked for"))
     image = picture(0, size=(SIZE, SIZE))
     code, table = scored(run, save(tmp_path, "crop.png", image), aligned=True)
     assert code == 0 and table["score"].tolist() == pytest.approx(expected(run, [image]), abs=1e-5)
@@ -164,9 +163,9 @@ def test_a_small_square_without_a_face_may_be_a_crop(run, finder, tmp_path, size
 def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypatch, capsys):
     faces = [1, 0, 2, 1, 3, 0, 1, 1]
     frames = [picture(number, seed=i) for i, number in enumerate(faces)]
-    monkeypatch.setattr(predict.video, "frames", lambda path, count: ((7 * i, f) for i, f in enumerate(frames)))
+    monkeypatch.setattr(pictures.videos, "frames", lambda path, count: ((7 * i, f) for i, f in enumerate(frames)))
     drawn = []
-    monkeypatch.setattr(predict, "captioned", lambda *given: drawn.append(given) or captioned(*given))
+    monkeypatch.setattr(pictures, "captioned", lambda *given: drawn.append(given) or captioned(*given))
     (tmp_path / "clip.mp4").touch()
     code, table = scored(run, tmp_path / "clip.mp4", frames=8)
     by_frame, whole = table[table["part"] == "face"], table[table["part"] == "video"].iloc[0]
@@ -183,26 +182,26 @@ def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypa
 
 def test_a_video_without_faces_or_frames_is_told(run, finder, tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
-    monkeypatch.setattr(predict.video, "frames", lambda path, count: iter([(0, picture(0)), (5, picture(0))]))
+    monkeypatch.setattr(pictures.videos, "frames", lambda path, count: iter([(0, picture(0)), (5, picture(0))]))
     assert scored(run, tmp_path / "clip.mp4")[1]["reason"].tolist() == ["no face found in 2 frames"]
-    monkeypatch.setattr(predict.video, "frames", lambda path, count: iter([]))
+    monkeypatch.setattr(pictures.videos, "frames", lambda path, count: iter([]))
     assert scored(run, tmp_path / "clip.mp4")[1]["reason"].tolist() == ["holds no frame"]
 
 
 def test_what_is_there_of_a_truncated_video_is_scored(run, finder, tmp_path, monkeypatch, capsys):
     def truncated(path, count):
         yield from ((i, picture(faces, seed=i)) for i, faces in enumerate((1, 0, 1)))
-        raise predict.video.VideoError("truncated")
+        raise pictures.videos.VideoError("truncated")
 
     (tmp_path / "clip.mp4").touch()
-    monkeypatch.setattr(predict.video, "frames", truncated)
+    monkeypatch.setattr(pictures.videos, "frames", truncated)
     code, table = scored(run, tmp_path / "clip.mp4")
     whole = table.iloc[-1]
     largest = expected(run, [crop(picture(1, seed=i), 0) for i in (0, 2)])
     assert code == 1 and whole["score"] == pytest.approx(largest.mean(), abs=1e-5)
     assert whole["reason"] == "cannot be read to its end: truncated"
     assert "in 2 of 3 frames; cannot be read to its end" in capsys.readouterr().out
-    monkeypatch.setattr(predict.alignment, "find", lambda image: [])
+    monkeypatch.setattr(pictures.faces, "find", lambda image: [])
     reason = scored(run, tmp_path / "clip.mp4")[1]["reason"].iloc[0]
     assert reason == "cannot be read to its end: truncated, and no face found in 3 frames"
 
@@ -221,14 +220,14 @@ def test_a_real_face_is_found_and_scored(run, tmp_path):
 def test_what_was_scored_before_an_interruption_is_kept(run, finder, tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path / "faces", name, picture(1))
-    frames = predict.video.frames
+    frames = pictures.videos.frames
 
     def interrupted(path, count):
         if path.name == "b.png":
             raise KeyboardInterrupt
         return frames(path, count)
 
-    monkeypatch.setattr(predict.video, "frames", interrupted)
+    monkeypatch.setattr(pictures.videos, "frames", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scored(run, tmp_path / "faces")
     assert pd.read_csv(tmp_path / "out/scores.csv")["file"].tolist() == ["a.png"]
@@ -276,7 +275,7 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):
 @pytest.mark.parametrize("below", ["", "/below"])
 def test_an_out_that_cannot_be_a_folder_is_refused_before_the_work(run, finder, tmp_path, monkeypatch, below):
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(predict, "score_file", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(pictures, "score_file", lambda *_: pytest.fail("work began"))
     with pytest.raises(PictureError, match="folder cannot be made .* Choose another --out"):
         scored(run, save(tmp_path, "a.png", picture(1)), out=f"{tmp_path / 'file'}{below}")
     assert (tmp_path / "file").read_text() == "mine"

@@ -14,7 +14,7 @@ from torch import nn
 
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import ManifestError, read_split
-from fairdf_utils.evaluation import scoring as evaluation
+from fairdf_utils.evaluation import scoring
 from fairdf_utils.evaluation.scoring import logits_of, predict, score_table, score_test_sets, scoring_copy
 from fairdf_utils.fairness.score_table import SCORE_COLUMNS, ScoreTableError, read_scores, write_scores
 from fairdf_utils.model.detectors import FairDetector, PlainDetector, TwoEncoderDetector
@@ -228,8 +228,8 @@ def work(monkeypatch):
         done["folded"] += 1
         return scoring_copy(*arguments)
 
-    monkeypatch.setattr(evaluation, "logits_of", logits)
-    monkeypatch.setattr(evaluation, "scoring_copy", folded)
+    monkeypatch.setattr(scoring, "logits_of", logits)
+    monkeypatch.setattr(scoring, "scoring_copy", folded)
     return done
 
 
@@ -272,17 +272,17 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from fairdf_utils.evaluation import scoring as evaluation
+from fairdf_utils.evaluation import scoring
 from fairdf_utils.tests.evaluation.test_scoring import score_four
 
 torch.set_num_threads(1)
-score, passes = evaluation.logits_of, []
+score, passes = scoring.logits_of, []
 def dies_in_the_third(*arguments):
     passes.append(1)
     if len(passes) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return score(*arguments)
-evaluation.logits_of = dies_in_the_third
+scoring.logits_of = dies_in_the_third
 score_four(*map(Path, sys.argv[1:]))
 """
 
@@ -302,7 +302,7 @@ def test_a_full_disk_loses_no_finished_data_set(corpus, tmp_path, work, monkeypa
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(evaluation, "write_scores", full)
+        patch.setattr(scoring, "write_scores", full)
         score_four(corpus, tmp_path / "out", tmp_path / "cache")
     work["passes"].clear()
     score_four(corpus, tmp_path / "out", tmp_path / "cache")
