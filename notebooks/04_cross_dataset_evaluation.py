@@ -23,8 +23,7 @@
 #
 # A detector meets forgeries, cameras and people that it was not trained on. This chapter scores one detector on the
 # test set of its own data set (*intra*) and on three others (*cross*), and writes the score table: one row an image.
-# Chapter 5 needs nothing but that table. Then the images get worse, step by step; and at the end you can hand in a
-# picture of your own.
+# Chapter 5 needs nothing but that table. At the end you can hand in a picture of your own.
 
 # %% tags=["parameters"]
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
@@ -38,7 +37,6 @@ device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 detector: str = "fairdf"  # name under which chapter 3 stored the detector
 seed: int = 0  # seed of that training
-robustness_images: int = 400  # images of the intra test set that are perturbed; all when there are no more
 
 # %%
 from pathlib import Path
@@ -49,7 +47,6 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-import fairdf_utils.evaluation.perturbations
 import fairdf_utils.evaluation.pictures
 import fairdf_utils.evaluation.scoring
 import fairdf_utils.fairness.metrics
@@ -62,14 +59,12 @@ from fairdf_utils.corpora import faces as alignment
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import SPLIT_FILES, read_split
 from fairdf_utils.evaluation.boxes import side_by_side
-from fairdf_utils.evaluation.perturbations import KINDS, perturb, robustness, subsample
 from fairdf_utils.evaluation.pictures import open_detector, score_file
 from fairdf_utils.evaluation.scoring import score_test_sets
 from fairdf_utils.fairness import resampling
 from fairdf_utils.fairness.metrics import fairness_metrics, overall_metrics
 from fairdf_utils.fairness.score_table import read_scores, video_level
 from fairdf_utils.figures import detection as plots_scores
-from fairdf_utils.figures import explanation as plots_explain
 from fairdf_utils.figures import training as plots
 from fairdf_utils.model.stored import choose_device, load_detector
 from fairdf_utils.released.score_files import RELEASED_GROUPS, read_released, write_released
@@ -348,72 +343,6 @@ plots.score_distributions(own)
 # on which side of the threshold everybody falls. How much of this is chance is the question of chapter 5. The faces of
 # the embedded benchmark are rendered, and its bias is built in: none of this is evidence about real people.
 #
-# ## 4.9 When images get worse
-#
-# **Why.** A picture that reaches a detector has been resized, compressed, cropped and filtered on its way. A detector
-# that lives on traces of a few pixels forgets them first, and it need not forget them alike for all groups. Seven kinds
-# of damage, five severities each; the strengths are in `perturbations.STRENGTHS`. Contrast, for one, pulls every pixel
-# towards the image's mean $\mu$ by a factor $c$, which is 0.55 at severity 3:
-#
-# $$ x' = \mu + c\,(x - \mu). $$
-
-# %%
-pixels = np.array([[10, 60], [110, 220]], np.uint8)[None, :, :, None].repeat(3, axis=3)  # one grey image, 2 x 2
-contrast_by_hand = np.rint(100 + 0.55 * (pixels.astype(float) - 100))  # their mean is 100
-
-# %%
-show(fairdf_utils.evaluation.perturbations.perturb)
-
-# %%
-# NBVAL_CHECK_OUTPUT
-assert (perturb(pixels, "contrast", 3) == contrast_by_hand).all()
-perturb(pixels, "contrast", 3)[0, :, :, 0]
-
-# %%
-home = tests[test_sets[0]]
-rows = subsample(home, robustness_images)
-images = decode(home, images_at, config.image_size, data_dir)[rows]
-sheet = [np.hstack([perturb(images[:1], kind, severity)[0] for kind in KINDS]) for severity in (1, 3, 5)]
-plots.contact_sheet(np.vstack(sheet), ["severity 1", "severity 3", "severity 5"], KINDS)
-
-# %% [markdown]
-# The subsample takes as many images of each group and label as there are, and each video once before any twice. What is
-# drawn at random (noise, place of the crop) depends on the image alone: every detector sees the same damaged images.
-
-# %%
-damaged = robustness(model, home.iloc[rows], images, target, precision=config.precision)
-unchanged = overall_metrics(own.iloc[rows])["auc"]
-everyone = damaged[(damaged["metric"] == "auc") & (damaged["by"] == "")].pivot(
-    index="kind", columns="severity", values="value"
-)
-assert np.allclose(everyone[0], unchanged, atol=0.005), "severity 0 is the test set as it was scored above"
-print(f"{len(rows)} images of {home.iloc[rows]['video'].nunique()} videos; AUC (%) by severity:")
-(100 * everyone.loc[list(KINDS)]).round(1)
-
-# %%
-plots_explain.robustness({detector: damaged})
-
-# %% [markdown]
-# **What you should see.** At severity 1 scaling and crop cost most, though next to nothing of the picture is gone: both
-# resample every pixel, and that smooths it. Blur follows as soon as it spans a pixel. The forgeries of the embedded
-# benchmark smooth faces as well, and so do its poor cameras: a detector that has learnt "smooth is fake" takes damaged
-# reals for fakes. The lower row needs care. A gap that opens says that damage does not meet all groups alike. Where it
-# closes while the AUC falls to one half, nothing has become fair: a detector that calls everything fake treats all
-# groups alike.
-
-# %%
-fewest = damaged.loc[(damaged["by"] == "group") & (damaged["metric"] == "fpr"), "n"].min()
-print(
-    f"A group has at least {fewest} reals here: one of them moves its false-positive rate by {100 / fewest:.0f} points."
-)
-plots_explain.group_robustness(damaged, metrics=("fpr", "auc"))
-
-# %% [markdown]
-# **What you should see.** At severity 0, the left end of each panel, the groups start apart. Where all lines of the
-# upper row meet at the top, the detector calls everybody fake. The lower row needs no threshold: a group whose AUC
-# falls sooner than that of the others loses more than its place on the scale. All lines start from a few dozen images
-# a group: what is smaller than the worth of two or three of them is noise.
-#
 # ## 4.10 A picture of your own
 #
 # **Why.** A detector is used on pictures, not on crops. So a face must be found, turned upright, cut out and resized as
@@ -514,18 +443,16 @@ judged[["fpr_sum", "oae", "dp", "meo"]].round(3)
 # | `video_scores.*` | one row a video, the same columns |
 # | `validation/` | both for the validation images of the training set |
 # | `results.csv` | the numbers of 4.5, by level and data set |
-# | `robustness.csv` | every number of 4.9: kind, severity, group, metric, value, n |
 # | `portraits/` | the pictures of 4.10 |
 # | `released/` | the folders of 4.11 |
 
 # %%
 results.to_csv(run.path("results.csv"))
-damaged.to_csv(run.path("robustness.csv"), index=False)
 assert len(read_scores(run.path("scores.parquet"))) == len(read_scores(run.path("scores.csv"))) == len(scores)
 run.finish(
     {
         "detector": detector, "seed": seed, "manifests": manifests, "train_set": train_set, "test_sets": test_sets,
-        "image_root": image_root, "bias": bias, "robustness_images": robustness_images,
+        "image_root": image_root, "bias": bias,
     },
     device=target.type,
     read=[*(f"{manifests}/{name}/test.csv" for name in test_sets), *val_files],
@@ -538,7 +465,6 @@ run.finish(
 #   answer depends on, and does not depend on the batch.
 # - AUC is a probability over pairs, average precision a sum over alarms; precision holds for one share of fakes only.
 # - Abroad the order of the scores suffers, and so does their scale; only the second can be mended by a threshold.
-# - Damaged images cost AUC, and a gap between groups that closes on the way is no gain.
 # - The score table holds all that chapter 5 needs; any detector can write one.
 #
 # ## Exercises
