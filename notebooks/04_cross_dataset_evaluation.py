@@ -61,7 +61,7 @@ from fairdf_utils.data.manifests import SPLIT_FILES, read_split
 from fairdf_utils.evaluation.boxes import side_by_side
 from fairdf_utils.evaluation.pictures import open_detector, score_file
 from fairdf_utils.evaluation.scoring import score_test_sets
-from fairdf_utils.fairness import resampling
+from fairdf_utils.fairness import uncertainty
 from fairdf_utils.fairness.metrics import fairness_metrics, overall_metrics
 from fairdf_utils.fairness.score_table import read_scores, video_level
 from fairdf_utils.figures import detection as plots_scores
@@ -252,7 +252,11 @@ results = {
     for name, part in table.groupby("dataset", sort=False)
 }
 results = pd.DataFrame(results).T.rename_axis(["level", "dataset"])
-drawn = {(level, name): resampling.bootstrap(levels[level].query("dataset == @name")) for level, name in results.index}
+settings = uncertainty.Settings()
+drawn = {
+    (level, name): uncertainty.bootstrap(levels[level].query("dataset == @name"), "group", settings)
+    for level, name in results.index
+}
 results[["auc_low", "auc_high"]] = [drawn[key].loc["auc", ["low", "high"]].tolist() for key in results.index]
 assert results["auc"].between(results["auc_low"], results["auc_high"]).all()
 assert np.isclose(results.loc[("frames", test_sets[0]), "auc"], auc_by_hand)

@@ -1,7 +1,4 @@
-"""Group fairness of a detector, from its score table alone.
-
-A score table holds one row an image: dataset, img_path, video, identity, label (1 = fake), forgery, gender,
-race, group, logit_real, logit_fake, score = P(fake). Any detector can write one; nothing here needs torch.
+"""Group fairness of a detector, from its score table alone (see `score_table`); nothing here needs torch.
 
 Everything rests on one object, the contingency table counts[group, label, predicted]: an estimate, 2,000
 resamples and 1,000 permutations are such tables with other axes in front, and go through the same few lines.
@@ -19,15 +16,17 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fairdf_utils.data.vocabulary import FIDELITIES, group_order
 from fairdf_utils.fairness.auc import ratio, segment_auc
 from fairdf_utils.fairness.score_table import ScoreTableError, column, numbers
 
-METRICS = ("fpr_sum", "fpr_gap", "oae", "dp", "meo", "eo", "auc_gap")
+METRICS = ("fpr_sum", "fpr_gap", "tpr_gap", "oae", "dp", "meo", "eo", "auc_gap")
 OVERALL = ("auc", "acc", "fpr", "tpr")
 RATES = ("fpr", "fnr", "tpr", "tnr", "acc", "predicted_fake", "auc")
+Threshold = float | pd.Series | np.ndarray  # one for all, group -> threshold, or one an image (N,)
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Scored:
     names: list
 
 
-def _scores(table, fidelity):
+def _scores(table: pd.DataFrame, fidelity: str) -> np.ndarray:
     """P(fake), (n,): the column `score`, or sigmoid(logit_fake) for fidelity "official"."""
     if fidelity not in FIDELITIES:
         raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
@@ -56,7 +55,7 @@ def _scores(table, fidelity):
     return np.exp(-np.logaddexp(0, -logit))  # the sigmoid, without overflow
 
 
-def group_codes(table, by):
+def group_codes(table: pd.DataFrame, by: str) -> tuple[np.ndarray, list]:
     """Code of each image's group, int64 (n,), and the names of the groups in order; one pass over the column."""
     labels = table[by] if by in table.columns else column(table, by)
     if isinstance(labels.dtype, pd.CategoricalDtype):
@@ -70,20 +69,36 @@ def group_codes(table, by):
     return codes.astype(np.int64), names
 
 
-def as_arrays(table, by, threshold, fidelity):
+def as_arrays(table: pd.DataFrame, by: str | None, threshold: Threshold, fidelity: str) -> Scored:
     """Check a score table and return it as arrays; `by` None puts every image into one group."""
     if len(table) == 0:
         raise ScoreTableError("The score table is empty: nothing to judge. Check the filter that made it.")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; it is compared with P(fake), so it lies in 0..1.")
     allowed = "A label is 0 (real) or 1 (fake)."
     label = numbers(table, "label", lambda x: (x == 0) | (x == 1), allowed).astype(np.int64)
     score = _scores(table, fidelity)
     group, names = (np.zeros(len(table), np.int64), ["all"]) if by is None else group_codes(table, by)
-    return Scored(label, score, (score >= threshold).astype(np.int64), group, names)
+    return Scored(label, score, (score >= _cuts(threshold, by, group, names)).astype(np.int64), group, names)
 
 
-def cluster_codes(table, cluster):
+def _cuts(threshold: Threshold, by: str | None, group: np.ndarray, names: list) -> np.ndarray:
+    """The threshold of each image: float64 () or (n,)."""
+    if isinstance(threshold, pd.Series):
+        if by is None:
+            raise ValueError("A threshold for each group is given, but no column of the groups (by).")
+        missing = [str(names[code]) for code in np.unique(group) if names[code] not in threshold.index]
+        if missing:
+            raise ScoreTableError(f"No threshold for {', '.join(missing)} of column '{by}': give every group one.")
+        threshold = threshold.reindex(names).to_numpy(np.float64)[group]
+    cuts = np.asarray(threshold, np.float64)
+    if cuts.shape not in ((), group.shape):
+        raise ValueError(f"{cuts.size} thresholds for {len(group)} images: give one, one a group, or one an image.")
+    outside = cuts[~((cuts >= 0) & (cuts <= 1))]
+    if outside.size:
+        raise ValueError(f"threshold is {outside.flat[0]:g}; it is compared with P(fake), so it lies in 0..1.")
+    return cuts
+
+
+def cluster_codes(table: pd.DataFrame, cluster: str) -> np.ndarray:
     """Codes 0..C-1 of the clusters, (n,); a video name used by two data sets means two clusters."""
     codes, names = pd.factorize(column(table, cluster))
     if "dataset" in table.columns:
@@ -93,7 +108,7 @@ def cluster_codes(table, cluster):
     return codes
 
 
-def contingency(scored, unit=0, units=1):
+def contingency(scored: Scored, unit: np.ndarray | int = 0, units: int = 1) -> np.ndarray:
     """counts[unit, group, label, predicted] in one pass: (units, G, 2, 2) float64. `unit` int (n,), or 0 for all."""
     shape = (units, len(scored.names), 2, 2)
     cell = ((unit * shape[1] + scored.group) * 2 + scored.label) * 2 + scored.predicted
@@ -108,7 +123,7 @@ def _shares(counts):
     return np.stack([fp, tp, reals - fp + tp, fp + tp]), np.stack([reals, fakes, everyone, everyone])
 
 
-def rates_of(counts):
+def rates_of(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Rates of contingency tables (..., label 2, predicted 2), each (...); NaN where there are no images."""
     fpr, tpr, acc, predicted_fake = ratio(*_shares(counts))
     return {"fpr": fpr, "fnr": 1 - tpr, "tpr": tpr, "tnr": 1 - fpr, "acc": acc, "predicted_fake": predicted_fake}
@@ -127,7 +142,7 @@ def _sum(values):
     return np.where(defined.sum(-1) >= 2, np.where(defined, values, 0).sum(-1), np.nan)
 
 
-def metrics_of_rates(rates, overall, auc):
+def metrics_of_rates(rates: np.ndarray, overall: np.ndarray, auc: np.ndarray | None) -> dict[str, np.ndarray]:
     """The metrics from the rates of the groups: dict of float64 (...).
 
     Each is a seminorm of what it is made of: scaled rates scale it, and it never exceeds the sum of those of two
@@ -146,6 +161,7 @@ def metrics_of_rates(rates, overall, auc):
     values = {
         "fpr_sum": fpr_sum,
         "fpr_gap": fpr_gap,
+        "tpr_gap": tpr_gap,
         "oae": acc_gap,
         "dp": predicted_gap,
         "meo": np.maximum(fpr_gap, tpr_gap),  # TNR = 1 - FPR and FNR = 1 - TPR have the same gaps
@@ -154,7 +170,7 @@ def metrics_of_rates(rates, overall, auc):
     return values if auc is None else values | {"auc_gap": _gap(auc)}
 
 
-def rates_and_overall(counts, fidelity):
+def rates_and_overall(counts: np.ndarray, fidelity: str) -> tuple[np.ndarray, np.ndarray]:
     """What `metrics_of_rates` takes, from contingency tables (..., G, 2, 2)."""
     part, whole = _shares(counts)  # (4, ..., G)
     overall = ratio(part[:2].sum(-1), whole[:2].sum(-1))
@@ -163,7 +179,7 @@ def rates_and_overall(counts, fidelity):
     return ratio(part, whole), overall
 
 
-def metrics_of(counts, auc, fidelity):
+def metrics_of(counts: np.ndarray, auc: np.ndarray | None, fidelity: str) -> tuple[dict, dict]:
     """Fairness metrics and the number of groups each rests on.
 
     Parameters
@@ -181,16 +197,18 @@ def metrics_of(counts, auc, fidelity):
     values = metrics_of_rates(rates, overall, auc)
     reals, fakes, images, _ = (~np.isnan(rates)).sum(-1)
     both = np.minimum(reals, fakes)
-    groups = dict(zip(values, (reals, reals, images, images, both, both), strict=False))
+    groups = dict(zip(values, (reals, reals, fakes, images, images, both, both), strict=False))
     return values, groups if auc is None else groups | {"auc_gap": (~np.isnan(auc)).sum(-1)}
 
 
-def group_auc(scored):
+def group_auc(scored: Scored) -> np.ndarray:
     """AUC of every group, (G,)."""
     return segment_auc(scored.group, len(scored.names), scored.label, scored.score)
 
 
-def group_rates(table, by="group", threshold=0.5, fidelity="corrected"):
+def group_rates(
+    table: pd.DataFrame, by: str = "group", threshold: Threshold = 0.5, fidelity: str = "corrected"
+) -> pd.DataFrame:
     """Rates of each group.
 
     Parameters
@@ -200,8 +218,8 @@ def group_rates(table, by="group", threshold=0.5, fidelity="corrected"):
     by : str
         Column that names the group of an image: "gender", "race", "group" (their intersection) or any other.
         A categorical column also shows its categories without images.
-    threshold : float, 0..1
-        Fake when score >= threshold.
+    threshold : float, Series group -> float, or array (N,); 0..1
+        Fake when score >= threshold: one for all, one for each group, or one for each image.
     fidelity : "corrected" or "official"
         Which score is used; no group is left out here.
 
@@ -243,18 +261,24 @@ def _why_undefined(n_real, n_fake):
     return f"FNR, TPR and AUC: no fakes (n = {n_real}, all real)"
 
 
-def undefined_rates(table, by="group"):
+def undefined_rates(table: pd.DataFrame, by: str = "group") -> list[str]:
     """Plain sentences, one a group with undefined rates: which, why, and on how many images; [] if none."""
     reasons = group_rates(table, by)["undefined"]
     return [f"{by} {name}: undefined {reason}." for name, reason in reasons.items() if reason]
 
 
-def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected", auc=True):
+def fairness_metrics(
+    table: pd.DataFrame,
+    by: str = "group",
+    threshold: Threshold = 0.5,
+    fidelity: str = "corrected",
+    auc: bool = True,
+) -> pd.Series:
     """Fairness metrics over the groups of a column (smaller is fairer).
 
     With g over the groups, and FPR, TPR those of all images together:
 
-    - fpr_sum (F_FPR) = sum_g |FPR_g - FPR|; fpr_gap = max_g FPR_g - min_g FPR_g;
+    - fpr_sum (F_FPR) = sum_g |FPR_g - FPR|; fpr_gap = max_g FPR_g - min_g FPR_g, tpr_gap likewise;
     - oae (F_OAE) = gap (largest minus smallest) of the accuracies;
     - dp (F_DP) = gap of the predicted-fake rates, equal to that of the predicted-real rates;
     - meo (F_MEO) = the largest of the gaps of FPR, FNR, TPR and TNR;
@@ -289,8 +313,10 @@ def fairness_metrics(table, by="group", threshold=0.5, fidelity="corrected", auc
     return result
 
 
-def overall_metrics(table, threshold=0.5, fidelity="corrected"):
+def overall_metrics(table: pd.DataFrame, threshold: Threshold = 0.5, fidelity: str = "corrected") -> pd.Series:
     """Metrics over all images: auc, ap (average precision), acc, fpr, tpr, eer (fractions).
+
+    `threshold` is one for all images, or an array (N,).
 
     eer: the error rate where FPR = FNR, linear between the two neighbouring points of the ROC curve.
     auc, ap and eer are NaN when a class is missing, fpr or tpr when its own is.
@@ -307,13 +333,13 @@ def overall_metrics(table, threshold=0.5, fidelity="corrected"):
     return pd.Series({name: float(value) for name, value in result.items()}, name="overall")
 
 
-def rate_interval(k, n, level=0.95):
+def rate_interval(k: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Wilson score interval of a rate k / n, for independent images.
 
     Parameters
     ----------
-    k, n : int or array of int
-        Hits and trials, 0 <= k <= n.
+    k, n : number or array of numbers
+        Hits and trials, 0 <= k <= n; not whole where images are worth less than one each.
     level : float, 0..1 exclusive
 
     Returns
@@ -333,7 +359,7 @@ def rate_interval(k, n, level=0.95):
     return low[()], high[()]
 
 
-def checked_level(level):
+def checked_level(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; a confidence level lies strictly between 0 and 1, such as 0.95.")
     return level

@@ -8,43 +8,47 @@ Source: Kish 1965, section 5.4 (design effect); Donner and Klar 2000 (numbers of
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from fairdf_utils.fairness.auc import ratio
-from fairdf_utils.fairness.clusters import clustered
 from fairdf_utils.fairness.metrics import rate_interval
+from fairdf_utils.fairness.resampling import Settings, clustered
 
 
-def design_effects(table, by="group", threshold=0.5, fidelity="corrected", cluster="video"):
+def design_effects(table: pd.DataFrame, by: str, settings: Settings) -> pd.DataFrame:
     """What the frames of a video are worth for the FPR and the TPR of each group, estimated from the errors.
-
-    Parameters
-    ----------
-    table, by, threshold, fidelity
-        As in `fairness_metrics`.
-    cluster : str
-        "video" or "identity".
 
     Returns
     -------
     DataFrame
-        Index (rate, group), rate "fpr" or "tpr", and last a row "pooled" inside groups. Columns clusters, images
-        (int), frames (mean of a cluster, larger ones counting more), rate, correlation (0..1; of errors inside a
-        cluster), design_effect, effective (independent images that these are worth). NaN where it cannot be told:
-        fewer than two clusters, or one frame in each (correlation), or no error at all. With few clusters a group's
-        own correlation is poorly known: plan with "pooled".
-
-    Source: Ridout, Demetrio and Firth 1999 (analysis-of-variance estimator of the intraclass correlation).
+        Index (rate, group), rate "fpr" or "tpr", and last a row "pooled" inside groups. Columns as in `worth`. With
+        few clusters a group's own correlation is poorly known: plan with "pooled".
     """
-    data, parts = clustered(table, by, threshold, fidelity, cluster), {}
+    data, parts = clustered(table, by, settings), {}
     for label, rate in enumerate(("fpr", "tpr")):
         errors, sizes = data.cells[:, :, label, 1], data.cells[:, :, label].sum(-1)  # (C, G)
-        columns = [_worth(errors[:, [g]], sizes[:, [g]]) for g in range(sizes.shape[1])] + [_worth(errors, sizes)]
+        columns = [worth(errors[:, [g]], sizes[:, [g]]) for g in range(sizes.shape[1])] + [worth(errors, sizes)]
         parts[rate] = pd.DataFrame(columns, index=[*data.scored.names, "pooled"])
     return pd.concat(parts, names=["rate", by]).astype({"clusters": int, "images": int})
 
 
-def _worth(errors, sizes):
-    """A row of `design_effects` from the images called fake and all images, (C, G) of clusters, groups kept apart."""
+def worth(errors: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
+    """How many independent images those of C clusters are worth, in K groups that are kept apart.
+
+    Parameters
+    ----------
+    errors, sizes : float64 (C, K)
+        Images called wrongly (or fake), and all images.
+
+    Returns
+    -------
+    dict
+        clusters, images, frames (mean of a cluster, larger ones counting more), rate, correlation (0..1; of errors
+        inside a cluster), design_effect, effective (independent images that these are worth). NaN where it cannot be
+        told: fewer than two clusters, or one frame in each (correlation), or no error at all.
+
+    Source: Ridout, Demetrio and Firth 1999 (analysis-of-variance estimator of the intraclass correlation).
+    """
     present = sizes > 0
     clusters, images, groups = present.sum(), sizes.sum(), (sizes.sum(0) > 0).sum()
     share, mean = ratio(errors, sizes), ratio(errors.sum(0), sizes.sum(0))
@@ -55,7 +59,7 @@ def _worth(errors, sizes):
     if clusters > groups and images > clusters and between + inside > 0:
         mean_between, mean_inside = between / (clusters - groups), inside / (images - clusters)
         usual = (images - spread) / (clusters - groups)  # clusters' size, as far as it tells the two apart
-        correlation = (mean_between - mean_inside) / (mean_between + (usual - 1) * mean_inside)
+        correlation = ratio(mean_between - mean_inside, mean_between + (usual - 1) * mean_inside)
         correlation = float(np.clip(correlation, 0, 1))
     effect = 1.0 if images == clusters > 0 else 1 + (frames - 1) * correlation
     row = {"clusters": clusters, "images": images, "frames": frames, "rate": ratio(errors.sum(), images)}
@@ -63,7 +67,9 @@ def _worth(errors, sizes):
     return {name: float(value) for name, value in row.items()}
 
 
-def interval_width(videos, rate, frames=1, correlation=1.0, level=0.95):
+def interval_width(
+    videos: ArrayLike, rate: float, frames: float = 1, correlation: float = 1.0, level: float = 0.95
+) -> np.ndarray:
     """Width of the interval of a rate from V videos: Wilson's, on the images that they are worth.
 
     Parameters
@@ -88,7 +94,7 @@ def interval_width(videos, rate, frames=1, correlation=1.0, level=0.95):
     return high - low
 
 
-def videos_needed(width, rate, frames=1, correlation=1.0, level=0.95):
+def videos_needed(width: float, rate: float, frames: float = 1, correlation: float = 1.0, level: float = 0.95) -> int:
     """The smallest number of videos whose interval is no wider than `width` (a fraction); others as `interval_width`.
 
     Returns

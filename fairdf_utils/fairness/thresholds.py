@@ -4,16 +4,18 @@ A threshold is fitted on one table (validation) and judged on another (test): `o
 lie half-way between neighbouring scores, where small changes of the scores do least.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from fairdf_utils.fairness.metrics import Scored, as_arrays, fairness_metrics, metrics_of, overall_metrics, rates_of
-from fairdf_utils.fairness.score_table import ScoreTableError, log_odds
+from fairdf_utils.fairness.score_table import ScoreTableError
 
 TARGETS = ("eer", "fpr", "tpr")
 
 
-def cuts(score):
+def cuts(score: np.ndarray) -> np.ndarray:
     """Every threshold that decides differently, ascending: 0 (all called fake), then between neighbouring scores.
 
     float64 (K,); the last one calls nothing fake, and is missing where the highest score is 1.
@@ -25,7 +27,7 @@ def cuts(score):
     return np.concatenate([[0.0], middle, above])
 
 
-def counts_at(scored, thresholds):
+def counts_at(scored: Scored, thresholds: np.ndarray) -> np.ndarray:
     """Contingency tables at each threshold from one sort of the scores: (T, G, 2, 2) float64, as in `contingency`."""
     order = np.argsort(scored.score)
     score, cell = scored.score[order], 2 * scored.group[order] + scored.label[order]
@@ -43,7 +45,9 @@ def _all_cuts(table, by, thresholds, fidelity):
     return scored, thresholds, counts_at(scored, thresholds)
 
 
-def metrics_by_threshold(table, by="group", thresholds=None, fidelity="corrected"):
+def metrics_by_threshold(
+    table: pd.DataFrame, by: str = "group", thresholds: Sequence[float] | None = None, fidelity: str = "corrected"
+) -> pd.DataFrame:
     """Accuracy, FPR, TPR and the fairness metrics as functions of the threshold.
 
     Parameters
@@ -71,7 +75,9 @@ def rates_by_threshold(table, by="group", rate="fpr", thresholds=None, fidelity=
     return pd.DataFrame(rates_of(counts)[rate], pd.Index(thresholds, name="threshold"), columns)
 
 
-def fit_threshold(table, target="eer", value=None, fidelity="corrected"):
+def fit_threshold(
+    table: pd.DataFrame, target: str = "eer", value: float | None = None, fidelity: str = "corrected"
+) -> float:
     """The threshold at which a table has a wanted error rate.
 
     Parameters
@@ -125,7 +131,13 @@ def _fit(label, score, target, value):
     return float(thresholds[rates["fpr"] <= value][0])
 
 
-def fit_group_thresholds(table, by="group", target="eer", value=None, fidelity="corrected"):
+def fit_group_thresholds(
+    table: pd.DataFrame,
+    by: str = "group",
+    target: str = "eer",
+    value: float | None = None,
+    fidelity: str = "corrected",
+) -> pd.Series:
     """A threshold for each group, at which the group itself has the wanted error rate.
 
     Post-processing that needs the group of a person at the time of the decision: a reference for what thresholds can
@@ -161,44 +173,14 @@ def fit_group_thresholds(table, by="group", target="eer", value=None, fidelity="
     return result
 
 
-def move_to_threshold(table, cut, by=None, threshold=0.5, fidelity="corrected"):
-    """The same table with scores stretched so that its decisions at `threshold` are those that `cut` would make.
-
-    So every function that takes one threshold also judges other cuts, one of its own for each group included. The
-    order of scores with the same cut stays, and so does their AUC.
-
-    Parameters
-    ----------
-    table : DataFrame
-    cut : float, or Series group -> float
-        With a Series, give `by`.
-    by : str, optional
-    threshold : float, 0..1 exclusive
-    fidelity : "corrected" or "official"
-        Which score is cut. Afterwards both fidelities decide alike.
-
-    Raises
-    ------
-    ScoreTableError
-        A group of the table has no cut.
-    """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; scores on both sides of it need room, so it lies inside 0..1.")
-    scored = as_arrays(table, by, threshold, fidelity)
-    if by is not None:
-        missing = [str(name) for name in scored.names if name not in cut.index]
-        if missing:
-            raise ScoreTableError(f"No threshold for {', '.join(missing)} of column '{by}': give every group one.")
-        cut = cut.loc[scored.names].to_numpy()[scored.group]
-    cut, score, margin = np.broadcast_to(np.asarray(cut, np.float64), len(table)), scored.score, 1e-9
-    below = np.divide(score, cut, out=np.zeros(len(score)), where=cut > 0) * (threshold - margin)
-    above = np.divide(score - cut, 1 - cut, out=np.ones(len(score)), where=cut < 1)
-    moved = np.where(score < cut, below, threshold + margin + above * (1 - threshold - margin))
-    logits = {"logit_real": 0.0, "logit_fake": log_odds(moved)} if "logit_fake" in table.columns else {}
-    return table.assign(score=np.clip(moved, 0, 1), **logits)
-
-
-def operating_points(validation, test, by="group", points=None, threshold=0.5, fidelity="corrected"):
+def operating_points(
+    validation: pd.DataFrame,
+    test: pd.DataFrame,
+    by: str = "group",
+    points: dict[str, tuple] | None = None,
+    threshold: float = 0.5,
+    fidelity: str = "corrected",
+) -> pd.DataFrame:
     """What a detector does on a test set at thresholds that were chosen on a validation set.
 
     Parameters
@@ -222,15 +204,15 @@ def operating_points(validation, test, by="group", points=None, threshold=0.5, f
     points = {"EER": ("eer", None), "FPR 10 %": ("fpr", 0.1)} if points is None else points
     names, rows = as_arrays(test, by, threshold, fidelity).names, {}
 
-    def judged(table, cut):
-        overall = overall_metrics(table, cut, fidelity)[["acc", "fpr", "tpr"]]
-        return {**overall, **fairness_metrics(table, by, cut, fidelity, auc=False)}
+    def judged(cut):
+        of_each = test[by].map(cut).to_numpy(np.float64) if isinstance(cut, pd.Series) else cut
+        overall = overall_metrics(test, of_each, fidelity)[["acc", "fpr", "tpr"]]
+        return {**overall, **fairness_metrics(test, by, cut, fidelity, auc=False)}
 
-    rows["as given", "common"] = {"threshold": threshold, **judged(test, threshold)}
+    rows["as given", "common"] = {"threshold": threshold, **judged(threshold)}
     for point, target in points.items():
         common = fit_threshold(validation, *target, fidelity)
         own = fit_group_thresholds(validation, by, *target, fidelity).reindex(names).fillna(common)
-        rows[point, "common"] = {"threshold": common, **judged(test, common)}
-        moved = move_to_threshold(test, own, by, fidelity=fidelity)
-        rows[point, "per group"] = {"threshold": np.nan, **judged(moved, 0.5)}
+        rows[point, "common"] = {"threshold": common, **judged(common)}
+        rows[point, "per group"] = {"threshold": np.nan, **judged(own)}
     return pd.DataFrame(rows).T.rename_axis(["point", "thresholds"])

@@ -31,27 +31,25 @@ RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: f
 
 @styled
 def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
-    """Rates of each group with intervals from whole videos, and the number of videos that they rest on.
+    """Rates of each group with intervals, and the number of videos that they rest on.
 
     Parameters
     ----------
     intervals : DataFrame
-        From `resampling.group_intervals`.
+        From `uncertainty.group_intervals`.
     rates : sequence of str
         One panel each: of fpr, tpr, acc and auc.
     level : float
         Coverage that the intervals aim at, for the legend.
     """
     columns = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
-    need_columns(intervals, [*columns, "clusters_real", "clusters_fake", "collapsed"], "The table of intervals")
+    need_columns(intervals, [*columns, "clusters_real", "clusters_fake"], "The table of intervals")
     rows = np.arange(len(intervals))
     figure, panels = plt.subplots(1, len(rates), figsize=(9.5, 0.42 * len(rows) + 1.6), sharey=True, squeeze=False)
     for axes, rate in zip(panels[0], rates, strict=True):
         colour = {"fpr": REAL, "tpr": FAKE}.get(rate, "#7F7F7F")
-        few = intervals["collapsed"].str.split(", ").map(lambda names, rate=rate: rate in names).to_numpy()
-        for chosen, alpha in ((~few, 0.45), (few, 0.18)):
-            bounds = 100 * intervals.loc[chosen, [f"{rate}_low", f"{rate}_high"]]
-            axes.hlines(rows[chosen], *bounds.to_numpy().T, color=colour, linewidth=5, alpha=alpha)
+        bounds = 100 * intervals[[f"{rate}_low", f"{rate}_high"]].to_numpy()
+        axes.hlines(rows, *bounds.T, color=colour, linewidth=5, alpha=0.45)
         axes.plot(100 * intervals[rate], rows, "o", color=colour, markersize=7, markeredgecolor="white")
         for row in rows[intervals[rate].isna()]:
             axes.text(50, row, "undefined", ha="center", va="center", color="#666666", style="italic")
@@ -63,9 +61,7 @@ def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
     panels[0, 0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
     sns.despine(figure)
     dot = Line2D([], [], marker="o", color="#7F7F7F", linestyle="")
-    handles = [dot, *(Patch(color="#7F7F7F", alpha=alpha) for alpha in (0.45, 0.18))]
-    words = ["group", f"{100 * level:g} % interval from whole videos", "videos all alike: as if each were one image"]
-    legend_below(figure, handles, words)
+    legend_below(figure, [dot, Patch(color="#7F7F7F", alpha=0.45)], ["group", f"{100 * level:g} % interval"])
     if title:
         figure.suptitle(title)
     return figure
@@ -259,7 +255,7 @@ def videos_and_width(rate, frames, correlations=(0.0, 0.5, 1.0), at_hand=None, l
     frames : float
         Frames a video.
     correlations : sequence of float, 0..1
-        One curve each: how far the errors of a video's frames correlate (see `power.design_effects`).
+        One curve each: how far the errors of a video's frames correlate (see `sample_size.design_effects`).
     at_hand : dict of name -> int, optional
         Videos that groups or test sets have: marked on the highest correlation's curve.
     level : float

@@ -31,6 +31,7 @@ REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
 METRIC_WORDS = {
     "fpr_sum": "F_FPR: sum of |FPR of a group − FPR|",
     "fpr_gap": "Gap of the FPR between groups",
+    "tpr_gap": "Gap of the TPR between groups",
     "oae": "F_OAE: gap of the accuracy",
     "dp": "F_DP: gap of the share called fake",
     "meo": "F_MEO: largest gap of an error rate",

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
 from fairdf_utils.data.vocabulary import GROUPS
-from fairdf_utils.fairness import auc, resampling
-from fairdf_utils.fairness import metrics as fairness
+from fairdf_utils.fairness import auc, metrics
 from fairdf_utils.fairness.metrics import METRICS, RATES
 from fairdf_utils.fairness.score_table import ScoreTableError, video_level
 from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
@@ -34,7 +33,7 @@ def golden():
 @pytest.mark.parametrize("by,printed", [("group", "intersection"), ("gender", "gender"), ("race", "race")])
 def test_official_fidelity_prints_the_released_numbers(golden, by, printed):
     table, released = golden
-    ours = fairness.fairness_metrics(table, by, fidelity="official")
+    ours = metrics.fairness_metrics(table, by, fidelity="official")
     for theirs, name, percent in [
         ("fpr_sum", "fpr_sum", False),
         ("eo_sum", "eo", False),
@@ -46,7 +45,7 @@ def test_official_fidelity_prints_the_released_numbers(golden, by, printed):
 
 def test_official_overall_numbers(golden):
     table, released = golden
-    ours = fairness.overall_metrics(table, fidelity="official")
+    ours = metrics.overall_metrics(table, fidelity="official")
     for name in ("fpr", "tpr", "acc"):
         assert ours[name] == pytest.approx(released["overall"][name], abs=1e-14)
     # logits in the file have six digits: one of 2.35 million pairs changes sides by the rounding
@@ -56,17 +55,17 @@ def test_official_overall_numbers(golden):
 def test_fidelities_differ_in_score_and_in_one_class_groups():
     table = random_table(1, groups=GROUPS[:3], ties=False)
     table = table[~((table["group"] == GROUPS[2]) & (table["label"] == 1))]  # the third group has reals only
-    corrected = fairness.fairness_metrics(table)
-    official = fairness.fairness_metrics(table, fidelity="official")
-    rates = fairness.group_rates(table)
+    corrected = metrics.fairness_metrics(table)
+    official = metrics.fairness_metrics(table, fidelity="official")
+    rates = metrics.group_rates(table)
     assert corrected["fpr_gap"] == pytest.approx(rates["fpr"].max() - rates["fpr"].min())
     assert official["fpr_gap"] == pytest.approx(abs(rates["fpr"].iloc[0] - rates["fpr"].iloc[1]))
-    assert corrected.attrs["groups"] == dict(zip(METRICS, (3, 3, 3, 3, 2, 2, 2), strict=True))
+    assert corrected.attrs["groups"] == dict(zip(METRICS, (3, 3, 2, 3, 3, 2, 2, 2), strict=True))
     assert set(official.attrs["groups"].values()) == {2}
-    overall_fpr = fairness.overall_metrics(table)["fpr"]  # uses the reals of the dropped group, too
+    overall_fpr = metrics.overall_metrics(table)["fpr"]  # uses the reals of the dropped group, too
     assert official["fpr_sum"] == pytest.approx((rates["fpr"].iloc[:2] - overall_fpr).abs().sum())
     table["logit_fake"] = -20.0
-    assert fairness.overall_metrics(table, fidelity="official")["tpr"] == 0
+    assert metrics.overall_metrics(table, fidelity="official")["tpr"] == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -88,23 +87,24 @@ def test_rates_and_metrics_agree_with_fairlearn_and_sklearn(seed, by):
         y_pred=p,
         sensitive_features=table[by],
     )
-    ours = fairness.group_rates(table, by, threshold)
+    ours = metrics.group_rates(table, by, threshold)
     expected = frame.by_group.loc[ours.index].astype(float)
     pd.testing.assert_frame_equal(ours[expected.columns].astype(float), expected, check_names=False)
     for name, part in table.groupby(by):
         assert ours.loc[name, "auc"] == pytest.approx(roc_auc_score(part["label"], part["score"]), abs=1e-12)
-    metrics = fairness.fairness_metrics(table, by, threshold)
+    found = metrics.fairness_metrics(table, by, threshold)
     gaps = frame.difference()
     deviation = (frame.by_group - frame.overall).abs().sum()
     features = {"sensitive_features": table[by]}
-    assert metrics["fpr_sum"] == pytest.approx(deviation["fpr"])
-    assert metrics["fpr_gap"] == pytest.approx(gaps["fpr"])
-    assert metrics["oae"] == pytest.approx(gaps["acc"])
-    assert metrics["dp"] == pytest.approx(fl.demographic_parity_difference(y, p, **features))
-    assert metrics["meo"] == pytest.approx(fl.equalized_odds_difference(y, p, **features))
-    assert metrics["eo"] == pytest.approx(deviation["fpr"] + deviation["tpr"])
-    assert metrics["auc_gap"] == pytest.approx(ours["auc"].max() - ours["auc"].min())
-    overall = fairness.overall_metrics(table, threshold)
+    assert found["fpr_sum"] == pytest.approx(deviation["fpr"])
+    assert found["fpr_gap"] == pytest.approx(gaps["fpr"])
+    assert found["tpr_gap"] == pytest.approx(gaps["tpr"])
+    assert found["oae"] == pytest.approx(gaps["acc"])
+    assert found["dp"] == pytest.approx(fl.demographic_parity_difference(y, p, **features))
+    assert found["meo"] == pytest.approx(fl.equalized_odds_difference(y, p, **features))
+    assert found["eo"] == pytest.approx(deviation["fpr"] + deviation["tpr"])
+    assert found["auc_gap"] == pytest.approx(ours["auc"].max() - ours["auc"].min())
+    overall = metrics.overall_metrics(table, threshold)
     assert overall["auc"] == pytest.approx(roc_auc_score(y, table["score"]))
     assert overall["ap"] == pytest.approx(average_precision_score(y, table["score"]))
     assert overall["acc"] == pytest.approx(accuracy_score(y, p))
@@ -113,41 +113,41 @@ def test_rates_and_metrics_agree_with_fairlearn_and_sklearn(seed, by):
 
 def test_threshold_is_inclusive():
     table = score_table(["male-white", "male-white"], [0, 1], [0.5, 0.5])
-    assert fairness.overall_metrics(table, 0.5)[["fpr", "tpr"]].tolist() == [1, 1]
+    assert metrics.overall_metrics(table, 0.5)[["fpr", "tpr"]].tolist() == [1, 1]
 
 
 def test_equal_error_rate_by_hand():
     # sorted scores: the 3rd highest of 4 reals and of 4 fakes are crossed at one error in four
     table = score_table(["male-white"] * 8, [0, 0, 0, 0, 1, 1, 1, 1], [0.1, 0.2, 0.3, 0.8, 0.25, 0.7, 0.85, 0.9])
-    assert fairness.overall_metrics(table)["eer"] == pytest.approx(0.25)
+    assert metrics.overall_metrics(table)["eer"] == pytest.approx(0.25)
     # all scores equal: the ROC curve is the diagonal
-    assert fairness.overall_metrics(table.assign(score=0.3))["eer"] == pytest.approx(0.5)
+    assert metrics.overall_metrics(table.assign(score=0.3))["eer"] == pytest.approx(0.5)
 
 
 def test_undefined_rates_are_named_with_reason_and_n():
     table = score_table(["male-white", "male-white", "male-asian", "female-black"], [0, 1, 1, 0], [0.2, 0.9, 0.8, 0.7])
-    rates = fairness.group_rates(table)
+    rates = metrics.group_rates(table)
     assert rates.index.tolist() == ["male-asian", "male-white", "female-black"]
     assert np.isnan(rates.loc["male-asian", ["fpr", "tnr", "auc"]].astype(float)).all()
     assert rates.loc["male-asian", "tpr"] == 1 and rates.loc["male-asian", "n_fake"] == 1
-    assert fairness.undefined_rates(table) == [
+    assert metrics.undefined_rates(table) == [
         "group male-asian: undefined FPR, TNR and AUC: no reals (n = 1, all fake).",
         "group female-black: undefined FNR, TPR and AUC: no fakes (n = 1, all real).",
     ]
-    assert fairness.undefined_rates(random_table(0), "gender") == []
+    assert metrics.undefined_rates(random_table(0), "gender") == []
     table["group"] = pd.Categorical(table["group"], GROUPS)  # expected groups without any image stay visible
-    empty = fairness.group_rates(table).loc["female-others"]
+    empty = metrics.group_rates(table).loc["female-others"]
     assert empty["n"] == 0 and np.isnan(empty["acc"]) and "no images" in empty["undefined"]
 
 
 def test_metrics_of_one_class_are_undefined_not_zero():
     table = random_table(0)
     reals = table[table["label"] == 0]
-    metrics = fairness.fairness_metrics(reals)
-    assert metrics[["meo", "eo", "auc_gap"]].isna().all()
-    assert metrics[["fpr_sum", "fpr_gap", "oae", "dp"]].notna().all()
-    assert fairness.overall_metrics(reals)[["auc", "ap", "tpr", "eer"]].isna().all()
-    one_group = fairness.fairness_metrics(table[table["gender"] == "male"], "gender")
+    found = metrics.fairness_metrics(reals)
+    assert found[["tpr_gap", "meo", "eo", "auc_gap"]].isna().all()
+    assert found[["fpr_sum", "fpr_gap", "oae", "dp"]].notna().all()
+    assert metrics.overall_metrics(reals)[["auc", "ap", "tpr", "eer"]].isna().all()
+    one_group = metrics.fairness_metrics(table[table["gender"] == "male"], "gender")
     assert one_group.isna().all()
 
 
@@ -159,39 +159,39 @@ tables = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(tables)
 def test_invariants_of_any_table(table):
-    metrics = fairness.fairness_metrics(table)
-    counts = metrics.attrs["groups"]
-    assert all(np.isnan(metrics[name]) == (counts[name] < 2) for name in METRICS)
-    gaps = metrics.drop(["fpr_sum", "eo"]).dropna()
+    found = metrics.fairness_metrics(table)
+    counts = found.attrs["groups"]
+    assert all(np.isnan(found[name]) == (counts[name] < 2) for name in METRICS)
+    gaps = found.drop(["fpr_sum", "eo"]).dropna()
     assert ((gaps >= 0) & (gaps <= 1)).all()
     shuffled = table.sample(frac=1, random_state=0)
-    pd.testing.assert_series_equal(fairness.fairness_metrics(shuffled), metrics)
-    rates = fairness.group_rates(table)
+    pd.testing.assert_series_equal(metrics.fairness_metrics(shuffled), found)
+    rates = metrics.group_rates(table)
     assert (rates["n_real"] + rates["n_fake"] == rates["n"]).all() and rates["n"].sum() == len(table)
     np.testing.assert_allclose(rates["fpr"] + rates["tnr"], np.where(rates["n_real"] > 0, 1, np.nan))
     assert ((rates["undefined"] == "") == (rates["auc"].notna())).all()
     # the same scores for everybody: no metric shows a difference
-    same = fairness.fairness_metrics(table.assign(score=0.7))
+    same = metrics.fairness_metrics(table.assign(score=0.7))
     assert (same.drop(["oae", "auc_gap"]).dropna().abs() < 1e-12).all()
 
 
 def test_videos_of_two_data_sets_with_one_name_are_two_clusters():
     table = video_table(frames=1)
     twice = pd.concat([table, table.assign(dataset="dfd")], ignore_index=True)
-    assert fairness.group_rates(twice)["n_videos"].sum() == 2 * len(table)
+    assert metrics.group_rates(twice)["n_videos"].sum() == 2 * len(table)
 
 
 @pytest.mark.parametrize("k,n,low,high", [(0, 10, 0, 0.27754), (1, 10, 0.01788, 0.40415), (81, 263, 0.2553, 0.3662)])
 def test_wilson_interval_published_values(k, n, low, high):
     # 81 of 263: Newcombe 1998, table I; the first two by hand from the formula
-    np.testing.assert_allclose(fairness.rate_interval(k, n), (low, high), atol=5e-5)
+    np.testing.assert_allclose(metrics.rate_interval(k, n), (low, high), atol=5e-5)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
 def test_wilson_interval_agrees_with_scipy(level):
     binomtest = pytest.importorskip("scipy.stats").binomtest
     k, n = np.array([0, 1, 17, 40, 40]), np.array([3, 8, 40, 41, 40])
-    low, high = fairness.rate_interval(k, n, level)
+    low, high = metrics.rate_interval(k, n, level)
     for i in range(len(k)):
         theirs = binomtest(k[i], n[i]).proportion_ci(level, "wilson")
         assert (low[i], high[i]) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
@@ -199,13 +199,13 @@ def test_wilson_interval_agrees_with_scipy(level):
 
 def test_wilson_interval_of_none_and_all_reaches_the_end_exactly():
     n = np.arange(1, 400)
-    assert (fairness.rate_interval(0 * n, n)[0] == 0).all() and (fairness.rate_interval(n, n)[1] == 1).all()
+    assert (metrics.rate_interval(0 * n, n)[0] == 0).all() and (metrics.rate_interval(n, n)[1] == 1).all()
 
 
 def test_wilson_interval_without_trials_is_undefined():
-    assert np.isnan(fairness.rate_interval(0, 0)).all()
+    assert np.isnan(metrics.rate_interval(0, 0)).all()
     with pytest.raises(ValueError, match="0 <= k <= n"):
-        fairness.rate_interval(3, 2)
+        metrics.rate_interval(3, 2)
 
 
 def test_any_column_groups_the_images():
@@ -213,21 +213,21 @@ def test_any_column_groups_the_images():
         age=lambda t: np.arange(len(t)) % 3 * 10, glasses=lambda t: np.arange(len(t)) % 2 == 0
     )
     for by in ("age", "glasses"):
-        rates = fairness.group_rates(table, by)
+        rates = metrics.group_rates(table, by)
         for name, part in table.groupby(by):
             assert rates.loc[name, "fpr"] == pytest.approx((part.loc[part["label"] == 0, "score"] >= 0.5).mean())
-    assert fairness.group_rates(table, "age").index.tolist() == [0, 10, 20]
+    assert metrics.group_rates(table, "age").index.tolist() == [0, 10, 20]
     as_category = table.assign(group=table["group"].astype("category"))
     pd.testing.assert_frame_equal(
-        fairness.group_rates(as_category).loc[list(GROUPS)], fairness.group_rates(table), check_index_type=False
+        metrics.group_rates(as_category).loc[list(GROUPS)], metrics.group_rates(table), check_index_type=False
     )
-    assert fairness.fairness_metrics(table, auc=False).equals(fairness.fairness_metrics(table).drop("auc_gap"))
+    assert metrics.fairness_metrics(table, auc=False).equals(metrics.fairness_metrics(table).drop("auc_gap"))
 
 
 def test_rates_of_a_table_by_hand():
     counts = np.array([[6.0, 2.0], [1.0, 3.0]])  # tn, fp; fn, tp
     expected = {"fpr": 2 / 8, "tnr": 6 / 8, "fnr": 1 / 4, "tpr": 3 / 4, "acc": 9 / 12, "predicted_fake": 5 / 12}
-    assert fairness.rates_of(counts) == pytest.approx(expected)
+    assert metrics.rates_of(counts) == pytest.approx(expected)
     assert set(RATES) == {*expected, "auc"}
 
 
@@ -237,31 +237,28 @@ def test_video_level_metrics_are_those_of_mean_frame_scores(fidelity):
     score = table["score"] if fidelity == "corrected" else 1 / (1 + np.exp(-table["logit_fake"]))
     mean = score.groupby(table["video"]).mean()
     videos = table.groupby("video")[["label", "group"]].first().assign(called=mean >= 0.5)
-    rates = fairness.group_rates(video_level(table), "group", fidelity=fidelity)
+    rates = metrics.group_rates(video_level(table), "group", fidelity=fidelity)
     expected = videos.groupby(["label", "group"])["called"].mean()
     np.testing.assert_allclose(rates["fpr"], expected[0].loc[rates.index])
     np.testing.assert_allclose(rates["tpr"], expected[1].loc[rates.index])
     assert (rates["n"] == rates["n_videos"]).all()
 
 
-parts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 1), st.integers(0, 6)), min_size=1)
+parts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 6)), min_size=1)
 
 
 @settings(max_examples=80, deadline=None)
 @given(parts)
-def test_auc_of_segments_and_without_each_cluster(rows):
-    """Against scikit-learn in a loop, with ties, mixed clusters and missing classes."""
-    segment, unit, label, score = np.array(rows).T
-    unit = np.unique(unit, return_inverse=True)[1]
+def test_auc_of_segments(rows):
+    """Against scikit-learn in a loop, with ties and missing classes."""
+    segment, label, score = np.array(rows).T
     ours = auc.segment_auc(segment, 4, label, score / 6)
-    without = auc.leave_one_out_auc(unit, unit.max() + 1, segment, 4, label, score / 6)
     for code in range(4):
-        for left_out, value in ((-1, ours[code]), *enumerate(without[:, code])):
-            rows = (segment == code) & (unit != left_out)
-            if len(set(label[rows])) == 2:
-                assert value == pytest.approx(roc_auc_score(label[rows], score[rows]), abs=1e-12)
-            else:
-                assert np.isnan(value)
+        rows = segment == code
+        if len(set(label[rows])) == 2:
+            assert ours[code] == pytest.approx(roc_auc_score(label[rows], score[rows]), abs=1e-12)
+        else:
+            assert np.isnan(ours[code])
 
 
 FAULTS = {
@@ -285,18 +282,14 @@ FAULTS = {
 def test_faulty_tables_are_refused(message):
     spoil, by = FAULTS[message]
     with pytest.raises(ScoreTableError, match=message):
-        fairness.group_rates(spoil(random_table(0)), by)
+        metrics.group_rates(spoil(random_table(0)), by)
 
 
 def test_faulty_arguments_are_refused():
     table = random_table(0)
     with pytest.raises(ValueError, match="threshold is 50"):
-        fairness.fairness_metrics(table, threshold=50)
+        metrics.fairness_metrics(table, threshold=50)
     with pytest.raises(ValueError, match="fidelity is 'exact'"):
-        fairness.fairness_metrics(table, fidelity="exact")
-    with pytest.raises(ValueError, match="at least 1"):
-        resampling.bootstrap(table, resamples=0)
-    with pytest.raises(ValueError, match="level is 95"):
-        resampling.bootstrap(table, resamples=10, level=95)
+        metrics.fairness_metrics(table, fidelity="exact")
     with pytest.raises(ScoreTableError, match="logit_fake.*finite"):
-        fairness.fairness_metrics(table.assign(logit_fake=np.inf), fidelity="official")
+        metrics.fairness_metrics(table.assign(logit_fake=np.inf), fidelity="official")

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairdf_utils.data.vocabulary import GROUPS
-from fairdf_utils.fairness import metrics as fairness
-from fairdf_utils.fairness import thresholds
+from fairdf_utils.fairness import metrics, thresholds
 from fairdf_utils.fairness.score_table import ScoreTableError
 from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
 
@@ -22,11 +21,11 @@ def test_all_thresholds_equal_one_call_each(fidelity, by):
     curve = thresholds.metrics_by_threshold(table, by, fidelity=fidelity)
     shares = thresholds.rates_by_threshold(table, by, "tpr", fidelity=fidelity)
     for cut in [*curve.index[::17], curve.index[-1]]:
-        expected = fairness.fairness_metrics(table, by, cut, fidelity, auc=False)
+        expected = metrics.fairness_metrics(table, by, cut, fidelity, auc=False)
         np.testing.assert_allclose(curve.loc[cut, expected.index], expected, atol=1e-12)
-        overall = fairness.overall_metrics(table, cut, fidelity)
+        overall = metrics.overall_metrics(table, cut, fidelity)
         np.testing.assert_allclose(curve.loc[cut, ["acc", "fpr", "tpr"]], overall[["acc", "fpr", "tpr"]], atol=1e-12)
-        rates = fairness.group_rates(table, by, cut, fidelity)["tpr"]
+        rates = metrics.group_rates(table, by, cut, fidelity)["tpr"]
         np.testing.assert_allclose(shares.loc[cut], rates, atol=1e-12)
 
 
@@ -60,7 +59,7 @@ def test_fitted_thresholds_are_the_best_of_all(rows, value):
     curve = thresholds.metrics_by_threshold(table)
     at = {"eer": thresholds.fit_threshold(table)}
     at |= {target: thresholds.fit_threshold(table, target, value) for target in ("fpr", "tpr")}
-    reached = {target: fairness.overall_metrics(table, cut) for target, cut in at.items()}
+    reached = {target: metrics.overall_metrics(table, cut) for target, cut in at.items()}
     off = (curve["fpr"] - (1 - curve["tpr"])).abs()
     assert abs(reached["eer"]["fpr"] - (1 - reached["eer"]["tpr"])) == pytest.approx(off.min())
     # as many fakes found as the FPR allows, as few alarms as the TPR allows
@@ -82,27 +81,36 @@ def test_group_thresholds_reach_the_target_in_every_group(fidelity):
     table["score"] = 1 / (1 + np.exp(-table["logit_fake"] + 0.4))
     own = thresholds.fit_group_thresholds(table, "group", "fpr", 0.1, fidelity)
     assert own.attrs["borrowed"] == [] and list(own.index) == list(GROUPS)
-    moved = thresholds.move_to_threshold(table, own, "group", fidelity=fidelity)
-    for both in ("corrected", "official"):  # after the move they decide alike
-        rates = fairness.group_rates(moved, "group", fidelity=both)
-        np.testing.assert_allclose(rates["fpr"], 0.1)  # 50 reals a group: five of them
-    before = fairness.fairness_metrics(table, "group", thresholds.fit_threshold(table, "fpr", 0.1, fidelity), fidelity)
-    assert fairness.fairness_metrics(moved)["fpr_gap"] == pytest.approx(0) and before["fpr_gap"] > 0.1
+    rates = metrics.group_rates(table, "group", own, fidelity)
+    np.testing.assert_allclose(rates["fpr"], 0.1)  # 50 reals a group: five of them
+    before = metrics.fairness_metrics(table, "group", thresholds.fit_threshold(table, "fpr", 0.1, fidelity), fidelity)
+    assert (
+        metrics.fairness_metrics(table, "group", own, fidelity)["fpr_gap"] == pytest.approx(0)
+        and before["fpr_gap"] > 0.1
+    )
     for name, part in table.groupby("group"):
         assert own[name] == thresholds.fit_threshold(part, "fpr", 0.1, fidelity)
 
 
-@settings(max_examples=60, deadline=None)
-@given(scores, st.integers(0, 20), st.sampled_from([0.1, 0.5, 0.83]))
-def test_moved_scores_decide_as_the_cut_does_and_keep_their_order(rows, cut, threshold):
-    label, score = np.array(rows).T
-    table = score_table(["male-white"] * len(label), label, score / 20)
-    moved = thresholds.move_to_threshold(table, cut / 20, threshold=threshold)
-    np.testing.assert_array_equal(moved["score"] >= threshold, table["score"] >= cut / 20)
-    sigmoid = 1 / (1 + np.exp(-moved["logit_fake"].to_numpy()))
-    np.testing.assert_array_equal(sigmoid >= threshold, table["score"] >= cut / 20)
-    assert moved["score"].between(0, 1).all()
-    np.testing.assert_array_equal(moved["score"].rank(), table["score"].rank())
+def test_a_threshold_for_all_for_each_group_and_for_each_image_decide_alike():
+    table = random_table(6)
+    of_groups = pd.Series(np.linspace(0.2, 0.9, len(GROUPS)), GROUPS)
+    of_images = table["group"].map(of_groups).to_numpy()
+    for judged in (metrics.group_rates, metrics.fairness_metrics):
+        a, b = judged(table, "group", of_groups), judged(table, "group", of_images)
+        assert a.equals(b)
+        assert judged(table, "group", 0.4).equals(judged(table, "group", np.full(len(table), 0.4)))
+    called = table["score"] >= of_images
+    rates = metrics.group_rates(table, "group", of_groups)
+    expected = called[table["label"] == 0].groupby(table["group"]).mean()
+    np.testing.assert_allclose(rates["fpr"], expected.loc[rates.index])
+    assert metrics.overall_metrics(table, of_images)["tpr"] == called[table["label"] == 1].mean()
+    with pytest.raises(ValueError, match="no column of the groups"):
+        metrics.overall_metrics(table, of_groups)
+    with pytest.raises(ValueError, match="3 thresholds for 400 images"):
+        metrics.group_rates(table, "group", np.zeros(3))
+    with pytest.raises(ValueError, match="threshold is 2"):
+        metrics.group_rates(table, "group", of_groups + 2)
 
 
 def test_groups_that_cannot_be_fitted_borrow_the_common_threshold():
@@ -117,11 +125,11 @@ def test_operating_points_are_chosen_on_validation_alone():
     validation, test = video_table(0, per_cell=8), video_table(1, per_cell=8)
     table = thresholds.operating_points(validation, test, "gender", {"a quarter": ("fpr", 0.25)}, threshold=0.4)
     assert table.index.tolist() == [("as given", "common"), ("a quarter", "common"), ("a quarter", "per group")]
-    assert table.loc[("as given", "common"), "fpr"] == fairness.overall_metrics(test, 0.4)["fpr"]
+    assert table.loc[("as given", "common"), "fpr"] == metrics.overall_metrics(test, 0.4)["fpr"]
     cut = thresholds.fit_threshold(validation, "fpr", 0.25)
     common = table.loc[("a quarter", "common")]
-    assert common["threshold"] == cut and common["fpr"] == fairness.overall_metrics(test, cut)["fpr"] != 0.25
-    assert common["fpr_gap"] == fairness.fairness_metrics(test, "gender", cut)["fpr_gap"]
+    assert common["threshold"] == cut and common["fpr"] == metrics.overall_metrics(test, cut)["fpr"] != 0.25
+    assert common["fpr_gap"] == metrics.fairness_metrics(test, "gender", cut)["fpr_gap"]
     own = thresholds.fit_group_thresholds(validation, "gender", "fpr", 0.25)
     called = test["score"] >= test["gender"].map(own)
     fpr = called[test["label"] == 0].groupby(test["gender"]).mean()
@@ -137,7 +145,7 @@ def test_a_group_that_validation_lacks_takes_the_common_threshold():
     table = thresholds.operating_points(rest, video_table(1))
     assert table.notna().drop(columns="threshold").all().all()
     with pytest.raises(ScoreTableError, match="No threshold for male-others of column 'group'"):
-        thresholds.move_to_threshold(video_table(1), thresholds.fit_group_thresholds(rest), "group")
+        metrics.fairness_metrics(video_table(1), "group", thresholds.fit_group_thresholds(rest))
 
 
 def test_impossible_targets_are_refused():
@@ -151,5 +159,3 @@ def test_impossible_targets_are_refused():
     certain = score_table(["male-white"] * 4, [0, 0, 1, 1], [0.2, 1, 1, 1])
     with pytest.raises(ScoreTableError, match="brings the FPR to 0.1: the lowest is 0.5"):
         thresholds.fit_threshold(certain, "fpr", 0.1)
-    with pytest.raises(ValueError, match="inside 0..1"):
-        thresholds.move_to_threshold(table, 0.3, threshold=1)

@@ -1,0 +1,319 @@
+"""How sure one can be of a fairness metric: one regime for the chapter, the audit and every figure.
+
+- The rate of a group has a Wilson interval on the number of independent images that its images are worth: frames of
+  one video err together, and the design effect says how far (`interval_of_a_rate`).
+- A gap between groups has a band that holds it however small it is (`interval_of_a_gap`), and beside it the sampling
+  floor: what the table would show of the gap if the groups made no difference, with a permutation p-value.
+- The difference of two detectors, and an AUC, have percentile intervals from resampled whole videos.
+
+All functions take a score table, the column `by` of the groups and `Settings`. `auc=False` leaves out what needs the
+AUC, most of the time. Rates and metrics are fractions; NaN is undefined.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.fairness.metrics import (
+    OVERALL,
+    group_rates,
+    metrics_of,
+    metrics_of_rates,
+    rate_interval,
+    rates_and_overall,
+    rates_of,
+)
+from fairdf_utils.fairness.resampling import Settings, aligned, clustered, permuted_tables, resampled_tables
+from fairdf_utils.fairness.sample_size import worth
+
+MINIMUM = 10  # clusters of a class: fewer tell neither how alike their images are nor the interval of an AUC
+RATES = {"fpr": (0,), "tpr": (1,), "acc": (0, 1)}  # rate -> labels that it is made of
+FLOOR = {"mean": "floor_mean", "q95": "floor_q95"}  # names beside the other columns of `bootstrap`
+
+
+def interval_of_a_rate(errors: np.ndarray, sizes: np.ndarray, together: dict, level: float) -> dict[str, float]:
+    """The rate of a group with its interval: the one place where that interval is chosen.
+
+    How alike errors inside a cluster are is taken from the group itself, from all groups together where it has fewer
+    than MINIMUM clusters or no error at all, and where these are too few as well each cluster counts as one image.
+
+    Parameters
+    ----------
+    errors, sizes : float64 (C, K)
+        Images that count for the rate, and all images, of each of C clusters, in K parts (labels) that are kept apart.
+    together : dict
+        `worth` of all groups together.
+    level : float
+
+    Returns
+    -------
+    dict
+        estimate, low, high, effective (independent images that these are worth); NaN without images.
+
+    Source: Wilson 1927; Kish 1965, section 5.4 (design effect).
+    """
+    own = worth(errors, sizes)
+    told = [one["correlation"] for one in (own, together) if one["clusters"] >= MINIMUM]
+    rho = next(value for value in (*told, 1.0) if not np.isnan(value))
+    effective = own["images"] / (1 + (own["frames"] - 1) * rho) if own["images"] else np.nan
+    estimate = own["rate"]
+    low, high = (np.nan, np.nan) if np.isnan(estimate) else rate_interval(estimate * effective, effective, level)
+    return {"estimate": estimate, "low": float(low), "high": float(high), "effective": effective}
+
+
+def interval_of_a_gap(values: pd.DataFrame, deviations: pd.DataFrame, p_value: pd.Series, level: float) -> pd.DataFrame:
+    """The band of each fairness metric: the one place where that interval is chosen.
+
+    A gap between groups is never negative, and noise only widens it: resamples lie above a true gap of the size of the
+    noise, and so do their percentiles. But each metric F is a seminorm of the group rates r, so F(estimate) is no
+    further from F(truth) than F(estimate - truth), and how large that is the bootstrap tells: its `level` quantile is
+    the half width, wide on purpose. The low end is zero where the permutations do not exclude that there is no gap.
+
+    Parameters
+    ----------
+    values, deviations : DataFrame (1 + B rows), (B rows)
+        The metrics of the table and its resamples; those of the resampled minus the estimated rates.
+    p_value : Series
+        From the permutations.
+
+    Returns
+    -------
+    DataFrame: index metrics; estimate, low, high.
+    """
+    estimate, reach = values.iloc[0], deviations.quantile(level)
+    most = pd.Series(np.where(values.columns.isin(["fpr_sum", "eo"]), np.inf, 1), values.columns)  # sums have no end
+    low = (estimate - reach).clip(lower=0).mask(p_value >= 1 - level, 0).mask(estimate.isna())
+    return pd.DataFrame({"estimate": estimate, "low": low, "high": (estimate + reach).clip(upper=most)})
+
+
+def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Estimate (row 0) and percentile interval of resamples (other rows): index columns; estimate, low, high."""
+    tail = (1 - level) / 2
+    ends = values.iloc[1:].quantile([tail, 1 - tail]).T.set_axis(["low", "high"], axis=1)
+    ends.insert(0, "estimate", values.iloc[0])
+    return ends.mask(ends["estimate"].isna())
+
+
+def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
+    """All metrics with intervals, and the floor of those that compare groups.
+
+    Returns
+    -------
+    DataFrame
+        Index METRICS + OVERALL (auc, acc, fpr, tpr of all images together). Columns estimate, low, high; groups: how
+        many the metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
+
+    Source: Field and Welsh 2007 (cluster bootstrap).
+    """
+    data = clustered(table, by, settings)
+    counts, aucs = resampled_tables(data, settings, auc)
+    of_groups = None if aucs is None else aucs[:, :-1]
+    values, groups = metrics_of(counts, of_groups, settings.fidelity)
+    rates, overall = rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
+    moved = None if aucs is None else (of_groups[1:] - of_groups[0])
+    deviations = metrics_of_rates(rates[:, 1:] - rates[:, :1], overall[:, 1:] - overall[:, :1], moved)
+    floor = sampling_floor(table, by, settings, auc).drop(columns="estimate").rename(columns=FLOOR)
+    result = interval_of_a_gap(pd.DataFrame(values), pd.DataFrame(deviations), floor["p_value"], settings.level)
+    result["groups"] = pd.Series({name: count[0] for name, count in groups.items()}, dtype="Int64")
+    everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
+    if auc:
+        everyone.loc["auc"] = percentiles(pd.DataFrame({"auc": aucs[:, -1]}), settings.level).loc["auc"]
+    everyone = everyone.reindex([name for name in OVERALL if auc or name != "auc"]).drop(columns="effective")
+    return pd.concat([result.join(floor), everyone]).rename_axis("metric")
+
+
+def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
+    """RATES of groups with intervals: index (rate, group); columns as in `interval_of_a_rate`."""
+    images = cells.sum(-1)  # (C, G, label)
+    right = np.stack([cells[..., 0, 0], cells[..., 1, 1]], axis=-1)
+    rows = {}
+    for rate, labels in RATES.items():
+        errors = (right if rate == "acc" else cells[..., 1])[:, :, labels]  # (C, G, labels)
+        sizes = images[:, :, labels]
+        together = worth(errors.reshape(len(cells), -1), sizes.reshape(len(cells), -1))
+        for code, name in enumerate(names):
+            rows[rate, name] = interval_of_a_rate(errors[:, code], sizes[:, code], together, level)
+    return pd.DataFrame(rows).T.rename_axis(["rate", "group"])
+
+
+def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
+    """Rates of each group with intervals.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `metrics.group_rates`, and for fpr, tpr, acc and auc: <rate>_low, <rate>_high; clusters_real,
+        clusters_fake (int): how many hold such images; effective_real, effective_fake: independent images that these
+        are worth. An AUC has no interval with fewer than MINIMUM clusters of a class, or where all resamples agree.
+    """
+    data = clustered(table, by, settings)
+    result = group_rates(table, by, settings.threshold, settings.fidelity)
+    found = _rates(data.cells, data.scored.names, settings.level)
+    clusters = (data.cells.sum(-1) > 0).sum(0)  # (G, label)
+    for rate in RATES:
+        for end in ("low", "high"):
+            result[f"{rate}_{end}"] = found.loc[rate, end].to_numpy()
+    if auc:
+        values = pd.DataFrame(resampled_tables(data, settings, True)[1][:, :-1], columns=result.index)
+        poor = (clusters.min(1) < MINIMUM) | (values.max() - values.min() < 1e-12)
+        result[["auc_low", "auc_high"]] = percentiles(values, settings.level)[["low", "high"]].mask(poor)
+    result["clusters_real"], result["clusters_fake"] = clusters.T
+    for rate, name in (("fpr", "effective_real"), ("tpr", "effective_fake")):
+        result[name] = found.loc[rate, "effective"].to_numpy()
+    return result
+
+
+def against_rest(
+    table: pd.DataFrame, by: str, settings: Settings, rates: tuple[str, ...] = ("fpr", "tpr")
+) -> pd.DataFrame:
+    """Each group's rates minus those of all other groups together, with intervals and corrected p-values.
+
+    The interval is joined from those of the two rates, which rest on different videos. The p-value is that of a
+    permutation test: for a group of few videos, one from resamples would find differences that are not there.
+
+    Parameters
+    ----------
+    rates : sequence of str
+        Any of fpr, tpr and acc.
+
+    Returns
+    -------
+    DataFrame
+        Index (rate, group). Columns estimate, low, high; p_value: share of permutations (the table itself included)
+        with a difference at least as large; p_holm: corrected for all rows. Of two groups only the first is listed:
+        the other mirrors it.
+
+    Source: Newcombe 1998; Zou and Donner 2008 (an interval from two others).
+    """
+    data, rows = clustered(table, by, settings), {}
+    everyone = data.cells.sum(1)
+    for code, name in enumerate(data.scored.names):
+        own = data.cells[:, code]
+        two = _rates(np.stack([own, everyone - own], axis=1), ["own", "rest"], settings.level)
+        for rate in rates:
+            p, low, high, _ = two.loc[rate].to_numpy().T
+            down, up = np.hypot(p[0] - low[0], high[1] - p[1]), np.hypot(high[0] - p[0], p[1] - low[1])
+            rows[rate, name] = {"estimate": p[0] - p[1], "low": p[0] - p[1] - down, "high": p[0] - p[1] + up}
+    counts = permuted_tables(table, by, settings, False)[0]
+    own, rest = rates_of(counts), rates_of(counts.sum(1, keepdims=True) - counts)
+    result = pd.DataFrame(rows).T.rename_axis(["rate", by])
+    for rate in rates:
+        off = pd.DataFrame(np.abs(own[rate] - rest[rate]), columns=data.scored.names)
+        result.loc[[rate], "p_value"] = _share_at_least(off).to_numpy()
+    result = result.loc[list(rates)]
+    if len(data.scored.names) == 2:
+        result = result.drop(index=data.scored.names[1], level=1)
+    return result.assign(p_holm=holm(result["p_value"]))
+
+
+def paired_difference(
+    table_a: pd.DataFrame,
+    table_b: pd.DataFrame,
+    by: str,
+    settings: Settings,
+    auc: bool = True,
+    threshold_b: float | None = None,
+) -> pd.DataFrame:
+    """Metric of A minus metric of B, on the same images and the same resamples (negative: A is smaller).
+
+    What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest.
+
+    Parameters
+    ----------
+    table_a, table_b : DataFrame
+        Score tables of two detectors on the same images, in any order.
+    threshold_b : float, optional
+        The threshold of B, where it is not that of the settings.
+
+    Returns
+    -------
+    DataFrame
+        Index METRICS + OVERALL. Columns a, b (the two estimates), estimate = a - b, low, high; p_value: that the
+        difference is zero, from the same resamples; p_holm: corrected for all rows of this table. Whoever reads
+        several tables together corrects the p_value of all of them, with `holm`.
+
+    Raises
+    ------
+    ScoreTableError
+        The tables do not hold the same images, or disagree on label, group or cluster of one.
+    """
+    table_b = aligned(table_a, table_b, ["label", by, settings.cluster])
+    other = settings if threshold_b is None else replace(settings, threshold=threshold_b)
+    sides = [_all_metrics(table, by, each, auc) for table, each in ((table_a, settings), (table_b, other))]
+    difference = sides[0] - sides[1]
+    result = percentiles(difference, settings.level)
+    result.insert(0, "a", sides[0].iloc[0])
+    result.insert(1, "b", sides[1].iloc[0])
+    result["p_value"] = p_values(difference)
+    return result.assign(p_holm=holm(result["p_value"])).rename_axis("metric")
+
+
+def _all_metrics(table, by, settings, auc):
+    """METRICS + OVERALL of the table (row 0) and its resamples."""
+    counts, aucs = resampled_tables(clustered(table, by, settings), settings, auc)
+    values = metrics_of(counts, None if aucs is None else aucs[:, :-1], settings.fidelity)[0]
+    values |= {} if aucs is None else {"auc": aucs[:, -1]}
+    overall = rates_of(counts.sum(1))
+    return pd.DataFrame(values | {name: overall[name] for name in ("acc", "fpr", "tpr")})
+
+
+def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
+    """What the metrics would show, from sampling alone, if the groups made no difference.
+
+    Group labels are permuted among clusters of the same label; a cluster keeps its images together. Gaps are never
+    negative, so even a perfectly group-blind detector shows some; with few clusters a group it shows a lot.
+
+    Returns
+    -------
+    DataFrame
+        Index METRICS, without auc_gap if not `auc`. Columns estimate (of the table), mean and q95 (95 % quantile) of
+        the permutations, p_value: share of permutations (the table itself included) with a value at least as large.
+    """
+    values = pd.DataFrame(metrics_of(*permuted_tables(table, by, settings, auc), settings.fidelity)[0])
+    shuffled = values.iloc[1:]
+    floor = {"estimate": values.iloc[0], "mean": shuffled.mean(), "q95": shuffled.quantile(0.95)}
+    return pd.DataFrame(floor | {"p_value": _share_at_least(values)}).rename_axis("metric")
+
+
+def _share_at_least(values):
+    """Share of all rows, the first included, that are at least as large as the first; NaN where that is undefined."""
+    tolerance = 1e-12  # equal tables may differ in the last bit
+    return (values >= values.iloc[0] - tolerance).mean().where(values.iloc[0].notna())
+
+
+def p_values(values: pd.DataFrame) -> pd.Series:
+    """Two-sided p-value of "the true value is zero" for each column of estimate (row 0) and resamples.
+
+    The level at which the percentile interval just touches zero, so that p < 1 - level and "the interval excludes
+    zero" say the same (up to half a resample). Never below 1 / (B + 1).
+    """
+    draws = values.iloc[1:]
+    defined = draws.notna().sum()
+    below = ((draws < 0).sum() + (draws == 0).sum() / 2 + 0.5) / (defined + 1)
+    p = (2 * np.minimum(below, 1 - below)).clip(lower=1 / (defined + 1), upper=1)
+    return p.where(values.iloc[0].notna() & (defined > 0)).rename("p_value")
+
+
+def holm(p: pd.Series | np.ndarray | list) -> pd.Series | np.ndarray:
+    """p-values corrected for their number by Holm's step-down method; NaN stays NaN and is not counted.
+
+    The chance of any false finding among all of them is at most the level at which they are read, however they
+    depend on each other. Give all p-values that are read together.
+
+    Parameters
+    ----------
+    p : Series or sequence of float, 0..1
+
+    Returns
+    -------
+    The same type (Series, else float64 array): max over the j smallest of (m - j + 1) p_(j), at most 1.
+
+    Source: Holm 1979.
+    """
+    given = np.asarray(p, dtype=np.float64)
+    corrected, defined = np.full(given.shape, np.nan), np.flatnonzero(~np.isnan(given))
+    order = defined[np.argsort(given[defined], kind="stable")]
+    steps = np.arange(len(order), 0, -1)  # m, m - 1, ..., 1
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps * given[order])) if len(order) else 0
+    return pd.Series(corrected, p.index, name=p.name) if isinstance(p, pd.Series) else corrected

@@ -1,0 +1,426 @@
+"""Intervals, p-values and the sampling floor against plain loops, scipy and hand arithmetic."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.fairness import metrics, resampling, uncertainty
+from fairdf_utils.fairness.metrics import METRICS, OVERALL
+from fairdf_utils.fairness.score_table import ScoreTableError
+from fairdf_utils.fairness.uncertainty import Settings
+from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
+
+FEW = Settings(resamples=40, permutations=40, level=0.9)
+
+
+def recorded(monkeypatch, table, by):
+    """Whatever is drawn next from `table`, in two parts, is kept: returns a function that gives times (n, B)."""
+    seen, inner = [], resampling.drawn_weights
+
+    def remember(*args):
+        for weights in inner(*args):
+            seen.append(weights)
+            yield weights
+
+    monkeypatch.setattr(resampling, "drawn_weights", remember)
+    monkeypatch.setattr(resampling, "chunks", lambda count, *_: [count - 7, 7])
+    unit = resampling.clustered(table, by, FEW).unit
+    return lambda: np.concatenate(seen, axis=1)[unit].astype(int)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_resampled_metrics_equal_a_plain_loop(monkeypatch, mixed):
+    """Repeat the images of each drawn video, then compute: the metrics of all groups, and each group's AUC."""
+    table, other = (
+        (random_table(3, videos=40), random_table(4, videos=40)) if mixed else (video_table(), video_table(9))
+    )
+    other = table.assign(score=other["score"])
+    times = recorded(monkeypatch, table, "group")
+    ours = uncertainty.paired_difference(table, other, "group", FEW)
+    drawn = times()[:, :40]
+    groups = uncertainty.group_intervals(table, "group", FEW)
+    loop, aucs = [], []
+    for column in drawn.T:
+        sides = [each.loc[each.index.repeat(column)].reset_index(drop=True) for each in (table, other)]
+        a, b = ({**metrics.fairness_metrics(one), **metrics.overall_metrics(one)[list(OVERALL)]} for one in sides)
+        loop.append(pd.Series(a) - pd.Series(b))
+        aucs.append(metrics.group_rates(sides[0])["auc"])
+    for found, values in ((ours, pd.DataFrame(loop)), (groups.filter(regex="^auc_(low|high)$"), pd.DataFrame(aucs))):
+        found = found.rename(columns=lambda name: name.removeprefix("auc_"))
+        shown = found["low"].notna()
+        np.testing.assert_allclose(found["low"][shown], values.quantile(0.05)[shown], atol=1e-12)
+        np.testing.assert_allclose(found["high"][shown], values.quantile(0.95)[shown], atol=1e-12)
+    assert ours.index.tolist() == [*METRICS, *OVERALL]
+    assert groups["auc_low"].notna().all() == mixed, "none from four videos of a class"
+
+
+def test_the_band_is_the_metric_of_the_deviation(monkeypatch):
+    """By a loop: rates of each resample minus the estimate's, their metric, its quantile either way."""
+    table = video_table(per_cell=5)
+    table = table[~((table["group"] == GROUPS[4]) & (table["label"] == 1))].reset_index(drop=True)
+    times = recorded(monkeypatch, table, "group")
+    ours = uncertainty.bootstrap(table, "group", FEW)
+    here, reach = (metrics.group_rates(table), metrics.overall_metrics(table)), []
+    for column in times().T:
+        drawn = table.loc[table.index.repeat(column)].reset_index(drop=True)
+        rates = metrics.group_rates(drawn)[list(metrics.RATES)] - here[0][list(metrics.RATES)]
+        overall = metrics.overall_metrics(drawn) - here[1]
+        gap, off = rates.max() - rates.min(), (rates[["fpr", "tpr"]] - overall[["fpr", "tpr"]]).abs().sum()
+        gaps = [gap["fpr"], gap["tpr"], gap["acc"], gap["predicted_fake"], max(gap["fpr"], gap["tpr"])]
+        reach.append([off["fpr"], *gaps, off.sum(), gap["auc"]])
+    reach = np.quantile(reach, 0.9, axis=0)
+    assert ours.index.tolist() == [*METRICS, *OVERALL]
+    gaps = ours.loc[list(METRICS)]
+    excluded = gaps["p_value"] < 1 - FEW.level
+    low = np.where(excluded, np.maximum(gaps["estimate"] - reach, 0), 0)
+    np.testing.assert_allclose(gaps["low"], low, atol=1e-12)
+    end = np.where(gaps.index.isin(["fpr_sum", "eo"]), np.inf, 1)
+    np.testing.assert_allclose(gaps["high"], np.minimum(gaps["estimate"] + reach, end), atol=1e-12)
+    np.testing.assert_allclose(gaps["estimate"], metrics.fairness_metrics(table))
+    assert gaps["groups"].tolist() == list(metrics.fairness_metrics(table).attrs["groups"].values())
+    floor = uncertainty.sampling_floor(table, "group", FEW)
+    pd.testing.assert_frame_equal(gaps[["floor_q95", "p_value"]], floor[["q95", "p_value"]].set_axis(
+        ["floor_q95", "p_value"], axis=1))  # fmt: skip
+
+
+def test_the_rate_of_a_group_has_wilsons_interval_on_its_effective_number():
+    table = video_table(per_cell=6, frames=4)
+    alike = table.assign(score=table.groupby("video")["score"].transform("first"))
+    found = uncertainty.group_intervals(alike, "group", FEW, auc=False)
+    assert (found["effective_real"] == 6).all(), "frames that agree wholly count once a video"
+    for group, row in found.iterrows():
+        theirs = binomtest(round(6 * row["fpr"]), 6).proportion_ci(0.9, "wilson")
+        assert (row["fpr_low"], row["fpr_high"]) == pytest.approx((theirs.low, theirs.high)), group
+    single = uncertainty.group_intervals(table, "group", replace(FEW, cluster="img_path"), auc=False)
+    assert (single["effective_fake"] == 24).all(), "images taken for independent"
+    assert (single.eval("tpr_high - tpr_low") < found.eval("tpr_high - tpr_low")).all()
+    whole = uncertainty.bootstrap(alike, "group", FEW)
+    row = uncertainty.group_intervals(alike.assign(all="all"), "all", FEW).loc["all"]
+    for rate in ("acc", "fpr", "tpr"):
+        assert whole.loc[rate, ["estimate", "low", "high"]].tolist() == pytest.approx(
+            row[[rate, f"{rate}_low", f"{rate}_high"]].tolist()
+        )
+
+
+def test_few_videos_never_have_an_interval_without_width():
+    table = video_table(per_cell=6)
+    chosen = (table["group"] == GROUPS[0]) & (table["label"] == 0)
+    table.loc[chosen, "score"] = 0.01  # no false alarm: the group cannot tell how its frames err together
+    groups = uncertainty.group_intervals(table, "group", FEW)
+    row = groups.loc[GROUPS[0]]
+    assert row["fpr_low"] == 0 and row["clusters_real"] == 6 and 6 <= row["effective_real"] <= 30
+    assert row["fpr_high"] == pytest.approx(metrics.rate_interval(0, row["effective_real"], 0.9)[1])
+    nothing = uncertainty.group_intervals(table.assign(score=0.0), "group", FEW)
+    assert (nothing["effective_real"] == 6).all() and (nothing["fpr_high"] > 0.2).all(), "each video is one image"
+    fakes = table[(table["label"] == 1) | (table["group"] != GROUPS[0])]
+    undefined = uncertainty.group_intervals(fakes, "group", FEW).loc[GROUPS[0]]
+    assert undefined[["fpr", "fpr_low", "fpr_high", "effective_real", "auc_low"]].isna().all()
+    two = video_table(per_cell=2, frames=1)
+    shown = uncertainty.group_intervals(two, "group", FEW)
+    assert (shown.eval("fpr_high - fpr_low") > 0.4).all() and shown["auc_low"].isna().all()
+
+
+tables = st.lists(
+    st.tuples(st.sampled_from(GROUPS[:3]), st.integers(0, 1), st.integers(0, 20), st.integers(0, 6)),
+    min_size=1,
+    max_size=40,
+).map(lambda rows: score_table(*zip(*[(g, y, s / 20) for g, y, s, _ in rows], strict=True), [r[3] for r in rows]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(tables)
+def test_every_interval_holds_its_estimate(table):
+    found = uncertainty.group_intervals(table, "group", FEW)
+    for rate in ("fpr", "tpr", "acc"):
+        low, high = (found[f"{rate}_{end}"] for end in ("low", "high"))
+        assert (found[rate].isna() | ((low <= found[rate] + 1e-12) & (found[rate] <= high + 1e-12))).all()
+        assert (found[rate].isna() | (high > low)).all() and (low.isna() == found[rate].isna()).all()
+    gaps = uncertainty.bootstrap(table, "group", FEW).loc[list(METRICS)]
+    shown = gaps.dropna(subset=["low"])
+    assert (shown["low"] <= shown["estimate"]).all() and (shown["estimate"] <= shown["high"] + 1e-12).all()
+    assert shown["p_value"].between(0, 1).all() and (gaps["low"].isna() == gaps["estimate"].isna()).all()
+    off = uncertainty.against_rest(table, "group", FEW, ("fpr", "tpr", "acc")).dropna(subset=["estimate"])
+    assert ((off["low"] <= off["estimate"] + 1e-12) & (off["estimate"] <= off["high"] + 1e-12)).all()
+
+
+def test_without_auc_the_rest_is_the_same():
+    table = video_table(2)
+    whole = uncertainty.bootstrap(table, "group", FEW)
+    part = uncertainty.bootstrap(table, "group", FEW, auc=False)
+    pd.testing.assert_frame_equal(part, whole.drop(["auc_gap", "auc"]))
+    whole, part = (uncertainty.group_intervals(table, "group", FEW, auc=auc) for auc in (True, False))
+    assert set(whole.columns) - set(part.columns) == {"auc_low", "auc_high"}
+    floor = uncertainty.sampling_floor(table, "group", FEW)
+    pd.testing.assert_frame_equal(uncertainty.sampling_floor(table, "group", FEW, auc=False), floor.drop("auc_gap"))
+
+
+def test_drawn_weights_keep_strata_and_are_multinomial():
+    members = np.array([2, 3, 5])
+    weights = np.concatenate(list(resampling.drawn_weights(members, [3000, 1000], seed=0)), axis=1)
+    assert weights.shape == (10, 4000)
+    for part, size in zip(np.split(weights, [2, 5]), members, strict=True):
+        assert (part.sum(0) == size).all()
+        np.testing.assert_allclose(part.mean(1), 1, atol=0.06)
+        np.testing.assert_allclose(part.var(1), 1 - 1 / size, atol=0.08)  # multinomial variance
+
+
+def test_chunks_do_not_change_the_draws():
+    members = np.array([10, 20])
+    whole = np.concatenate(list(resampling.drawn_weights(members, [20], seed=4)), axis=1)
+    parts = np.concatenate(list(resampling.drawn_weights(members, [7, 13], seed=4)), axis=1)
+    np.testing.assert_array_equal(whole, parts)
+    assert resampling.chunks(1000, 10**7) == [1] * 1000 and sum(resampling.chunks(2000, 25_000)) == 2000
+
+
+def test_clusters_are_sorted_by_group_and_label():
+    table = video_table(per_cell=3).sample(frac=1, random_state=0)
+    data = resampling.clustered(table, "group", FEW)
+    assert data.members.tolist() == [3] * 16
+    named = pd.DataFrame({"unit": data.unit, "video": table["video"], "group": table["group"], "label": table["label"]})
+    assert (named.groupby("unit")["video"].nunique() == 1).all()
+    stratum = named.groupby("unit")[["group", "label"]].first().assign(stratum=np.repeat(np.arange(16), 3))
+    assert (stratum.groupby("stratum").nunique() == 1).all().all()
+
+
+def test_undefined_values_are_left_out_of_intervals():
+    draws = np.random.default_rng(0).normal(size=200)
+    holes = np.where(np.arange(201) % 3 == 1, np.nan, np.append(0.1, draws))
+    values = pd.DataFrame(
+        {"holes": holes, "unknown": np.append(np.nan, draws), "never": np.append(0.1, draws * np.nan)}
+    )
+    found = uncertainty.percentiles(values, 0.9)
+    np.testing.assert_allclose(found.loc["holes", ["low", "high"]], np.nanquantile(holes[1:], [0.05, 0.95]))
+    assert found.loc[["unknown", "never"], ["low", "high"]].isna().all().all()
+    p = uncertainty.p_values(values)
+    assert 0.5 < p["holes"] <= 1 and p[["unknown", "never"]].isna().all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_p_value_is_the_level_at_which_the_interval_touches_zero(seed):
+    rng = np.random.default_rng(seed)
+    sample = rng.exponential(size=20) - rng.uniform(0.3, 1.7)
+    values = pd.DataFrame({"mean": [sample.mean(), *rng.choice(sample, (4000, 20)).mean(1)]})
+    p = uncertainty.p_values(values)["mean"]
+    for factor, outside in ((1.3, True), (0.75, False)):  # a little narrower, a little wider
+        if p > 0.05 and factor * p < 0.9:
+            low, high = uncertainty.percentiles(values, 1 - factor * p).loc["mean", ["low", "high"]]
+            assert (low > 0 or high < 0) == outside
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(uncertainty.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    named = pd.Series({"a": 0.02, "b": np.nan, "c": 0.9, "d": 0.6})
+    corrected = uncertainty.holm(named)
+    assert corrected.drop("b").tolist() == pytest.approx([0.06, 1, 1]) and np.isnan(corrected["b"])
+    assert corrected.index.equals(named.index) and uncertainty.holm([np.nan]).shape == (1,)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p, level):
+    order, rejected = np.argsort(p, kind="stable"), np.zeros(len(p), bool)
+    for step, i in enumerate(order):  # Holm 1979: stop at the first that is too large
+        if p[i] * (len(p) - step) > level:
+            break
+        rejected[i] = True
+    np.testing.assert_array_equal(uncertainty.holm(p) <= level, rejected)
+
+
+def test_a_difference_from_the_rest_is_joined_from_two_rates():
+    """Newcombe's example: 56 of 70 against 48 of 80, by his method 10; single images."""
+    alarms = np.repeat([1, 0, 1, 0], [56, 14, 48, 32])
+    table = score_table(np.repeat(["male-white", "male-black"], [70, 80]), 0 * alarms, 0.1 + 0.8 * alarms)
+    found = uncertainty.against_rest(table, "group", replace(FEW, level=0.95), ("fpr",))
+    row = found.loc["fpr", "male-white"]
+    assert (row["estimate"], row["low"], row["high"]) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert len(found) == 1, "of two groups the second mirrors the first"
+
+
+def test_against_rest_by_hand():
+    table = video_table(1)
+    found = uncertainty.against_rest(table, "race", FEW, ("fpr", "acc"))
+    for group in ("asian", "white", "black", "others"):
+        own, rest = (metrics.overall_metrics(table[rows]) for rows in (table["race"] == group, table["race"] != group))
+        for rate in ("fpr", "acc"):
+            assert found.loc[(rate, group), "estimate"] == pytest.approx(own[rate] - rest[rate])
+    np.testing.assert_allclose(found["p_holm"], uncertainty.holm(found["p_value"]))
+    assert found.index.names == ["rate", "race"]
+
+
+def test_against_rest_finds_the_wronged_group():
+    table = video_table(per_cell=12, frames=3)
+    wronged = (table["group"] == "female-black") & (table["label"] == 0)
+    table.loc[wronged, "score"] = np.clip(table.loc[wronged, "score"] + 0.5, 0, 1)
+    found = uncertainty.against_rest(table, "group", Settings())
+    assert found["p_holm"].idxmin() == ("fpr", "female-black")
+    assert found.loc[("fpr", "female-black"), "p_holm"] < 0.05 and found.loc[("fpr", "female-black"), "low"] > 0.2
+
+
+def test_the_p_value_of_a_group_is_the_share_of_all_deals():
+    alarms = np.array([1, 1, 0, 0, 0, 1, 0])
+    table = pd.DataFrame({"label": 0, "score": alarms, "own": ["own"] * 2 + ["rest"] * 5})
+    table["video"] = table["img_path"] = [f"v{row}" for row in table.index]
+    deals = [np.isin(range(7), chosen) for chosen in combinations(range(7), 2)]
+    gap = [abs(alarms[own].mean() - alarms[~own].mean()) for own in deals]
+    exact = np.mean(np.array(gap) >= gap[0] - 1e-12)
+    found = uncertainty.against_rest(table, "own", Settings(permutations=4000))["p_value"]
+    assert found["fpr", "own"] == pytest.approx(exact, abs=0.02) and np.isnan(found["tpr", "own"])
+
+
+def test_a_group_of_few_videos_is_seldom_accused_by_chance():
+    """p < 0.05 in about 3 of 60 blind detectors; more than 8 would come about once in 500 times."""
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(60):
+        group = np.repeat(["small", "large"], [5, 60])
+        alarms = rng.random(65) < 0.05
+        table = pd.DataFrame({"label": 0, "score": alarms.astype(float), "group": group}).assign(video=np.arange(65))
+        found = uncertainty.against_rest(table, "group", Settings(permutations=200), ("fpr",))
+        wrong += (found["p_value"] < 0.05).any()
+    assert wrong <= 8
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    table = video_table()
+    found = uncertainty.bootstrap(table, "group", FEW)
+    pd.testing.assert_frame_equal(found, uncertainty.bootstrap(table, "group", FEW))
+    assert not found["high"].equals(uncertainty.bootstrap(table, "group", replace(FEW, seed=1))["high"])
+
+
+def test_paired_difference_uses_the_same_resamples():
+    a = video_table(0)
+    shuffled = a.sample(frac=1, random_state=1)
+    same = uncertainty.paired_difference(a, shuffled, "group", FEW)
+    np.testing.assert_allclose(same[["estimate", "low", "high"]], 0, atol=1e-12)
+    b = a.assign(score=np.clip(a["score"] + 0.2 * (a["gender"] == "male"), 0, 1))
+    result, reverse = (
+        uncertainty.paired_difference(*pair, "gender", Settings(resamples=200)) for pair in ((a, b), (b, a))
+    )
+    assert result.loc["fpr", "high"] < 0  # A has fewer false alarms
+    np.testing.assert_allclose(result["estimate"], result["a"] - result["b"])
+    np.testing.assert_allclose(result.loc[list(METRICS), "b"], metrics.fairness_metrics(b, "gender"))
+    assert result.loc["fpr", "p_value"] < 0.01 and same["p_value"].eq(1).all()
+    np.testing.assert_allclose(result["p_holm"], uncertainty.holm(result["p_value"]))
+    np.testing.assert_allclose(reverse["p_value"], result["p_value"], atol=1e-12)
+    np.testing.assert_allclose(reverse["low"], -result["high"], atol=1e-12)
+
+
+def test_two_detectors_are_compared_at_thresholds_of_their_own():
+    a, b = video_table(0), video_table(1)
+    found = uncertainty.paired_difference(a, b, "gender", FEW, threshold_b=0.7)
+    np.testing.assert_allclose(found.loc[list(METRICS), "a"], metrics.fairness_metrics(a, "gender"))
+    np.testing.assert_allclose(found.loc[list(METRICS), "b"], metrics.fairness_metrics(b, "gender", 0.7))
+
+
+def test_paired_difference_refuses_other_images_and_labels():
+    a = video_table(0)
+    with pytest.raises(ScoreTableError, match="3.png is in one only"):
+        uncertainty.paired_difference(a, a.drop(index=3), "group", FEW)
+    with pytest.raises(ScoreTableError, match="3.png is in one only"):
+        uncertainty.paired_difference(a.drop(index=3), a, "group", FEW)
+    with pytest.raises(ScoreTableError, match=r"second table lists 0.png twice \(row 320"):
+        uncertainty.paired_difference(a, pd.concat([a, a[:1]]), "group", FEW)
+    with pytest.raises(ScoreTableError, match="'label' of 0.png differs"):
+        uncertainty.paired_difference(a, a.assign(label=1), "group", FEW)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"threshold": 50}, "threshold is 50; it is compared"),
+        ({"level": 95}, "level is 95"),
+        ({"cluster": "frame"}, "cluster is 'frame'; use one of video, identity, img_path"),
+        ({"fidelity": "exact"}, "fidelity is 'exact'"),
+        ({"resamples": 0}, "resamples is 0.*at least 1"),
+        ({"permutations": 0}, "permutations is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        Settings(**wrong)
+
+
+def blind_table(n, balanced, fpr=0.18, tpr=0.84, seed=0):
+    """A group-blind detector with exactly these rates on n independent images, half of them fakes."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat([0, 1], n // 2)
+    group = np.tile(GROUPS, n // 8) if balanced else rng.choice(GROUPS, n)
+    called = np.concatenate([rng.permutation(n // 2) < round(r * n / 2) for r in (fpr, tpr)])
+    return score_table(group, label, np.where(called, 0.9, 0.1))
+
+
+@pytest.mark.parametrize("n", [400, 1600])
+def test_sampling_floor_known_before_this_module(n):
+    """Rounded numbers that a prototype had measured for FPR .18, TPR .84, eight groups."""
+    floor = uncertainty.sampling_floor(blind_table(n, balanced=False), "group", Settings(permutations=2000))
+    known = {400: {"fpr_sum": 0.46}, 1600: {"fpr_sum": 0.23, "meo": 0.13, "dp": 0.11, "oae": 0.07}}[n]
+    for name, mean in known.items():
+        assert floor.loc[name, "mean"] == pytest.approx(mean, abs=0.015), name
+    assert floor.loc["fpr_sum", "q95"] == pytest.approx({400: 0.69, 1600: 0.35}[n], abs=0.025)
+
+
+def test_sampling_floor_equals_binomial_simulation():
+    """The same question without permutations: 100 reals and 100 fakes a group, every image an independent draw."""
+    rng = np.random.default_rng(5)
+    floor = uncertainty.sampling_floor(blind_table(1600, balanced=True), "group", Settings(permutations=2000))
+    fpr, tpr = rng.binomial(100, 0.18, (20_000, 8)) / 100, rng.binomial(100, 0.84, (20_000, 8)) / 100
+    fpr_off = np.abs(fpr - fpr.mean(1, keepdims=True)).sum(1)
+    simulated = {
+        "fpr_sum": fpr_off,
+        "fpr_gap": np.ptp(fpr, axis=1),
+        "tpr_gap": np.ptp(tpr, axis=1),
+        "oae": np.ptp((1 - fpr + tpr) / 2, axis=1),
+        "dp": np.ptp((fpr + tpr) / 2, axis=1),
+        "meo": np.maximum(np.ptp(fpr, axis=1), np.ptp(tpr, axis=1)),
+        "eo": fpr_off + np.abs(tpr - tpr.mean(1, keepdims=True)).sum(1),
+    }
+    for name, values in simulated.items():
+        assert floor.loc[name, "mean"] == pytest.approx(values.mean(), rel=0.03), name
+        assert floor.loc[name, "q95"] == pytest.approx(np.quantile(values, 0.95), rel=0.06), name
+
+
+def test_sampling_floor_equals_a_plain_loop():
+    table = random_table(5, n=120, groups=GROUPS[:3])
+    floor = uncertainty.sampling_floor(table, "group", Settings(permutations=300))
+    rng = np.random.default_rng(99)
+    loop = []
+    for _ in range(300):
+        shuffled = table.copy()
+        for label in (0, 1):
+            rows = table["label"] == label
+            shuffled.loc[rows, "group"] = rng.permutation(table.loc[rows, "group"])
+        loop.append(metrics.fairness_metrics(shuffled))
+    loop = pd.DataFrame(loop)
+    spread = loop.std() / np.sqrt(300)
+    assert ((floor["mean"] - loop.mean()).abs() < 5 * spread).all()
+    np.testing.assert_allclose(floor["estimate"], metrics.fairness_metrics(table), atol=1e-12)
+
+
+def test_sampling_floor_keeps_videos_together_and_p_values_behave():
+    table = video_table(per_cell=6, frames=8, seed=2)
+    table["score"] = table.groupby("video")["score"].transform("first")  # frames agree
+    given = Settings(permutations=300)
+    whole = uncertainty.sampling_floor(table, "group", given)
+    single = uncertainty.sampling_floor(table, "group", replace(given, cluster="img_path"))
+    assert (whole["mean"] > 1.8 * single["mean"]).all()  # sqrt(8) = 2.8 if no correlation were left
+    unfair = video_table(per_cell=10)
+    male = unfair["gender"] == "male"
+    unfair.loc[male, "score"] = np.clip(unfair.loc[male, "score"] + 0.3, 0, 1)
+    p = uncertainty.sampling_floor(unfair, "gender", Settings(permutations=199))["p_value"]
+    assert p["fpr_gap"] == pytest.approx(1 / 200)
+    assert (p > 0).all() and (p <= 1).all()
+
+
+def test_sampling_floor_splits_mixed_videos():
+    table = random_table(3, n=200, videos=20)  # every video mixes labels and groups
+    floor = uncertainty.sampling_floor(table, "group", FEW)
+    assert floor[["mean", "q95"]].notna().all().all()
+    assert uncertainty.sampling_floor(table, "group", FEW).equals(floor)
