@@ -49,6 +49,8 @@ width: int = 64  # channels of the encoders' feature map (paper: 512)
 pair_count: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -66,6 +68,7 @@ from fairdf_utils.figures import style as plot_style
 from fairdf_utils.figures import training as plots
 from fairdf_utils.model import detectors as model
 from fairdf_utils.model import encoders, layers, losses
+from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.stored import choose_device
 from fairdf_utils.released.checkpoints import load_released_checkpoint
 from fairdf_utils.rendered.images import image_folder
@@ -233,16 +236,13 @@ assert torch.allclose(block(small_map)[0, :, 3, 5], block(elsewhere)[0, :, 3, 5]
 # passes can be compared. The heads and 1 x 1 blocks start from Kaiming's initialisation, as in chapter 3.
 
 # %%
-settings = {
-    "backbone": backbone,
-    "image_size": image_size,
-    "width": width,
-    "initialisation": "kaiming",
-    "logit_dropout": 0.0,
-    "decoder_dropout": 0.0,
-}
-corrected = model.FairDetector(**settings, fidelity="corrected").to(target)
-official = model.FairDetector(**settings, fidelity="official").to(target)
+config = TrainingConfig(
+    backbone=backbone, weights="", image_size=image_size, width=width, reconstruction_size=image_size,
+    initialisation="kaiming", logit_dropout=0.0,
+)  # fmt: skip
+corrected = model.FairDetector(config).to(target)
+official = model.FairDetector(replace(config, fidelity="official")).to(target)
+corrected.decoder.dropout.p = official.decoder.dropout.p = 0.0
 official.load_state_dict(corrected.state_dict(), strict=False)  # not strict: it lacks the two extra blocks
 detectors = {"official": official, "corrected": corrected}
 
@@ -930,9 +930,9 @@ weights = {
 show(losses.fairdf_terms)
 
 # %%
-batch_facts = (batch.images, batch.label, batch.forgery, batch.group, triplets, counts)
-package = losses.fairdf_terms(outputs, *batch_facts)
-assert weights == losses.WEIGHTS and package.keys() == by_hand.keys()
+batch_facts = (batch, triplets, counts)
+package = losses.fairdf_terms(outputs, *batch_facts, replace(config, margin_scale=30.0))
+assert weights == {name: config.weight(name) for name in weights} and package.keys() == by_hand.keys()
 assert all(torch.allclose(package[name], by_hand[name], rtol=1e-4) for name in weights)
 table = pd.DataFrame({"term": {name: package[name].item() for name in weights}, "weight": weights})
 table["weight x term"] = table["term"] * table["weight"]
@@ -946,8 +946,8 @@ table.round(3)
 # %%
 norms = {}
 for name, detector in detectors.items():
-    terms = losses.fairdf_terms(detector(batch.images), *batch_facts, fidelity=name)
-    weighted = {term: losses.WEIGHTS[term] * terms[term] for term in weights}
+    terms = losses.fairdf_terms(detector(batch.images), *batch_facts, replace(config, fidelity=name))
+    weighted = {term: config.weight(term) * terms[term] for term in weights}
     weighted["whole loss"] = sum(weighted.values())
     norms[name] = pd.DataFrame(
         {term: gradient_norms(v, detector) for term, v in weighted.items()}, ["forgery", "content", "demographic"]
@@ -1032,7 +1032,7 @@ assert set(used["corrected"]) == {*used["official"], "demographic", "demographic
 
 # %%
 with torch.device("meta"):
-    papers = model.FairDetector("legacy_xception", 256, 512)
+    papers = model.FairDetector(TrainingConfig(weights=""))
 sizes = {f"{backbone}, width {width}": corrected, "legacy_xception, width 512": papers}
 parameters = pd.DataFrame(index=pd.Index(parts, name="part"))
 for name, built in sizes.items():

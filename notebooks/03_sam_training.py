@@ -83,7 +83,6 @@ from accelerate import notebook_launcher
 from sklearn.metrics import roc_auc_score
 
 import fairdf_utils.data.batches
-import fairdf_utils.model.config
 import fairdf_utils.training.loop
 import fairdf_utils.training.sam
 from fairdf_utils.book.run_folder import Run
@@ -287,7 +286,7 @@ assert set(paper) == set(ours)
 table[table["paper"].astype(str) != table["this run"].astype(str)]
 
 # %%
-show(fairdf_utils.model.config.objective)
+show(fairdf_utils.training.loop.objective)
 
 # %%
 arguments = (config, train, validation, run.folder, images_at, data_dir, target, tensorboard)

@@ -1,17 +1,9 @@
-"""What is trained: the configuration of a detector, its network and its loss, for every method that is compared."""
+"""What is trained: one object that holds every choice, passed down to the network, its losses and the training."""
 
-from __future__ import annotations
+import math
+from dataclasses import dataclass, fields
 
-from dataclasses import dataclass, replace
-
-import torch
-
-from fairdf_utils.data.batches import Batch
 from fairdf_utils.data.vocabulary import FIDELITIES
-from fairdf_utils.model import losses
-from fairdf_utils.model.detectors import FairDetector, Outputs, PlainDetector, TwoEncoderDetector
-from fairdf_utils.model.layers import HeadOutput
-from fairdf_utils.training import distributed as processes
 
 TRAINING_METHODS = {
     "ori": "plain detector, cross-entropy",
@@ -21,6 +13,24 @@ TRAINING_METHODS = {
     "ucf": "content and forgery encoders, no groups (Yan et al. 2023)",
     "fairdf": "disentanglement and fair learning (Lin et al. 2024)",
 }
+CHOICES = {
+    "method": tuple(TRAINING_METHODS),
+    "fidelity": FIDELITIES,
+    "fairness_loss": ("group_cvar", "cross_entropy"),
+    "initialisation": ("default", "kaiming"),
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("step", "cosine"),
+    "precision": ("float32", "bfloat16"),
+}
+TINIEST = 5e-324  # the smallest number above 0
+RANGES = {
+    **dict.fromkeys(("epochs", "batch_size", "width", "reconstruction_size"), (1, math.inf)),
+    **dict.fromkeys(("seed", "rho", "momentum", "weight_decay", "max_margin", "triplet_margin"), (0, math.inf)),
+    **dict.fromkeys(("lr", "margin_scale"), (TINIEST, math.inf)),
+    **dict.fromkeys(("alpha_in", "alpha_across"), (TINIEST, 1)),
+    **dict.fromkeys(("logit_dropout", "reconstruction_share"), (0, 1)),
+}
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class TrainingConfig:
     fidelity : "corrected" or "official"
     demographic_branch : of fairdf; without it there is no demographic encoder, head or loss (ablation)
     fairness_loss : what trains fairdf's answer, "group_cvar" or "cross_entropy" (ablation)
-    initialisation : of the 1 x 1 blocks and heads, "default" or "kaiming"
+    initialisation : of the 1 x 1 blocks and heads, "default" or "kaiming" (lets training from scratch start)
     logit_dropout : dropout rate on the heads' logits
     sam, rho : use sharpness-aware minimisation; radius of its ascent step
     epochs, batch_size : batch_size counts pairs of a fake and a real
@@ -51,6 +61,11 @@ class TrainingConfig:
     triplet_margin : of the contrastive loss
     reconstruction_size, reconstruction_share : side of the reconstructions, pixels; share of the pairs reconstructed
     precision : "float32" or "bfloat16" (autocast)
+
+    Raises
+    ------
+    ValueError
+        A value of another type, outside its choices or outside its range; the message names field and remedy.
     """
 
     detector: str = "fairdf"
@@ -74,11 +89,11 @@ class TrainingConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-3
     schedule: str = "step"
-    weight_specific: float = losses.WEIGHTS["specific"]
-    weight_reconstruction: float = losses.WEIGHTS["reconstruction"]
-    weight_contrastive: float = losses.WEIGHTS["contrastive"]
-    weight_demographic: float = losses.WEIGHTS["demographic"]
-    weight_fairness: float = losses.WEIGHTS["fairness"]
+    weight_specific: float = 0.1
+    weight_reconstruction: float = 0.3
+    weight_contrastive: float = 0.05
+    weight_demographic: float = 0.1
+    weight_fairness: float = 1.0
     alpha_in: float = 0.9
     alpha_across: float = 0.5
     margin_scale: float = 30.0
@@ -89,78 +104,29 @@ class TrainingConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        allowed = {
-            "method": TRAINING_METHODS,
-            "fidelity": FIDELITIES,
-            "fairness_loss": losses.FAIRNESS_LOSSES,
-            "optimizer": ("sgd", "adamw"),
-            "schedule": ("step", "cosine"),
-            "precision": ("float32", "bfloat16"),
-        }
-        for name, choices in allowed.items():
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is float and type(value) is int:
+                value = float(value)
+                object.__setattr__(self, field.name, value)
+            if type(value) is not field.type:
+                hint = (
+                    " (YAML reads 5e-4 as a text; write 5.0e-4)" if field.type is float and type(value) is str else ""
+                )
+                raise ValueError(f"{field.name} is {value!r}; give {KINDS[field.type]}{hint}")
+            if field.type is float and not math.isfinite(value):
+                raise ValueError(f"{field.name} is {value}; give a finite number")
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                bound = f"above 0 and at most {high}" if low == TINIEST else f"at least {low} and at most {high}"
+                bound = bound.replace(" and at most inf", "")
+                raise ValueError(f"{name} is {getattr(self, name)}; give a number {bound}")
+        if self.width % 8:
+            raise ValueError(f"width is {self.width}; give a multiple of 8, because the decoder divides it by 8")
 
-
-def build(config: TrainingConfig) -> FairDetector | TwoEncoderDetector | PlainDetector:
-    """The untrained detector of a configuration; the same seed gives the same weights."""
-    torch.manual_seed(config.seed)
-    shared = {
-        "backbone": config.backbone,
-        "image_size": config.image_size,
-        "width": config.width,
-        "weights": config.weights or None,
-        "initialisation": config.initialisation,
-        "logit_dropout": config.logit_dropout,
-    }
-    if config.method not in ("fairdf", "ucf"):
-        return PlainDetector(**shared)
-    shared |= {
-        "reconstruction_size": config.reconstruction_size,
-        "reconstruction_share": config.reconstruction_share,
-    }
-    if config.method == "ucf" or not config.demographic_branch:
-        return TwoEncoderDetector(**shared, fused_head=config.method == "fairdf")
-    return FairDetector(**shared, fidelity=config.fidelity)
-
-
-def objective(
-    config: TrainingConfig, model: torch.nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Terms of the loss, weighted: scalars whose sum is minimised (Lin et al. 2024, overall objective).
-
-    With several processes, `batch.images` is this process's share; the logits of all are brought together.
-    """
-    if config.method in ("fairdf", "ucf"):
-        terms = losses.fairdf_terms(
-            gather_outputs(model(batch.images)),
-            batch.images,
-            batch.label,
-            batch.forgery,
-            batch.group,
-            triplets,
-            group_counts,
-            fidelity=config.fidelity,
-            fairness_loss=config.fairness_loss,
-            alpha_in=config.alpha_in,
-            alpha_across=config.alpha_across,
-            margin_scale=config.margin_scale,
-            max_margin=config.max_margin,
-            triplet_margin=config.triplet_margin,
-        )
-        return {name: value * getattr(config, f"weight_{name}", 1.0) for name, value in terms.items()}
-    errors = losses.cross_entropy(processes.gather(model(batch.images)), batch.label)  # (2B,)
-    if config.method == "dag_fdd":
-        return {"detection": losses.cvar(errors, config.alpha_across)}
-    if config.method == "daw_fdd":
-        return {"detection": losses.group_cvar(errors, batch.group, config.alpha_in, config.alpha_across)}
-    return {"detection": errors.mean()}
-
-
-def gather_outputs(outputs: Outputs) -> Outputs:
-    """Logits and pooled vectors of all processes; reconstructions stay where they are, their loss is a mean."""
-    heads = {name: getattr(outputs, name) for name in ("specific", "agnostic", "demographic", "fused")}
-    return replace(outputs, **{name: head and HeadOutput(*map(processes.gather, head)) for name, head in heads.items()})
+    def weight(self, term: str) -> float:
+        """Factor of a term of the loss; the agnostic cross-entropy and the plain detectors' only term have 1."""
+        return getattr(self, f"weight_{term}", 1.0)

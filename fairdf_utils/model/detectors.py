@@ -8,16 +8,24 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fairdf_utils.data.vocabulary import FIDELITIES, FORGERIES, GROUPS
+from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.encoders import Encoder
 from fairdf_utils.model.layers import Decoder, Head, HeadOutput, adain, pointwise_block
 
-INITIALISATIONS = ("default", "kaiming")
+
+def build(config: TrainingConfig) -> "FairDetector | TwoEncoderDetector | PlainDetector":
+    """The untrained detector of a configuration; the same seed gives the same weights."""
+    torch.manual_seed(config.seed)
+    if config.method not in ("fairdf", "ucf"):
+        return PlainDetector(config)
+    if config.method == "ucf" or not config.demographic_branch:
+        return TwoEncoderDetector(config)
+    return FairDetector(config)
 
 
 def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
@@ -35,7 +43,8 @@ def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
     -------
     Tensor (...,), at least float32, in [0, 1]
     """
-    _check_choice("fidelity", fidelity, FIDELITIES)
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity {fidelity!r} is unknown; choose one of {', '.join(FIDELITIES)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if fidelity == "official":
         return logits[..., 1].sigmoid()
@@ -65,64 +74,34 @@ class FairDetector(nn.Module):
 
     Parameters
     ----------
-    backbone, image_size, width, weights
-        Of each of the three encoders; see `Encoder`. `width` scales every other part.
-    fidelity : {"corrected", "official"}
-        "official" follows the released code, in which neither the demographic nor the content encoder touches what
-        it should: the fused head pools right after AdaIN, which leaves the agnostic map's mean, and the decoder
-        normalises away the statistics that were all the condition kept of the content. "corrected" puts 1 x 1
+    config : TrainingConfig
+        `fidelity` "official" follows the released code, in which neither the demographic nor the content encoder
+        touches what it should: the fused head pools right after AdaIN, which leaves the agnostic map's mean, and the
+        decoder normalises away the statistics that were all the condition kept of the content. "corrected" puts 1 x 1
         convolutions between AdaIN and pooling, and conditions the decoder on AdaIN(content, demographic) through
-        such a block.
-    logit_dropout : float
-        Of every head.
-    initialisation : {"default", "kaiming"}
-        "kaiming" draws the 1 x 1 blocks and heads for LeakyReLU, which lets training from scratch start.
-    decoder_dropout : float
-    reconstruction_size : int or None
-        Side of reconstructions, px; None: image_size.
-    reconstruction_share : float
-        Share of the pairs in [0, 1] that is reconstructed (rounded up). The content encoder serves only the
-        reconstruction and sees only these.
+        such a block. `reconstruction_share` of the pairs, rounded up, is reconstructed: the content encoder serves
+        only the reconstruction and sees only these. `width` scales every part.
 
     Source: Lin et al. 2024, method.
     """
 
-    def __init__(
-        self,
-        backbone: str = "legacy_xception",
-        image_size: int = 256,
-        width: int = 512,
-        fidelity: str = "corrected",
-        weights: str | Path | None = None,
-        logit_dropout: float = 0.2,
-        initialisation: str = "default",
-        decoder_dropout: float = 0.3,
-        reconstruction_size: int | None = None,
-        reconstruction_share: float = 1.0,
-    ):
+    def __init__(self, config: TrainingConfig):
         super().__init__()
-        _check_choice("fidelity", fidelity, FIDELITIES)
-        if width % 8:
-            raise ValueError(f"width must be a multiple of 8 (the decoder divides it by 8), not {width}")
-        if not 0 <= reconstruction_share <= 1:
-            raise ValueError(f"reconstruction_share must lie in [0, 1], not {reconstruction_share}")
-        self.fidelity, self.reconstruction_share = fidelity, reconstruction_share
-        half = width // 2
-        self.forgery = Encoder(backbone, image_size, width, weights)
-        self.content = Encoder(backbone, image_size, width, weights)
-        self.demographic = Encoder(backbone, image_size, width, weights)
+        self.fidelity, self.reconstruction_share = config.fidelity, config.reconstruction_share
+        width, half = config.width, config.width // 2
+        self.forgery, self.content, self.demographic = (_encoder(config) for _ in range(3))
         self.specific_split = pointwise_block(width, half, half)
         self.agnostic_split = pointwise_block(width, half, half)
         self.demographic_split = pointwise_block(width, half, half)
-        self.specific = Head(half, width, len(FORGERIES), logit_dropout)
-        self.agnostic = Head(half, width, 2, logit_dropout)
-        self.demographic_head = Head(half, width, len(GROUPS), logit_dropout)
-        self.fused = Head(half, width, 2, logit_dropout)
-        self.decoder = Decoder(width, reconstruction_size or image_size, decoder_dropout)
-        if fidelity == "corrected":
+        self.specific = Head(half, width, len(FORGERIES), config.logit_dropout)
+        self.agnostic = Head(half, width, 2, config.logit_dropout)
+        self.demographic_head = Head(half, width, len(GROUPS), config.logit_dropout)
+        self.fused = Head(half, width, 2, config.logit_dropout)
+        self.decoder = Decoder(width, config.reconstruction_size)
+        if self.fidelity == "corrected":
             self.fusion = pointwise_block(half, half, half)
             self.condition = pointwise_block(width, half, width)
-        _initialise(self, initialisation)
+        _initialise(self, config)
 
     def forward(self, images: Tensor) -> Outputs:
         """Everything that the loss needs.
@@ -163,10 +142,13 @@ class FairDetector(nn.Module):
         return self.fused(self._fuse(demographic_map, agnostic_map)).logits
 
     def _fuse(self, demographic_map: Tensor, agnostic_map: Tensor) -> Tensor:
+        """The map that the fused head pools, (N, width / 2, 8, 8) like both others."""
         fused_map = adain(demographic_map, agnostic_map)
         return self.fusion(fused_map) if self.fidelity == "corrected" else fused_map
 
-    def _reconstruct(self, images: Tensor, demographic: Tensor, forgery: Tensor):
+    def _reconstruct(
+        self, images: Tensor, demographic: Tensor, forgery: Tensor
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Self and cross reconstruction of the first pairs; forgery is (2B, width, 8, 8), as is demographic."""
         pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
         if pairs == 0:
@@ -188,41 +170,25 @@ class TwoEncoderDetector(nn.Module):
 
     Parameters
     ----------
-    fused_head : bool
-        Have a fused head, for the fairness loss to act on.
-    backbone, image_size, width, weights, logit_dropout, initialisation, decoder_dropout, reconstruction_size, \
-    reconstruction_share
-        As in `FairDetector`.
+    config : TrainingConfig
+        There is a fused head, for the fairness loss to act on, unless `method` is "ucf".
 
     Source: Yan et al. 2023; Lin et al. 2024, ablation.
     """
 
-    def __init__(
-        self,
-        fused_head: bool,
-        backbone: str = "legacy_xception",
-        image_size: int = 256,
-        width: int = 512,
-        weights: str | Path | None = None,
-        logit_dropout: float = 0.2,
-        initialisation: str = "default",
-        decoder_dropout: float = 0.3,
-        reconstruction_size: int | None = None,
-        reconstruction_share: float = 1.0,
-    ):
+    def __init__(self, config: TrainingConfig):
         super().__init__()
-        self.reconstruction_share = reconstruction_share
-        half = width // 2
-        self.forgery = Encoder(backbone, image_size, width, weights)
-        self.content = Encoder(backbone, image_size, width, weights)
+        self.reconstruction_share = config.reconstruction_share
+        width, half, has_fused_head = config.width, config.width // 2, config.method != "ucf"
+        self.forgery, self.content = _encoder(config), _encoder(config)
         self.specific_split = pointwise_block(width, half, half)
         self.agnostic_split = pointwise_block(width, half, half)
-        self.specific = Head(half, width, len(FORGERIES), logit_dropout)
-        self.agnostic = Head(half, width, 2, logit_dropout)
-        self.fusion = pointwise_block(half, half, half) if fused_head else None
-        self.fused = Head(half, width, 2, logit_dropout) if fused_head else None
-        self.decoder = Decoder(width, reconstruction_size or image_size, decoder_dropout)
-        _initialise(self, initialisation)
+        self.specific = Head(half, width, len(FORGERIES), config.logit_dropout)
+        self.agnostic = Head(half, width, 2, config.logit_dropout)
+        self.fusion = pointwise_block(half, half, half) if has_fused_head else None
+        self.fused = Head(half, width, 2, config.logit_dropout) if has_fused_head else None
+        self.decoder = Decoder(width, config.reconstruction_size)
+        _initialise(self, config)
 
     def forward(self, images: Tensor) -> Outputs:
         """Everything that the loss needs, of B fakes and then the B reals they are paired with; see `FairDetector`."""
@@ -245,19 +211,11 @@ class TwoEncoderDetector(nn.Module):
 class PlainDetector(nn.Module):
     """The same encoder and head alone: the baseline of every comparison (cross-entropy, CVaR or balanced)."""
 
-    def __init__(
-        self,
-        backbone: str = "legacy_xception",
-        image_size: int = 256,
-        width: int = 512,
-        weights: str | Path | None = None,
-        logit_dropout: float = 0.2,
-        initialisation: str = "default",
-    ):
+    def __init__(self, config: TrainingConfig):
         super().__init__()
-        self.encoder = Encoder(backbone, image_size, width, weights)
-        self.head = Head(width, width, 2, logit_dropout)
-        _initialise(self, initialisation)
+        self.encoder = _encoder(config)
+        self.head = Head(config.width, config.width, 2, config.logit_dropout)
+        _initialise(self, config)
 
     def forward(self, images: Tensor) -> Tensor:
         """Real/fake logits (N, 2) of images (N, 3, H, H)."""
@@ -274,10 +232,13 @@ def first_pairs(batch: Tensor, pairs: int) -> Tensor:
     return torch.cat([batch[:pairs], batch[reals : reals + pairs]])
 
 
-def _initialise(detector: nn.Module, initialisation: str) -> None:
+def _encoder(config: TrainingConfig) -> Encoder:
+    return Encoder(config.backbone, config.image_size, config.width, config.weights)
+
+
+def _initialise(detector: nn.Module, config: TrainingConfig) -> None:
     """Draw the 1 x 1 blocks and heads, in order (the seed decides the weights); encoders and decoder stay."""
-    _check_choice("initialisation", initialisation, INITIALISATIONS)
-    if initialisation == "kaiming":
+    if config.initialisation == "kaiming":
         for part in detector.children():
             if not isinstance(part, Encoder | Decoder):
                 part.apply(_kaiming)
@@ -287,8 +248,3 @@ def _kaiming(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")
         nn.init.zeros_(module.bias)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(choices)}, not "{value}"')

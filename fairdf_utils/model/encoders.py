@@ -12,9 +12,6 @@ from pathlib import Path
 
 import timm
 import torch
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import get_session
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -22,7 +19,6 @@ MAP_SIZE = 8
 # What training scripts save a state dict under, and what wrapping a model puts before every name.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
-HUB_TIMEOUT = 5  # seconds in which the hub must answer before a download is tried
 
 
 class TinyBackbone(nn.Sequential):
@@ -56,8 +52,8 @@ class Encoder(nn.Module):
         Side of the square images, px; 8 times a power of two, at least 16.
     width : int
         Channels of the result.
-    weights : None, "imagenet" or path
-        None: random. "imagenet": timm's pretrained weights, from the local cache or downloaded. Else a state dict
+    weights : "", "imagenet" or path
+        "": random. "imagenet": timm's pretrained weights, from the local cache or downloaded. Else a state dict
         on disk (.pth, .pt, .safetensors) in timm's names; the classic xception-b5690688.pth is understood.
 
     Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
@@ -68,7 +64,7 @@ class Encoder(nn.Module):
         backbone: str = "legacy_xception",
         image_size: int = 256,
         width: int = 512,
-        weights: str | Path | None = None,
+        weights: str | Path = "",
     ):
         super().__init__()
         stride = image_size // MAP_SIZE
@@ -92,18 +88,18 @@ class Encoder(nn.Module):
         return self.adjust(self.features(images))
 
 
-def build_backbone(name: str, image_size: int, weights: str | Path | None) -> tuple[nn.Module, int | None]:
+def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.Module, int | None]:
     """A trunk whose map is 8 x 8, and the timm stage to read (None: its last)."""
     if name == "tiny":
-        if weights is not None:
-            raise ValueError('backbone "tiny" has no pretrained weights: leave weights=None')
+        if weights:
+            raise ValueError('backbone "tiny" has no pretrained weights; give weights ""')
         return TinyBackbone(image_size), None
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, ["tiny", *timm.list_models()], n=5, cutoff=0.5)
         hint = f"; close matches: {', '.join(close)}" if close else ""
         raise ValueError(f'unknown backbone "{name}"{hint}. Use "tiny" or a name of timm.list_models()')
     model = _imagenet_model(name) if weights == "imagenet" else timm.create_model(name, num_classes=0)
-    if weights not in (None, "imagenet"):
+    if weights not in ("", "imagenet"):
         load_backbone_weights(model, Path(weights))
     if name.startswith("legacy_xception"):
         model.act4 = nn.Identity()  # the paper adjusts the map before the final ReLU
@@ -135,7 +131,7 @@ def load_backbone_weights(model: nn.Module, path: Path) -> None:
         One message with every unknown, missing and misshapen entry.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: put a state dict there, or pass weights=None")
+        raise FileNotFoundError(f'no weights at {path}: put a state dict there, or give weights "" (random)')
     found = read_state_dict(path)
     expected = model.state_dict()
     classifier = model.pretrained_cfg.get("classifier") or ()
@@ -208,27 +204,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _imagenet_model(name: str) -> nn.Module:
     source = timm.get_pretrained_cfg(name)
     try:
-        if source and source.hf_hub_id:
-            _check_hub(source.hf_hub_id)
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # timm, its hub client and the network each raise their own kinds
         wanted = source and (source.hf_hub_id or source.url and source.url.rsplit("/", 1)[-1])
         raise OSError(
             f'ImageNet weights of "{name}" ({wanted or "none published"}) are neither in the local cache nor '
             "could they be downloaded. On a machine with a network, save that state dict as .pth or "
-            f".safetensors, copy it here and pass its path as weights=. Cause: {error}"
+            f".safetensors, copy it here and give its path as weights. Cause: {error}"
         ) from error
-
-
-def _check_hub(hub_id: str) -> None:
-    """Raises soon when a repository ("owner/name@revision") is not in the local cache and the hub does not answer.
-
-    The hub's client alone would repeat its request for most of a minute. The one request here goes through the same
-    client: same address, proxies and offline switch.
-    """
-    folder = repo_folder_name(repo_id=hub_id.partition("@")[0], repo_type="model")
-    if not any(Path(constants.HF_HUB_CACHE, folder, "snapshots").glob("*/*")):
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)  # any answer will do
 
 
 def _probe_channels(features, name: str, image_size: int) -> int:

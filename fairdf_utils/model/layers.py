@@ -77,22 +77,6 @@ def pointwise_block(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-class MapDropout(nn.Dropout):
-    """nn.Dropout whose mask, on a CPU, comes from 16 random bits an element (p to 1 / 65,536).
-
-    torch draws Bernoulli masks there one by one, which costs as much as the decoder's convolutions.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        if maps.device.type != "cpu" or not self.training or self.p in (0, 1):
-            return super().forward(maps)
-        words = torch.empty((maps.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: maps.numel()]  # uniform in [-2^15, 2^15)
-        bits = bits.view(maps.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)  # laid out like channels_last maps
-        kept = bits >= round(self.p * 2**16) - 2**15
-        return maps * (kept.to(maps.dtype) / (1 - self.p))
-
-
 class Decoder(nn.Module):
     """Draws images from a forgery map and a condition (the released `con_gan`).
 
@@ -120,7 +104,7 @@ class Decoder(nn.Module):
     def __init__(self, width: int = 512, output_size: int = 256, dropout: float = 0.3):
         super().__init__()
         self.output_size = output_size
-        self.dropout = MapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         widths = (width, width // 2, width // 4, width // 8)
         self.stages = nn.ModuleList(
             nn.Sequential(

@@ -14,18 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairdf_utils.data.vocabulary import FIDELITIES, GROUPS
+from fairdf_utils.data.batches import Batch
+from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import Outputs, first_pairs
-
-FAIRNESS_LOSSES = ("group_cvar", "cross_entropy")
-WEIGHTS = {
-    "agnostic": 1.0,
-    "specific": 0.1,
-    "reconstruction": 0.3,
-    "contrastive": 0.05,
-    "demographic": 0.1,
-    "fairness": 1.0,
-}
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -254,38 +246,21 @@ def reconstruction(images: Tensor, own: Tensor, cross: Tensor) -> Tensor:
 
 def fairdf_terms(
     outputs: Outputs,
-    images: Tensor,
-    label: Tensor,
-    forgery: Tensor,
-    group: Tensor,
+    batch: Batch,
     triplets: Triplets,
-    counts: Tensor | Sequence[int],
-    *,
-    margin_scale: float = 30.0,
-    max_margin: float = 0.5,
-    triplet_margin: float = 3.0,
-    alpha_in: float = 0.9,
-    alpha_across: float = 0.5,
-    fidelity: str = "corrected",
-    fairness_loss: str = "group_cvar",
+    group_counts: Tensor | Sequence[int],
+    config: TrainingConfig,
 ) -> dict[str, Tensor]:
-    """The six terms of the paper's loss, unweighted; `WEIGHTS` holds the paper's weights under the same names.
+    """The six terms of the paper's loss, unweighted; `TrainingConfig.weight` gives the weights by the same names.
 
     Parameters
     ----------
     outputs : Outputs
-        Of FairDetector for the images.
-    images : Tensor (2B, 3, H, H), fakes first
-    label, forgery, group : int64 tensor (2B,)
-        1 = fake; codes of FORGERIES; codes of GROUPS.
+        Of the detector for the images of the batch.
     triplets : Triplets
         Of `draw_triplets`.
-    counts : (G,)
+    group_counts : (G,)
         Training images of every group.
-    fidelity : {"corrected", "official"}
-        Exact or released form of the fairness term.
-    fairness_loss : {"group_cvar", "cross_entropy"}
-        What trains the fused head: the bi-level CVaR, or for the ablation without it the plain mean.
 
     Returns
     -------
@@ -293,25 +268,37 @@ def fairdf_terms(
 
     Source: Lin et al. 2024, overall objective.
     """
-    if fidelity not in FIDELITIES:
-        raise ValueError(f'fidelity must be one of {", ".join(FIDELITIES)}, not "{fidelity}"')
-    if fairness_loss not in FAIRNESS_LOSSES:
-        raise ValueError(f'fairness_loss must be one of {", ".join(FAIRNESS_LOSSES)}, not "{fairness_loss}"')
+    agnostic, specific = outputs.agnostic, outputs.specific
     terms = {
-        "agnostic": cross_entropy(outputs.agnostic.logits, label).mean(),
-        "specific": cross_entropy(outputs.specific.logits, forgery).mean(),
-        "contrastive": contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets, triplet_margin),
+        "agnostic": cross_entropy(agnostic.logits, batch.label).mean(),
+        "specific": cross_entropy(specific.logits, batch.forgery).mean(),
+        "contrastive": contrastive(agnostic.pooled, specific.pooled, triplets, config.triplet_margin),
     }
     if outputs.demographic is not None:
-        terms["demographic"] = ldam(outputs.demographic.logits, group, counts, margin_scale, max_margin)
+        margin = config.margin_scale, config.max_margin
+        terms["demographic"] = ldam(outputs.demographic.logits, batch.group, group_counts, *margin)
     if outputs.fused is not None:
-        errors = cross_entropy(outputs.fused.logits, label)  # (2B,)
-        bilevel = group_cvar if fidelity == "corrected" else official_group_cvar
-        by_group = fairness_loss == "group_cvar"
-        terms["fairness"] = bilevel(errors, group, alpha_in, alpha_across) if by_group else errors.mean()
+        terms["fairness"] = fairness(cross_entropy(outputs.fused.logits, batch.label), batch.group, config)
     if outputs.self_reconstruction is not None:
-        terms["reconstruction"] = reconstruction(images, outputs.self_reconstruction, outputs.cross_reconstruction)
+        terms["reconstruction"] = reconstruction(
+            batch.images, outputs.self_reconstruction, outputs.cross_reconstruction
+        )
     return terms
+
+
+def fairness(errors: Tensor, group: Tensor, config: TrainingConfig) -> Tensor:
+    """What trains the fused head: the bi-level CVaR, exact or as released, or for the ablation the plain mean.
+
+    Parameters
+    ----------
+    errors : Tensor (N,)
+        Cross-entropy of every image.
+    group : int64 tensor (N,), codes of GROUPS
+    """
+    if config.fairness_loss == "cross_entropy":
+        return errors.mean()
+    form = group_cvar if config.fidelity == "corrected" else official_group_cvar
+    return form(errors, group, config.alpha_in, config.alpha_across)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

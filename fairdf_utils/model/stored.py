@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from fairdf_utils.files import replacing
-from fairdf_utils.model.config import TrainingConfig, build
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.model.detectors import build
 from fairdf_utils.model.encoders import list_misfits, read_state_dict
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import FairDetector
 from fairdf_utils.model.encoders import list_misfits, read_state_dict
 from fairdf_utils.model.layers import pointwise_block
@@ -57,7 +58,7 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
         raise FileNotFoundError(f"no released checkpoint at {path}: pass the path of the file that its training wrote")
     found = read_state_dict(path)
     with torch.device("meta"):  # shapes only: no weights are drawn in vain
-        model = FairDetector("legacy_xception", 256, width=512, fidelity="official")
+        model = FairDetector(TrainingConfig(fidelity="official", weights=""))
     ours = {released_name(name): (name, value) for name, value in model.state_dict().items()}
     unused = unused_shapes()
     shapes = {theirs: value.shape for theirs, (_, value) in ours.items()} | unused

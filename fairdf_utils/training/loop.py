@@ -15,7 +15,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,9 @@ from fairdf_utils.evaluation.scoring import predict, score_table
 from fairdf_utils.fairness.metrics import fairness_metrics
 from fairdf_utils.files import replacing
 from fairdf_utils.model import losses
-from fairdf_utils.model.config import TrainingConfig, build, objective
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.model.detectors import Outputs, build
+from fairdf_utils.model.layers import HeadOutput
 from fairdf_utils.model.stored import DetectorError, choose_device, save_detector
 from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.training import distributed as processes
@@ -98,6 +100,31 @@ def training_step(
     else:
         optimizer.step()
     return terms
+
+
+def objective(
+    config: TrainingConfig, model: torch.nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Terms of the loss, weighted: scalars whose sum is minimised (Lin et al. 2024, overall objective).
+
+    With several processes, `batch.images` is this process's share; the logits of all are brought together.
+    """
+    if config.method in ("fairdf", "ucf"):
+        outputs = gather_outputs(model(batch.images))
+        terms = losses.fairdf_terms(outputs, batch, triplets, group_counts, config)
+        return {name: value * config.weight(name) for name, value in terms.items()}
+    errors = losses.cross_entropy(processes.gather(model(batch.images)), batch.label)  # (2B,)
+    if config.method == "dag_fdd":
+        return {"detection": losses.cvar(errors, config.alpha_across)}
+    if config.method == "daw_fdd":
+        return {"detection": losses.group_cvar(errors, batch.group, config.alpha_in, config.alpha_across)}
+    return {"detection": errors.mean()}
+
+
+def gather_outputs(outputs: Outputs) -> Outputs:
+    """Logits and pooled vectors of all processes; reconstructions stay where they are, their loss is a mean."""
+    heads = {name: getattr(outputs, name) for name in ("specific", "agnostic", "demographic", "fused")}
+    return replace(outputs, **{name: head and HeadOutput(*map(processes.gather, head)) for name, head in heads.items()})
 
 
 class Training:

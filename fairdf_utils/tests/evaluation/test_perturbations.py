@@ -16,6 +16,7 @@ from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation.perturbations import KINDS, STRENGTHS, perturb, perturbed_scores, subsample
 from fairdf_utils.evaluation.scoring import predict, score_table
 from fairdf_utils.model.detectors import PlainDetector
+from fairdf_utils.tests.small import small
 
 CPU = torch.device("cpu")
 
@@ -185,7 +186,7 @@ def trial(corpus, tmp_path_factory):
     frame = read_split(corpus / "manifests/ffpp", "test")
     images = decode(frame, corpus / "images", 16, tmp_path_factory.mktemp("decoded"))
     torch.manual_seed(0)
-    return PlainDetector("tiny", 16, 16).eval(), frame, images
+    return PlainDetector(small()).eval(), frame, images
 
 
 def test_each_case_is_perturbed_and_scored(trial):

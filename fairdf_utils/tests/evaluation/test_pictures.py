@@ -21,7 +21,8 @@ from fairdf_utils.evaluation.pictures import (
     files_of,
     main_predict,
 )
-from fairdf_utils.model.config import TrainingConfig, build
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.model.detectors import build
 from fairdf_utils.model.stored import DetectorError, load_detector, save_detector
 
 CPU = torch.device("cpu")

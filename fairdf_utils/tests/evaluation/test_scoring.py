@@ -18,6 +18,7 @@ from fairdf_utils.evaluation import scoring
 from fairdf_utils.evaluation.scoring import logits_of, predict, score_table, score_test_sets, scoring_copy
 from fairdf_utils.fairness.score_table import SCORE_COLUMNS, ScoreTableError, read_scores, write_scores
 from fairdf_utils.model.detectors import FairDetector, PlainDetector, TwoEncoderDetector
+from fairdf_utils.tests.small import small
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def scored(test_set, corpus, tmp_path):
     torch.manual_seed(0)
-    model = FairDetector(backbone="tiny", image_size=16, width=16)
+    model = FairDetector(small())
     images = decode(test_set, corpus / "images", 16, tmp_path)
     return model, images, predict(model, images, CPU)
 
@@ -91,11 +92,11 @@ def assert_same_logits(model, image_size, **tolerance):
 @pytest.mark.parametrize(
     "model",
     [
-        FairDetector("tiny", 32, 16),
-        FairDetector("tiny", 32, 16, fidelity="official"),
-        TwoEncoderDetector(True, "tiny", 32, 16),
-        TwoEncoderDetector(False, "tiny", 32, 16),
-        PlainDetector("tiny", 32, 16),
+        FairDetector(small(32)),
+        FairDetector(small(32, fidelity="official")),
+        TwoEncoderDetector(small(32)),
+        TwoEncoderDetector(small(32, method="ucf")),
+        PlainDetector(small(32)),
     ],
     ids=["corrected", "official", "without groups", "ucf", "plain"],
 )
@@ -115,7 +116,7 @@ def test_every_detector_keeps_its_logits(model):
     ],
 )
 def test_every_backbone_keeps_its_logits(backbone, size):
-    model = unlike_fresh(PlainDetector(backbone, size, 16))
+    model = unlike_fresh(PlainDetector(small(size, backbone=backbone)))
     assert not norms_of(scoring_copy(model).encoder.adjust)
     assert_same_logits(model, size)
 
@@ -204,7 +205,7 @@ def score_four(corpus, folder, cache, **changes):
     """One call on the four sets, always with the same small detector."""
     torch.manual_seed(0)
     given = {
-        "model": PlainDetector("tiny", 16, 16),
+        "model": PlainDetector(small()),
         "tests": four_sets(corpus),
         "folder": folder,
         "image_root": corpus / "images",
@@ -237,7 +238,7 @@ def test_one_call_scores_all_test_sets(corpus, tmp_path, work):
     table = score_four(corpus, tmp_path / "out", tmp_path / "cache")
     assert work == {"passes": [20] * 4, "folded": 1}
     torch.manual_seed(0)
-    model = PlainDetector("tiny", 16, 16)
+    model = PlainDetector(small())
     for name, frame in four_sets(corpus).items():
         images = decode(frame, corpus / "images", 16, tmp_path / "cache")
         one_by_one = score_table(frame, predict(model, images, CPU))
@@ -311,12 +312,12 @@ def test_a_full_disk_loses_no_finished_data_set(corpus, tmp_path, work, monkeypa
 
 def other_weights():
     torch.manual_seed(1)
-    return PlainDetector("tiny", 16, 16)
+    return PlainDetector(small())
 
 
 def other_layers():
     torch.manual_seed(0)
-    model = PlainDetector("tiny", 16, 16)
+    model = PlainDetector(small())
     model.head.extra = nn.Identity()
     return model
 

@@ -9,14 +9,15 @@ from torch import nn
 from fairdf_utils.data.batches import to_device
 from fairdf_utils.explanation.grad_cam import answering_head, class_activation, features, grad_cam, mean_by
 from fairdf_utils.model.detectors import FairDetector, Head, PlainDetector, TwoEncoderDetector, adain
+from fairdf_utils.tests.small import small
 
 CPU = torch.device("cpu")
 DETECTORS = {
-    "corrected": lambda: FairDetector("tiny", 32, 16),
-    "official": lambda: FairDetector("tiny", 32, 16, fidelity="official"),
-    "without groups": lambda: TwoEncoderDetector(True, "tiny", 32, 16),
-    "ucf": lambda: TwoEncoderDetector(False, "tiny", 32, 16),
-    "plain": lambda: PlainDetector("tiny", 32, 16),
+    "corrected": lambda: FairDetector(small(32)),
+    "official": lambda: FairDetector(small(32, fidelity="official")),
+    "without groups": lambda: TwoEncoderDetector(small(32)),
+    "ucf": lambda: TwoEncoderDetector(small(32, method="ucf")),
+    "plain": lambda: PlainDetector(small(32)),
 }
 
 
@@ -103,7 +104,7 @@ class Corner(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.pick = nn.Conv2d(3, 4, 1)
+        self.pick = nn.Conv2d(3, 8, 1)
         nn.init.ones_(self.pick.weight)
         nn.init.zeros_(self.pick.bias)
 
@@ -115,14 +116,14 @@ class Corner(nn.Module):
 
 
 def corner_detector(sign):
-    model = PlainDetector("tiny", 32, 4)
+    model = PlainDetector(small(32, width=8))
     model.encoder = Corner()
     first, second = model.head.layers[0], model.head.layers[2]
     for layer in (first, second):
         nn.init.zeros_(layer.bias)
     nn.init.ones_(first.weight)
     with torch.no_grad():
-        second.weight.copy_(sign * torch.tensor([[-1.0], [1.0]]).expand(2, 4))
+        second.weight.copy_(sign * torch.tensor([[-1.0], [1.0]]).expand(2, 8))
     return model
 
 
@@ -163,7 +164,7 @@ def test_features_are_what_the_heads_pool(model, images):
 
 def test_the_plain_feature_leads_to_the_answer(images):
     torch.manual_seed(0)
-    model = PlainDetector("tiny", 32, 16).eval()
+    model = PlainDetector(small(32)).eval()
     pooled = torch.from_numpy(features(model, images, CPU)["encoder"])
     with torch.no_grad():
         torch.testing.assert_close(model.head.layers(pooled), model(to_device(images, CPU)), rtol=1e-4, atol=1e-5)
@@ -177,7 +178,7 @@ def test_features_do_not_depend_on_the_batch(model, images):
 
 def test_official_fidelity_hands_the_agnostic_vector_to_the_answer(images):
     torch.manual_seed(0)
-    found = features(FairDetector("tiny", 32, 16, fidelity="official"), images, CPU)
+    found = features(FairDetector(small(32, fidelity="official")), images, CPU)
     np.testing.assert_allclose(found["fused"], found["domain_agnostic"], atol=1e-6)
 
 

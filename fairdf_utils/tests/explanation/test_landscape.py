@@ -8,6 +8,7 @@ from torch import nn
 from fairdf_utils.evaluation.scoring import predict
 from fairdf_utils.explanation.landscape import answer_loss, landscape, normalised, random_direction, sharpness
 from fairdf_utils.model.detectors import FairDetector, PlainDetector
+from fairdf_utils.tests.small import small
 
 CPU = torch.device("cpu")
 
@@ -29,7 +30,7 @@ def quadratic(steepness):
 @pytest.fixture
 def scored():
     torch.manual_seed(0)
-    model = FairDetector("tiny", 16, 16)
+    model = FairDetector(small())
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.normal_(0, 0.1)
         norm.running_var.uniform_(0.5, 2)
@@ -163,7 +164,7 @@ def test_a_loss_that_fails_half_way_leaves_the_model_as_it_was(scored, explore):
 def test_a_rescaling_that_batch_norm_undoes_changes_nothing(scored):
     _, images, label = scored
     torch.manual_seed(0)
-    model = PlainDetector("tiny", 16, 16)
+    model = PlainDetector(small())
     loss = answer_loss(images, label, CPU)
     before = landscape(model, loss, steps=3).loss, sharpness(model, loss, directions=2)
     convolution, norm = model.encoder.backbone[0], model.encoder.backbone[1]

@@ -11,10 +11,13 @@ from huggingface_hub import constants
 from safetensors.torch import save, save_file
 from torch import nn
 
-from fairdf_utils.model import encoders, losses
+from fairdf_utils.data.batches import Batch
+from fairdf_utils.model import losses
+from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import FairDetector, PlainDetector, score
 from fairdf_utils.model.encoders import Encoder
-from fairdf_utils.model.layers import Decoder, MapDropout, adain
+from fairdf_utils.model.layers import Decoder, adain
+from fairdf_utils.tests.small import small
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "losses.npz"
 ENCODERS = ("forgery", "content", "demographic")
@@ -34,17 +37,20 @@ def images_of(count, size=16, seed=0, dtype=torch.float32):
 def detector(fidelity="corrected", dtype=torch.float64, **options):
     """A small detector in which every part has a say: Kaiming weights, no dropout."""
     torch.manual_seed(0)
-    options = {"logit_dropout": 0.0, "decoder_dropout": 0.0, "initialisation": "kaiming", **options}
-    return FairDetector("tiny", 16, width=32, fidelity=fidelity, **options).to(dtype)
+    options = {"logit_dropout": 0.0, "initialisation": "kaiming", "width": 32, **options}
+    model = FairDetector(small(fidelity=fidelity, **options)).to(dtype)
+    model.decoder.dropout.p = 0.0
+    return model
 
 
 def whole_loss(model, images):
     pairs = len(images) // 2
     label = torch.tensor([1] * pairs + [0] * pairs)
-    forgery, group = label * 3, torch.arange(2 * pairs) % 8
-    drawn = losses.draw_triplets(label, forgery, torch.Generator().manual_seed(0))
-    terms = losses.fairdf_terms(model(images), images, label, forgery, group, drawn, [10] * 8, fidelity=model.fidelity)
-    return sum(losses.WEIGHTS[name] * term for name, term in terms.items())
+    batch = Batch(images, label, label * 3, torch.arange(2 * pairs) % 8, np.arange(2 * pairs))
+    config = small(fidelity=model.fidelity)
+    drawn = losses.draw_triplets(label, batch.forgery, torch.Generator().manual_seed(0))
+    terms = losses.fairdf_terms(model(images), batch, drawn, [10] * 8, config)
+    return sum(config.weight(name) * term for name, term in terms.items())
 
 
 def gradient_norm(module):
@@ -56,7 +62,7 @@ def variation(images):
     return images.std(dim=(0, 2, 3)).mean()
 
 
-# AdaIN, scores, dropout
+# AdaIN, scores
 
 
 def test_adain_golden(golden):
@@ -91,21 +97,6 @@ def test_score_of_both_fidelities():
     assert score(logits.bfloat16()).dtype == torch.float32
     with pytest.raises(ValueError, match="fidelity"):
         score(logits, "exact")
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_map_dropout_drops_independently_and_keeps_the_mean(layout):
-    torch.manual_seed(0)
-    dropout, maps = MapDropout(0.3), torch.ones(10, 7, 33, 33).to(memory_format=layout)
-    dropped = dropout(maps)
-    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.7])
-    gone = (dropped == 0).double()
-    assert gone.mean().item() == pytest.approx(0.3, abs=0.006)  # four standard deviations
-    neighbours = (gone[..., :-1] * gone[..., 1:]).mean(), (gone[:, :-1] * gone[:, 1:]).mean()
-    assert [joint.item() for joint in neighbours] == pytest.approx([0.09, 0.09], abs=0.006)
-    torch.manual_seed(0)
-    assert torch.equal(dropout(maps), dropped)
-    assert torch.equal(dropout.eval()(maps), maps)
 
 
 # Fidelity
@@ -246,7 +237,7 @@ def test_channels_last_and_bfloat16_give_the_same_answer():
 
 def test_kaiming_initialisation_covers_blocks_and_heads_only():
     torch.manual_seed(0)
-    model = FairDetector("tiny", 16, width=256, initialisation="kaiming")
+    model = FairDetector(small(width=256, initialisation="kaiming"))
     for block in (model.specific_split, model.fusion, model.condition, model.fused.layers):
         layer = block[0]
         assert layer.weight.std().item() == pytest.approx((2 / layer.weight.shape[1]) ** 0.5, rel=0.03)
@@ -260,16 +251,8 @@ def test_the_seed_decides_the_weights(initialisation):
     assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize(
-    "option", [{"fidelity": "exact"}, {"initialisation": "zeros"}, {"width": 20}, {"reconstruction_share": 1.5}]
-)
-def test_impossible_options_are_refused(option):
-    with pytest.raises(ValueError, match=next(iter(option))):
-        FairDetector("tiny", 16, **{"width": 16, **option})
-
-
 def test_plain_detector():
-    model = PlainDetector("tiny", 16, width=16, initialisation="kaiming").eval()
+    model = PlainDetector(small(initialisation="kaiming")).eval()
     images = images_of(5)
     assert model(images).shape == (5, 2)
     assert torch.equal(model.detect(images), model(images))
@@ -279,7 +262,7 @@ def test_plain_detector():
 
 
 def test_paper_size_with_xception():
-    model = FairDetector(fidelity="official")
+    model = FairDetector(TrainingConfig(fidelity="official", weights=""))
     millions = {
         name: sum(p.numel() for p in part.parameters()) / 1e6
         for name, part in (("all", model), ("encoder", model.forgery), ("decoder", model.decoder))
@@ -323,7 +306,7 @@ def test_every_backbone_gives_an_8_by_8_map(name, size, channels):
 @pytest.mark.parametrize("name", ["legacy_xception", "resnet50", "efficientnet_b3", "efficientnet_b4", "tiny"])
 def test_every_backbone_trains_at_paper_resolution(name):
     torch.manual_seed(0)
-    model = FairDetector(name, 256, width=64)
+    model = FairDetector(small(256, backbone=name, width=64))
     outputs = model(images_of(2, 256))
     assert outputs.self_reconstruction.shape == outputs.cross_reconstruction.shape == (2, 3, 256, 256)
     heads = (outputs.specific, outputs.agnostic, outputs.demographic, outputs.fused)
@@ -430,62 +413,20 @@ def test_imagenet_weights_offline_say_what_to_put_where(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(OSError, match=r"xception-43020ad28\.pth.*weights=.*no network"):
-        Encoder("legacy_xception", weights="imagenet")
+    for name, source in (("legacy_xception", r"xception-43020ad28\.pth"), ("resnet50", r"timm/resnet50\.a1_in1k")):
+        with pytest.raises(OSError, match=rf"ImageNet weights of .{name}.*{source}.*as weights\. Cause: no network"):
+            Encoder(name, weights="imagenet")
 
 
-class Hub:
-    """Stands in for the hub and its cache; counts requests."""
-
-    def __init__(self, monkeypatch, folder):
-        self.folder, self.requests, self.online = folder, [], False
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
-        monkeypatch.setattr(encoders, "get_session", lambda: self)
-
-    def head(self, address, timeout):
-        self.requests.append((address, timeout))
-        if not self.online:
-            raise ConnectionError("no route")
-
-    def cache(self, repository, state):
-        folder = self.folder / f"models--{repository.replace('/', '--')}"
-        for path, content in (("refs/main", "0" * 40), (f"snapshots/{'0' * 40}/model.safetensors", save(state))):
-            (folder / path).parent.mkdir(parents=True)
-            (folder / path).write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    return Hub(monkeypatch, tmp_path / "hub")
-
-
-def test_an_unreachable_hub_is_asked_once_and_for_seconds_only(monkeypatch, hub):
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("the hub's client would now wait"))
-    with pytest.raises(OSError, match=r"timm/resnet50\.a1_in1k.*weights=.*no route"):
-        Encoder("resnet50", weights="imagenet")
-    assert len(hub.requests) == 1
-    address, timeout = hub.requests[0]
-    assert address == constants.ENDPOINT and timeout <= 10
-
-
-def test_a_reachable_hub_is_left_to_timm(monkeypatch, hub):
-    hub.online, plain, asked = True, timm.create_model, []
-
-    def create_model(name, pretrained=False, **options):
-        asked.append((name, pretrained))
-        return plain(name, **options)
-
-    monkeypatch.setattr(timm, "create_model", create_model)
-    Encoder("lcnet_050", 64, width=8, weights="imagenet")
-    assert asked == [("lcnet_050", True)] and len(hub.requests) == 1
-
-
-def test_imagenet_weights_in_the_local_cache_need_no_network(monkeypatch, hub):
+def test_imagenet_weights_in_the_local_cache_need_no_network(monkeypatch, tmp_path):
     state = timm.create_model("lcnet_050").state_dict()
-    hub.cache("timm/lcnet_050.ra2_in1k", state)
+    folder = tmp_path / "models--timm--lcnet_050.ra2_in1k"
+    for path, content in (("refs/main", b"0" * 40), (f"snapshots/{'0' * 40}/model.safetensors", save(state))):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_bytes(content)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # the hub's client refuses every request
     encoder = Encoder("lcnet_050", 64, width=8, weights="imagenet")
-    assert hub.requests == []
     loaded = encoder.backbone.state_dict()
     assert torch.equal(loaded["conv_stem.weight"], state["conv_stem.weight"])
     assert all(torch.equal(value, state[name]) for name, value in loaded.items())

@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairdf_utils.data.batches import Batch
 from fairdf_utils.data.vocabulary import GROUPS
 from fairdf_utils.model import losses
 from fairdf_utils.model.detectors import FairDetector
+from fairdf_utils.tests.small import small
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "losses.npz"
+TERMS = {"agnostic", "specific", "reconstruction", "contrastive", "demographic", "fairness"}
 FFPP_COUNTS = [2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185]
 
 
@@ -261,41 +264,57 @@ def test_reconstruction_compares_the_first_pairs_at_the_drawn_size():
     assert losses.reconstruction(images, target.flip(0), target) > 0.1
 
 
+def a_batch(device="cpu"):
+    images = torch.rand(16, 3, 16, 16, device=device) * 2 - 1
+    return Batch(images, *(codes.to(device) for codes in draw_batch()), np.arange(16))
+
+
 def test_fairdf_terms_are_the_named_losses():
     torch.manual_seed(0)
-    model, images = FairDetector("tiny", 16, width=16), torch.rand(16, 3, 16, 16) * 2 - 1
-    label, forgery, group = draw_batch()
-    drawn = losses.draw_triplets(label, forgery, torch.Generator().manual_seed(0))
-    outputs = model(images)
-    terms = losses.fairdf_terms(outputs, images, label, forgery, group, drawn, FFPP_COUNTS)
-    assert terms.keys() == losses.WEIGHTS.keys()
-    torch.testing.assert_close(terms["agnostic"], F.cross_entropy(outputs.agnostic.logits, label))
-    torch.testing.assert_close(terms["specific"], F.cross_entropy(outputs.specific.logits, forgery))
-    torch.testing.assert_close(terms["demographic"], losses.ldam(outputs.demographic.logits, group, FFPP_COUNTS))
-    per_image = F.cross_entropy(outputs.fused.logits, label, reduction="none")
-    torch.testing.assert_close(terms["fairness"], losses.group_cvar(per_image, group))
-    official = losses.fairdf_terms(outputs, images, label, forgery, group, drawn, FFPP_COUNTS, fidelity="official")
-    torch.testing.assert_close(official["fairness"], losses.official_group_cvar(per_image, group))
-    with pytest.raises(ValueError, match="fidelity"):
-        losses.fairdf_terms(outputs, images, label, forgery, group, drawn, FFPP_COUNTS, fidelity="exact")
+    config, batch = small(), a_batch()
+    outputs = FairDetector(config)(batch.images)
+    drawn = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(0))
+    terms = losses.fairdf_terms(outputs, batch, drawn, FFPP_COUNTS, config)
+    assert terms.keys() == TERMS
+    torch.testing.assert_close(terms["agnostic"], F.cross_entropy(outputs.agnostic.logits, batch.label))
+    torch.testing.assert_close(terms["specific"], F.cross_entropy(outputs.specific.logits, batch.forgery))
+    torch.testing.assert_close(terms["demographic"], losses.ldam(outputs.demographic.logits, batch.group, FFPP_COUNTS))
+    per_image = F.cross_entropy(outputs.fused.logits, batch.label, reduction="none")
+    torch.testing.assert_close(terms["fairness"], losses.group_cvar(per_image, batch.group))
+    for option, expected in (
+        ({"fidelity": "official"}, losses.official_group_cvar(per_image, batch.group)),
+        ({"alpha_in": 0.5, "alpha_across": 0.3}, losses.group_cvar(per_image, batch.group, 0.5, 0.3)),
+        ({"fairness_loss": "cross_entropy"}, per_image.mean()),
+    ):
+        other = losses.fairdf_terms(outputs, batch, drawn, FFPP_COUNTS, small(**option))
+        torch.testing.assert_close(other["fairness"], expected)
+
+
+def test_the_margins_of_the_configuration_reach_their_losses():
+    torch.manual_seed(0)
+    config, batch = small(margin_scale=7.0, max_margin=0.2, triplet_margin=1.0), a_batch()
+    outputs, drawn = FairDetector(config)(batch.images), losses.draw_triplets(batch.label, batch.forgery)
+    terms = losses.fairdf_terms(outputs, batch, drawn, FFPP_COUNTS, config)
+    expected = losses.ldam(outputs.demographic.logits, batch.group, FFPP_COUNTS, 7.0, 0.2)
+    torch.testing.assert_close(terms["demographic"], expected)
+    expected = losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, drawn, 1.0)
+    torch.testing.assert_close(terms["contrastive"], expected)
 
 
 def test_terms_without_reconstruction_leave_it_out():
-    model, images = FairDetector("tiny", 16, width=16, reconstruction_share=0.0), torch.rand(16, 3, 16, 16)
-    label, forgery, group = draw_batch()
-    drawn = losses.draw_triplets(label, forgery)
-    terms = losses.fairdf_terms(model(images), images, label, forgery, group, drawn, FFPP_COUNTS)
-    assert losses.WEIGHTS.keys() - terms.keys() == {"reconstruction"}
+    config, batch = small(reconstruction_share=0.0), a_batch()
+    drawn = losses.draw_triplets(batch.label, batch.forgery)
+    terms = losses.fairdf_terms(FairDetector(config)(batch.images), batch, drawn, FFPP_COUNTS, config)
+    assert TERMS - terms.keys() == {"reconstruction"}
 
 
 def test_all_terms_are_float32_under_bfloat16_autocast():
-    model, images = FairDetector("tiny", 16, width=16), torch.rand(16, 3, 16, 16) * 2 - 1
-    label, forgery, group = draw_batch()
+    config, batch = small(), a_batch()
+    model = FairDetector(config)
     with torch.autocast("cpu", torch.bfloat16):
-        outputs = model(images)
-        terms = losses.fairdf_terms(
-            outputs, images, label, forgery, group, losses.draw_triplets(label, forgery), FFPP_COUNTS
-        )
+        outputs = model(batch.images)
+        drawn = losses.draw_triplets(batch.label, batch.forgery)
+        terms = losses.fairdf_terms(outputs, batch, drawn, FFPP_COUNTS, config)
     assert outputs.fused.logits.dtype == torch.bfloat16
     assert all(term.dtype == torch.float32 and term.isfinite() for term in terms.values())
     sum(terms.values()).backward()
@@ -305,14 +324,12 @@ def test_all_terms_are_float32_under_bfloat16_autocast():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("fidelity", ["corrected", "official"])
 def test_no_term_makes_the_host_wait_for_the_gpu(fidelity):
-    model = FairDetector("tiny", 16, width=16, fidelity=fidelity).cuda()
-    images, counts = torch.rand(16, 3, 16, 16).cuda() * 2 - 1, torch.tensor(FFPP_COUNTS).cuda()
-    batch = [codes.cuda() for codes in draw_batch()]
+    config, batch, counts = small(fidelity=fidelity), a_batch("cuda"), torch.tensor(FFPP_COUNTS).cuda()
+    model = FairDetector(config).cuda()
 
     def step():
-        drawn = losses.draw_triplets(*batch[:2], torch.Generator().manual_seed(0))
-        terms = losses.fairdf_terms(model(images), images, *batch, drawn, counts, fidelity=fidelity)
-        sum(terms.values()).backward()
+        drawn = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(0))
+        sum(losses.fairdf_terms(model(batch.images), batch, drawn, counts, config).values()).backward()
 
     step()  # warm: the first call may wait for libraries to load
     torch.cuda.set_sync_debug_mode("error")

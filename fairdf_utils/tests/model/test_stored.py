@@ -8,11 +8,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fairdf_utils.model.config import TrainingConfig, build
+from fairdf_utils.model.detectors import build
 from fairdf_utils.model.stored import DetectorError, choose_device, load_detector, save_detector
+from fairdf_utils.tests.small import small
 
 CPU = torch.device("cpu")
-SMALL = TrainingConfig(method="ori", backbone="tiny", weights="", image_size=16, width=16)
+SMALL = small(method="ori")
 
 
 def test_equal_detectors_have_equal_bytes(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from fairdf_utils.data.manifests import read_split
-from fairdf_utils.model.config import build
+from fairdf_utils.model.detectors import build
 from fairdf_utils.tests.training.test_loop import CPU, SMALL
 from fairdf_utils.training import loop as training
 
