@@ -160,15 +160,15 @@ print(f"of 16 frames, 4: {by_hand}; of 3 frames, 4: {video.positions(3, 4)}")
 
 # %% [markdown]
 # Reaching exactly these frames is harder than it looks. A video's clock may run unevenly, phones store a picture lying
-# on its side with a note to turn it, and a download may end in the middle. `video.frames` counts frames in the order in
+# on its side with a note to turn it, and a download may end in the middle. `video.read_frames` counts frames in the order in
 # which they are shown, turns them upright, and gives the reason when a file breaks off:
 
 # %%
-show(video.frames)
+show(video.read_frames)
 
 # %%
 example = videos[(videos["label"] == 0) & ~videos["video"].isin(planted["video"])].iloc[0]
-shots = list(video.frames(Path(corpus_root, example["path"]), 4))
+shots = list(video.read_frames(Path(corpus_root, example["path"]), 4))
 print(f"{example['path']}: frames {[number for number, _ in shots]} of {shots[0][1].shape[1::-1]} px")
 assert [number for number, _ in shots] == sorted({number for number, _ in shots})
 
@@ -210,7 +210,7 @@ height, width = 600, 600
 wave = lambda at: 127 + 100 * np.sin(at.real / 23) * np.cos(at.imag / 31)  # noqa: E731
 grid = np.arange(width)[None, :] + 1j * np.arange(height)[:, None]
 picture = np.repeat(wave(grid)[..., None], 3, axis=2).round().astype(np.uint8)
-as_found = alignment.Face((0, 0, 1, 1), np.stack([z.real, z.imag], axis=1), 1.0)
+as_found = alignment.FoundFace((0, 0, 1, 1), np.stack([z.real, z.imag], axis=1), 1.0)
 crop = alignment.align(picture, as_found, crop_size, margin)
 pixels = np.arange(crop_size)[None, :] + 1j * np.arange(crop_size)[:, None]
 at = a * pixels + b

@@ -9,8 +9,11 @@ Source: Xu et al. 2022, "A Comprehensive Analysis of AI Biases in DeepFake Detec
 Databases".
 """
 
+from __future__ import annotations
+
 import re
 import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +52,7 @@ class Merged:
     repeated: pd.DataFrame  # annotations that say the same of the same frame again; they vote once
     by_frame: int  # crops, among the rows, whose very frame is annotated
 
-    def summary(self):
+    def summary(self) -> pd.DataFrame:
         """What became of the crops and the annotations, one count a line; the first three add up to all crops."""
         counts = {
             "crops with demographics": len(self.rows),
@@ -65,7 +68,9 @@ class Merged:
         return pd.DataFrame({"count": counts}).rename_axis("what")
 
 
-def read_annotations(paths, dataset, mapping=None):
+def read_annotations(
+    paths: str | Path | Iterable[str | Path], dataset: str, mapping: str | Path | None = None
+) -> pd.DataFrame:
     """Read annotation files of one data set.
 
     Columns are matched by name, whatever their case and order. More than one race that is 1, or none while one is
@@ -112,7 +117,7 @@ def read_annotations(paths, dataset, mapping=None):
     return table
 
 
-def _cells(path, wanted):
+def _cells(path: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     """The columns of a CSV file as strings; ``wanted`` says by a lower-case name which ones are read."""
     try:
         table = pd.read_csv(
@@ -131,7 +136,7 @@ def _cells(path, wanted):
     return table
 
 
-def _required(table, path, columns):
+def _required(table: pd.DataFrame, path: Path, columns: Iterable[str]) -> None:
     missing = [column for column in columns if column not in table.columns]
     if missing:
         raise ManifestError(f"{path}, line 1: missing column {', '.join(missing)}. Add it, or rename what holds it.")
@@ -142,7 +147,7 @@ def _required(table, path, columns):
         raise ManifestError(f"{path}: holds no rows. Export it again.")
 
 
-def _read_one(path, dataset):
+def _read_one(path: Path, dataset: str) -> pd.DataFrame:
     needed = ["path", "label", *_ATTRIBUTES]
     table = _cells(path, needed.__contains__)
     if dataset in SIX_GROUP_DATASETS and "asian" not in table.columns:
@@ -163,7 +168,7 @@ def _read_one(path, dataset):
     )
 
 
-def _coded(cells, meanings, path):
+def _coded(cells: pd.Series, meanings: Mapping[str, int], path: Path) -> np.ndarray:
     values = cells.map(meanings)
     if values.isna().any():
         row = int(values.isna().to_numpy().argmax())
@@ -174,7 +179,7 @@ def _coded(cells, meanings, path):
     return values.to_numpy(np.int64)
 
 
-def _races(flags):
+def _races(flags: np.ndarray) -> np.ndarray:
     """Race names (N,) of flags (3, N): the one that is 1; others if all are -1; else undefined."""
     names = np.array([*RACES, ""], dtype=object)
     one = (flags == 1).sum(axis=0) == 1
@@ -182,7 +187,7 @@ def _races(flags):
     return names[code]
 
 
-def _video_and_frame(cells, path, dataset):
+def _video_and_frame(cells: pd.Series, path: Path, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     """Video names and frame numbers (N,) of paths such as ``.../Deepfakes/raw/face_images/000_003/frame101.png``."""
     parts = cells.str.replace("\\", "/", regex=False).str.extract(r"^(?:(.*)/)?[^/]*?([0-9]{1,9})\.[^./]*$")
     codes, folders = pd.factorize(parts[0])
@@ -198,7 +203,7 @@ def _video_and_frame(cells, path, dataset):
     return videos, parts[1].to_numpy().astype(np.int64)
 
 
-def _read_mapping(path):
+def _read_mapping(path: Path) -> dict[str, str]:
     """Annotation id -> video name."""
     table = _cells(path, lambda name: name in MAPPING_COLUMNS)
     _required(table, path, MAPPING_COLUMNS)
@@ -211,7 +216,7 @@ def _read_mapping(path):
     return dict(zip(table["annotation_id"], names, strict=True))
 
 
-def merge(crops, annotations):
+def merge(crops: pd.DataFrame, annotations: pd.DataFrame) -> Merged:
     """Give crops the demographics of their videos.
 
     Parameters
@@ -220,10 +225,6 @@ def merge(crops, annotations):
         Canonical columns without gender, race and group (``extraction.crops``).
     annotations : pandas.DataFrame
         From :func:`read_annotations`. A video named without a folder ("abc") matches crops of any folder ("part/abc").
-
-    Returns
-    -------
-    Merged
 
     Warns
     -----
@@ -264,7 +265,7 @@ def merge(crops, annotations):
     )
 
 
-def _matching(videos, annotated):
+def _matching(videos: pd.Series, annotated: pd.Series) -> pd.Series:
     """The annotated video (N,) that each video is: the same name, or the same without its folder; NaN for none."""
     known = set(annotated)
     unique = pd.unique(videos)
@@ -272,7 +273,7 @@ def _matching(videos, annotated):
     return videos.map({video: name for video, name in names.items() if name in known}).astype(object)
 
 
-def _settle(annotations):
+def _settle(annotations: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Gender, race and the reason why one is undefined, by video; and the votes that were not unanimous."""
     settled, conflicts, reasons = {}, [], []
     for attribute, values in (("gender", GENDERS), ("race", RACES)):
@@ -294,7 +295,7 @@ def _settle(annotations):
     return pd.DataFrame(settled), pd.concat(conflicts, ignore_index=True)
 
 
-def _disagreements(crops, key, annotations):
+def _disagreements(crops: pd.DataFrame, key: pd.Series, annotations: pd.DataFrame) -> pd.DataFrame:
     """Videos whose crops and annotations differ in label; a video annotated as both is listed as well."""
     here = crops.assign(key=key).dropna(subset="key").groupby("video", sort=False)
     table = here.agg(label=("label", "first"), crops=("label", "size"), key=("key", "first")).reset_index()
@@ -304,13 +305,13 @@ def _disagreements(crops, key, annotations):
     return table[table["opposite_frames"] > 0].astype({"opposite_frames": int}).reset_index(drop=True)
 
 
-def lost_by_group(ledger, annotations):
+def lost_by_group(ledger: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
     """How many faces the detector lost, for whom.
 
     Parameters
     ----------
     ledger : pandas.DataFrame
-        From ``faces.extract``: columns ``video``, ``asked``, ``found``, ``status``; a video that could not be read
+        From ``extraction.extract``: columns ``video``, ``asked``, ``found``, ``status``; a video that could not be read
         lost all frames it was asked for, a partial one those that gave no crop.
     annotations : pandas.DataFrame
         From :func:`read_annotations`.

@@ -1,13 +1,22 @@
 """From the videos of a corpus to aligned face crops, and a ledger that says what became of every video.
 
-The largest face of every frame is cut out; `alignment` finds and aligns it.
+The largest face of every frame is cut out. The ledger has one row a video, appended as each is done by a single write:
+a reader sees whole rows, or at worst a last line without its end, which reading leaves out. So a killed run goes on.
+When the run ends the file is written anew, ordered by video.
 """
 
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
 import os
 import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,14 +24,20 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 from PIL import Image
 
-from fairdf_utils.corpora import ledger
+from fairdf_utils.corpora import layouts
 from fairdf_utils.corpora.faces import align, find
 from fairdf_utils.corpora.layouts import CorpusError, find_videos, locate
-from fairdf_utils.corpora.videos import VideoError, frames
+from fairdf_utils.corpora.videos import VideoError, read_frames
 from fairdf_utils.data.vocabulary import DATASETS
-from fairdf_utils.files import locked
+from fairdf_utils.files import locked, replacing, write_text
 from fairdf_utils.progress import bar
 from fairdf_utils.workers import end_with_parent
+
+COUNTS = ("asked", "decoded", "found", "lost", "several")
+TOLD = (*layouts.COLUMNS, "file")  # what is known of a video before it is opened
+LEDGER = ("video", *(name for name in TOLD if name != "video"), *COUNTS, "status", "reason", "seconds")
+# PNG at zlib's level 1 takes 4 ms a crop, at the default 6 it takes 20 ms and saves 8 % of the bytes.
+_SAVING = {"png": {"compress_level": 1}, "jpg": {"quality": 95, "subsampling": 0}}
 
 
 @dataclass(frozen=True)
@@ -38,25 +53,25 @@ class _Recipe:
 
 
 def extract(
-    root,
-    layout,
-    out,
-    dataset=None,
-    frames=30,
-    size=256,
-    margin=1.3,
-    image_format="png",
-    compression="c23",
-    jobs=-1,
-):
+    root: str | Path,
+    layout: str,
+    out: str | Path,
+    dataset: str | None = None,
+    frames: int = 30,
+    size: int = 256,
+    margin: float = 1.3,
+    image_format: str = "png",
+    compression: str = "c23",
+    jobs: int = -1,
+) -> pd.DataFrame:
     """Cut the largest face out of evenly spaced frames of every video of a corpus.
 
     Crops are ``<out>/<dataset>/faces/<video>/<frame:06d>.png``; those of a video appear all at once, when it is done.
-    ``<out>/<dataset>/ledger.csv`` gets a row a video as each is done (`ledger`). The same call goes on with a killed
-    run, tries videos again that could not be read in full or whose file has changed, and gives the same bytes. Rows of
-    videos that the corpus does not hold (any more) wait in ``other_videos.csv`` beside the ledger, where neither the
-    ledger nor `crops` counts them. Each worker process takes one core. To use a cluster whose machines share ``root``
-    and ``out``, make the same call inside joblib's context::
+    ``<out>/<dataset>/ledger.csv`` gets a row a video as each is done. The same call goes on with a killed run, tries
+    videos again that could not be read in full or whose file has changed, and gives the same bytes. Rows of videos
+    that the corpus does not hold (any more) wait in ``other_videos.csv`` beside the ledger, where neither the ledger
+    nor `crops` counts them. Each worker process takes one core. To use a cluster whose machines share ``root`` and
+    ``out``, make the same call inside joblib's context::
 
         client = dask.distributed.Client("scheduler:8786")     # Dask
         ray.util.joblib.register_ray()                          # or Ray
@@ -66,14 +81,14 @@ def extract(
     Parameters
     ----------
     root, layout, compression
-        See `corpora.find_videos`.
+        See `layouts.find_videos`.
     out : str or Path
     dataset : str, optional
         Folder below ``out``; by default the layout's name, or for "folder" the root's.
     frames : int
         Asked for of each video.
     size, margin
-        See `align`.
+        See `faces.align`.
     image_format : {"png", "jpg"}
         PNG without loss, or JPEG of quality 95 in full colour resolution (a quarter of the bytes).
     jobs : int
@@ -96,25 +111,45 @@ def extract(
     OSError
         Crops cannot be written: the disk is full, for instance. What is done stays done.
     """
-    recipe = _checked(_Recipe(layout, compression, frames, size, float(margin), image_format))
-    if jobs == 0:
-        raise CorpusError("jobs is 0. Use the number of processes, or -1 for one a core.")
+    recipe = _Recipe(layout, compression, frames, size, float(margin), image_format)
+    name = dataset or (layout if layout in DATASETS else Path(root).resolve().name)
+    _refuse_unusable(recipe, name, jobs)
     videos = find_videos(root, layout, compression)
     videos["file"] = [_state(Path(root, path)) for path in videos["path"]]
-    folder = _made(Path(out) / _dataset(root, layout, dataset))
-    started, table = time.perf_counter(), folder / "ledger.csv"
+    folder = Path(out) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CorpusError(f"{folder}: this folder cannot be made ({error.strerror}). Choose another one.") from None
+    if not os.access(folder, os.W_OK):
+        raise CorpusError(f"{folder}: this folder cannot be written to. Choose another one.")
+    started = time.perf_counter()
     try:
         with locked(folder / ".lock", wait=False):
-            ledger.keep_parameters(folder / "parameters.json", asdict(recipe))
-            reused, others = _run(videos, Path(root).absolute(), folder.absolute(), recipe, table, jobs)
+            _keep_parameters(folder / "parameters.json", asdict(recipe))
+            reused, others = _run(videos, Path(root).absolute(), folder.absolute(), recipe, jobs)
     except BlockingIOError:
         raise CorpusError(f"{folder}: another process is extracting into it. Wait for it, or stop it.") from None
-    rows = ledger.read(table)
+    rows = read_ledger(folder / "ledger.csv")
     print(summary(rows, time.perf_counter() - started, reused, others))
     return rows
 
 
-def _state(file):
+def _refuse_unusable(recipe: _Recipe, dataset: str, jobs: int) -> None:
+    if jobs == 0:
+        raise CorpusError("jobs is 0. Use the number of processes, or -1 for one a core.")
+    if recipe.frames < 1 or recipe.size < 16 or not 0.5 <= recipe.margin <= 4:
+        raise CorpusError(
+            f"frames {recipe.frames}, size {recipe.size}, margin {recipe.margin:g}: use at least 1 frame, 16 px and a "
+            "margin from 0.5 to 4."
+        )
+    if recipe.image_format not in _SAVING:
+        raise CorpusError(f"Unknown image format {recipe.image_format!r}. Use one of {', '.join(_SAVING)}.")
+    if dataset in ("", ".", "..") or "/" in dataset or "\\" in dataset:
+        raise CorpusError(f"Data set name {dataset!r}: use the name of one folder, without slashes.")
+
+
+def _state(file: Path) -> str:
     """What tells a file from a later one of its name, without reading it: bytes and time of change."""
     try:
         told = file.stat()
@@ -123,33 +158,42 @@ def _state(file):
     return f"{told.st_size} bytes, {told.st_mtime_ns} ns"
 
 
-def _made(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CorpusError(f"{folder}: this folder cannot be made ({error.strerror}). Choose another one.") from None
-    if not os.access(folder, os.W_OK):
-        raise CorpusError(f"{folder}: this folder cannot be written to. Choose another one.")
-    return folder
+def _keep_parameters(path: Path, parameters: dict) -> None:
+    """Note with what parameters a folder is filled; refuse others, because crops of two kinds would mix."""
+    if not path.exists():
+        write_text(path, json.dumps(parameters, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        f"{name} {before.get(name)!r}, now {now!r}" for name, now in parameters.items() if before.get(name) != now
+    ]
+    if changed:
+        raise CorpusError(
+            f"{path.parent} was begun with {'; '.join(changed)}. Go on with the old values, or choose another "
+            f"output folder or data set name, or delete {path.parent}."
+        )
 
 
-def _run(videos, root, folder, recipe, table, jobs):
+def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: _Recipe, jobs: int) -> tuple[int, int]:
     """Extract what is not done; how many videos were, and how many rows are of videos that are not there."""
-    done, others = ledger.open_for(table, folder / "other_videos.csv", videos)
+    table = folder / "ledger.csv"
+    done, others = open_ledger(table, folder / "other_videos.csv", videos)
+    settled = done[(done["status"] == "ok") | (done["reason"] == "no face")]
+    same = videos.merge(settled, on=list(TOLD))  # not told otherwise now: another file, say
+    waiting = videos[~videos["video"].isin(same["video"])].to_dict("records")
     shutil.rmtree(folder / ".partial", ignore_errors=True)
     (folder / ".partial").mkdir(parents=True)
-    waiting = ledger.waiting(videos, done).to_dict("records")
     calls = [delayed(_extract_video)(video, root, folder, recipe) for video in waiting]
     with bar(total=len(videos), initial=len(videos) - len(calls), desc=folder.name, unit="video") as shown:
         for row in _completed(calls, jobs):
-            ledger.append(table, row)
+            append_row(table, row)
             shown.update()
-    ledger.write(table, ledger.read(table))
+    write_ledger(table, read_ledger(table))
     shutil.rmtree(folder / ".partial")
     return len(videos) - len(calls), len(others)
 
 
-def _completed(calls, jobs):
+def _completed(calls: list, jobs: int) -> Iterator[dict]:
     """Results in the order in which they come; from a backend that cannot do that (Ray) a few a worker at a time."""
     try:
         parallel, width = Parallel(jobs, return_as="generator_unordered", batch_size=1), len(calls)
@@ -159,73 +203,47 @@ def _completed(calls, jobs):
         yield from parallel(calls[start : start + width])
 
 
-def _extract_video(video, root, folder, recipe):
+def _extract_video(video: dict, root: Path, folder: Path, recipe: _Recipe) -> dict:
     """Extract one video; its row of the ledger. Only a failure to write raises."""
     end_with_parent()
     started, counts, reason = time.perf_counter(), Counter(), ""
     with tempfile.TemporaryDirectory(dir=folder / ".partial") as partial:
-        crops = Path(partial, "crops")
-        crops.mkdir()
+        made = Path(partial, "crops")
+        made.mkdir()
         try:
-            _write_crops(locate(root, video["path"]), crops, recipe, counts)
+            _write_crops(locate(root, video["path"]), made, recipe, counts)
         except VideoError as error:
             reason = error.reason
         except OSError:
             raise
         except Exception as error:  # whatever else a strange file brings about is no reason to stop
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        reason = reason or ("" if counts["found"] else "no face")
-        _move(crops, folder / "faces" / video["video"])
-    counts["asked"] = recipe.frames if reason not in ("", "no face") else counts["decoded"]
+        # All at once, and instead of those of a run that was killed before it wrote the row.
+        target = folder / "faces" / video["video"]
+        shutil.rmtree(target, ignore_errors=True)
+        if counts["found"]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(made, target)
+    counts["asked"] = recipe.frames if reason else counts["decoded"]
     counts["lost"] = counts["decoded"] - counts["found"]
-    seconds = round(time.perf_counter() - started, 3)
+    reason = reason or ("" if counts["found"] else "no face")
     status = "ok" if not reason else "partial" if counts["found"] else "failed"
-    outcome = {"status": status, "reason": reason, "seconds": seconds}
-    return {**video, **{name: counts[name] for name in ledger.COUNTS}, **outcome}
+    outcome = {"status": status, "reason": reason, "seconds": round(time.perf_counter() - started, 3)}
+    return {**video, **{name: counts[name] for name in COUNTS}, **outcome}
 
 
-def _write_crops(file, crops, recipe, counts):
-    for number, image in frames(file, recipe.frames):
+def _write_crops(file: Path, folder: Path, recipe: _Recipe, counts: Counter) -> None:
+    for number, image in read_frames(file, recipe.frames):
         counts["decoded"] += 1
         found = find(image)
         counts["several"] += len(found) > 1
         if found:
             crop = Image.fromarray(align(image, found[0], recipe.size, recipe.margin))
-            crop.save(crops / f"{number:06d}.{recipe.image_format}", **_SAVING[recipe.image_format])
+            crop.save(folder / f"{number:06d}.{recipe.image_format}", **_SAVING[recipe.image_format])
             counts["found"] += 1
 
 
-# PNG at zlib's level 1 takes 4 ms a crop, at the default 6 it takes 20 ms and saves 8 % of the bytes.
-_SAVING = {"png": {"compress_level": 1}, "jpg": {"quality": 95, "subsampling": 0}}
-
-
-def _move(crops, target):
-    """Put a video's crops in place at once, instead of those of a run that was killed before it wrote the row."""
-    shutil.rmtree(target, ignore_errors=True)
-    if any(crops.iterdir()):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(crops, target)
-
-
-def _checked(recipe):
-    if recipe.frames < 1 or recipe.size < 16 or not 0.5 <= recipe.margin <= 4:
-        raise CorpusError(
-            f"frames {recipe.frames}, size {recipe.size}, margin {recipe.margin:g}: use at least 1 frame, 16 px and a "
-            "margin from 0.5 to 4."
-        )
-    if recipe.image_format not in _SAVING:
-        raise CorpusError(f"Unknown image format {recipe.image_format!r}. Use one of {', '.join(_SAVING)}.")
-    return recipe
-
-
-def _dataset(root, layout, dataset):
-    name = dataset or (layout if layout in DATASETS else Path(root).resolve().name)
-    if name in ("", ".", "..") or "/" in name or "\\" in name:
-        raise CorpusError(f"Data set name {name!r}: use the name of one folder, without slashes.")
-    return name
-
-
-def summary(rows, seconds, reused=0, others=0):
+def summary(rows: pd.DataFrame, seconds: float, reused: int = 0, others: int = 0) -> str:
     """What became of the videos of a ledger, in one line.
 
     ``seconds`` of the clock; ``reused`` videos were done before; ``others`` rows were left out (see `extract`).
@@ -240,14 +258,14 @@ def summary(rows, seconds, reused=0, others=0):
     )
 
 
-def _reasons(rows, status):
+def _reasons(rows: pd.DataFrame, status: str) -> str:
     """For instance "2 failed (empty file 1, truncated 1)"."""
     counts = rows.loc[rows["status"] == status, "reason"].value_counts(sort=False)
     reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
     return f"{counts.sum():,} {status}" + (f" ({reasons})" if reasons else "")
 
 
-def crops(out, dataset):
+def crops(out: str | Path, dataset: str) -> pd.DataFrame:
     """List the crops of an extraction.
 
     Returns
@@ -265,7 +283,7 @@ def crops(out, dataset):
     if not table.is_file():
         raise CorpusError(f"{table}: no such ledger. Extract the faces first (python -m fairdf_utils faces).")
     rows = []
-    for video in ledger.read(table).itertuples():
+    for video in read_ledger(table).itertuples():
         folder = f"{dataset}/faces/{video.video}"
         names = sorted(os.listdir(Path(out, folder))) if video.found else []
         told = (video.label, video.forgery, video.video, video.identity, video.source_identity)
@@ -274,20 +292,63 @@ def crops(out, dataset):
     return pd.DataFrame(rows, columns=columns)
 
 
-def main_faces(options) -> int:
+def read_ledger(path: Path) -> pd.DataFrame:
+    """Rows of a ledger, ordered by video, the last one of each; none where there is no file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `LEDGER`: text, but int label and counts and float seconds.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    rows = [row for row in lines if len(row) == len(LEDGER) and row[0] != LEDGER[0]]
+    table = pd.DataFrame(rows, columns=list(LEDGER), dtype=object)
+    return _ordered(table.astype({"label": int, **dict.fromkeys(COUNTS, int), "seconds": float}))
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop_duplicates("video", keep="last").sort_values("video", ignore_index=True)
+
+
+def open_ledger(path: Path, other: Path, videos: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Make a ledger hold rows of these videos only; the others wait in a second file until their corpus is back.
+
+    Returns
+    -------
+    done, others : pandas.DataFrame
+        Rows of the ledger, and those set aside.
+    """
+    every = _ordered(pd.concat([read_ledger(other), read_ledger(path)], ignore_index=True))
+    here = every["video"].isin(videos["video"])
+    done, others = every[here].reset_index(drop=True), every[~here].reset_index(drop=True)
+    write_ledger(path, every)  # so that a kill between these lines loses no row
+    if len(others) or other.exists():
+        write_ledger(other, others)
+    write_ledger(path, done)
+    return done, others
+
+
+def append_row(path: Path, row: dict) -> None:
+    """Add one row, a dict with the keys `LEDGER`, by one write."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(([] if path.exists() else [LEDGER]) + [[row[name] for name in LEDGER]])
+    with open(path, "ab", buffering=0) as file:
+        file.write(text.getvalue().encode("utf-8"))
+
+
+def write_ledger(path: Path, table: pd.DataFrame) -> None:
+    """Write the whole ledger anew, atomically."""
+    with replacing(path) as partial:
+        table.to_csv(partial, columns=list(LEDGER), index=False, lineterminator="\n", encoding="utf-8")
+
+
+def main_faces(options: argparse.Namespace) -> int:
     """The sub-command `faces`: 0, or 1 if any video failed, wholly or in part."""
-    rows = extract(
-        options.root,
-        options.layout,
-        options.out,
-        dataset=options.dataset,
-        frames=options.frames,
-        size=options.size,
-        margin=options.margin,
-        image_format=options.format,
-        compression=options.compression,
-        jobs=options.jobs,
-    )
-    for row in rows[rows["status"] != "ok"].itertuples():
+    names = ("root", "layout", "out", "dataset", "frames", "size", "margin", "compression", "jobs")
+    rows = extract(**{name: getattr(options, name) for name in names}, image_format=options.format)
+    failed = rows[rows["status"] != "ok"]
+    for row in failed.itertuples():
         print(f"{row.status}: {row.path!r}: {row.reason}")
-    return int((rows["status"] != "ok").any())
+    return int(len(failed) > 0)

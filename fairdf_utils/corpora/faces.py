@@ -9,6 +9,8 @@ corners of eyes and the base of the nose instead of eyes, nose and mouth, so its
 of 256 px the eyes are 62 px apart, 120 px below the upper edge.
 """
 
+from __future__ import annotations
+
 import functools
 import importlib.util
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ _EYES_APART, _EYES_AT = 0.3146, (0.5, 0.4608)  # of ArcFace's template, in its s
 
 
 @dataclass(frozen=True, eq=False)
-class Face:
+class FoundFace:
     """A face in a frame.
 
     box : (left, top, right, bottom), whole px; it may reach over the frame's edges.
@@ -47,7 +49,7 @@ class Face:
     score: float
 
 
-def find(image) -> list[Face]:
+def find(image: np.ndarray) -> list[FoundFace]:
     """Find upright frontal faces, the largest first.
 
     The detector works on a grey copy whose longer side is 640 px (smaller frames are enlarged), and where it finds
@@ -85,16 +87,16 @@ def find(image) -> list[Face]:
     return sorted(found, key=lambda face: (face.box[0] - face.box[2]) * (face.box[3] - face.box[1]))
 
 
-def _face(image, box, scale, score):
+def _face(image: np.ndarray, box: dlib.rectangle, scale: float, score: float) -> FoundFace:
     corners = (box.left(), box.top(), box.right() + 1, box.bottom() + 1)  # dlib's right and bottom are inside
     left, top, right, bottom = (round(scale * corner) for corner in corners)
     points = _models()[1](image, dlib.rectangle(left, top, right - 1, bottom - 1)).parts()
     landmarks = np.array([(point.x, point.y) for point in points], float)
-    return Face((left, top, right, bottom), landmarks, float(score))
+    return FoundFace((left, top, right, bottom), landmarks, float(score))
 
 
 @functools.cache
-def _models():
+def _models() -> tuple[dlib.fhog_object_detector, dlib.shape_predictor]:
     """Detector and predictor. The package with the predictor's file cannot be imported on every Python."""
     package = importlib.util.find_spec("face_recognition_models")
     if package is None:
@@ -103,14 +105,14 @@ def _models():
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(file))
 
 
-def canonical(size, margin):
+def canonical(size: int, margin: float) -> np.ndarray:
     """Where the five landmarks of the canonical face lie in a crop: float (5, 2), px."""
     eyes = _MEAN_FACE[:4].reshape(2, 2, 2).mean(1)  # (right, left)
     face = (_MEAN_FACE - eyes.mean(0)) * (_EYES_APART / (eyes[0, 0] - eyes[1, 0])) + _EYES_AT
     return size * (face + (margin - 1) / 2) / margin - 0.5  # pixel centres have whole coordinates
 
 
-def align(image, face, size=256, margin=1.3):
+def align(image: np.ndarray, face: FoundFace, size: int = 256, margin: float = 1.3) -> np.ndarray:
     """Cut a face out so that its landmarks come closest to the canonical face (see the module).
 
     The similarity transform is the least-squares one. A face larger than its crop is shrunk by averaging whole pixels
@@ -121,7 +123,7 @@ def align(image, face, size=256, margin=1.3):
     Parameters
     ----------
     image : uint8 (H, W, 3)
-    face : Face
+    face : FoundFace
     size : int
         Side of the crop, px.
     margin : float
@@ -144,7 +146,7 @@ def align(image, face, size=256, margin=1.3):
     return np.asarray(part.transform((size, size), Image.AFFINE, rows, Image.BICUBIC))
 
 
-def _similarity(source, target):
+def _similarity(source: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
     """(a, b) of the map z -> a z + b of the plane of complex numbers that takes source closest to target, (N, 2)."""
     source, target = _complex(source), _complex(target)
     centred = source - source.mean()
@@ -152,5 +154,5 @@ def _similarity(source, target):
     return a, target.mean() - a * source.mean()
 
 
-def _complex(points):
+def _complex(points: np.ndarray) -> np.ndarray:
     return points[..., 0] + 1j * points[..., 1]

@@ -15,10 +15,13 @@ Nothing outside the root is ever opened: a list that names such a path is refuse
 that fails (see :func:`locate`).
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -39,7 +42,7 @@ class CorpusError(ValueError):
     """A corpus that cannot be used as asked; the message names folder or file, entry and remedy."""
 
 
-def find_videos(root, layout, compression="c23"):
+def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.DataFrame:
     """List the videos of a corpus without opening them.
 
     Parameters
@@ -82,7 +85,7 @@ def find_videos(root, layout, compression="c23"):
     return _named_apart(table.sort_values("path", ignore_index=True))
 
 
-def locate(root, path):
+def locate(root: str | Path, path: str | Path) -> Path:
     """The file behind a row's ``path``, once it is sure to lie below the root.
 
     Raises
@@ -103,12 +106,12 @@ def locate(root, path):
     return file
 
 
-def _text(name):
+def _text(name: str) -> str:
     r"""A name that any file can hold: bytes that are no UTF-8 become \x.., and the video fails later."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _expected(layout, compression):
+def _expected(layout: str, compression: str) -> str:
     folder = f"{COMPRESSIONS[compression][0]}/videos/*.mp4"
     return {
         "ffpp": f"original_sequences/youtube/{folder} or manipulated_sequences/Deepfakes/{folder}",
@@ -119,36 +122,36 @@ def _expected(layout, compression):
     }[layout]
 
 
-def _found(root):
+def _found(root: Path) -> str:
     names = sorted(entry.name for entry in root.iterdir())
     return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") or "nothing"
 
 
-def _files(folder, suffixes=VIDEOS):
+def _files(folder: Path) -> list[Path]:
     """What has the name of a video in one folder, in order; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.iterdir() if _has_suffix(file, suffixes))
+    return sorted(file for file in folder.iterdir() if _has_suffix(file, VIDEOS))
 
 
-def _has_suffix(file, suffixes):
+def _has_suffix(file: Path, suffixes: Sequence[str]) -> bool:
     return file.suffix.lower() in suffixes and not file.name.startswith(".")  # "._000.mp4" is left by macOS
 
 
-def _row(root, file, group, forgery, persons, compression=""):
+def _row(root: Path, file: Path, group: str, forgery: str, persons: tuple[str, str], compression: str = "") -> tuple:
     identity, source = persons
     label = int(forgery != "real")
     video = f"{group}/{file.stem}" if group else file.stem
     return file.relative_to(root).as_posix(), video, label, forgery, identity, source, compression
 
 
-def _persons(pattern, stem):
+def _persons(pattern: str, stem: str) -> tuple[str, str]:
     """Persons in a stem: (shown, source); without a match the stem stands for the person."""
     match = re.fullmatch(pattern, stem)
     return (match[1], match[2] or "") if match else (stem, "")
 
 
-def _faceforensics(root, compression, groups, pattern):
+def _faceforensics(root: Path, compression: str, groups: Mapping[str, str], pattern: str) -> Iterator[tuple]:
     for group, forgery in groups.items():
         for folder in COMPRESSIONS[compression]:
             for file in _files(root / group / folder / "videos"):
@@ -157,15 +160,15 @@ def _faceforensics(root, compression, groups, pattern):
                 yield _row(root, file, PurePosixPath(group).name, forgery, persons, kind)
 
 
-def _ffpp(root, compression):
+def _ffpp(root: Path, compression: str) -> Iterator[tuple]:
     return _faceforensics(root, compression, _FFPP, r"([0-9]{3})(?:_([0-9]{3}))?")
 
 
-def _dfd(root, compression):
+def _dfd(root: Path, compression: str) -> Iterator[tuple]:
     return _faceforensics(root, compression, _DFD, r"([0-9]{2})(?:_([0-9]{2}))?__.+")
 
 
-def _celebdf(root, _):
+def _celebdf(root: Path, _: str) -> Iterator[tuple]:
     for group, forgery in _CELEBDF.items():
         for file in _files(root / group):
             if group == "YouTube-real":
@@ -175,19 +178,19 @@ def _celebdf(root, _):
             yield _row(root, file, group, forgery, persons)
 
 
-def _dfdc(root, _):
+def _dfdc(root: Path, _: str) -> Iterator[tuple]:
     listed = [file for name in _LISTS for depth in ("", "*/", "*/*/") for file in root.glob(depth + name)]
     for folder in sorted({file.parent for file in listed}):
         source = next(folder / name for name in _LISTS if (folder / name).is_file())
         for place, name, label, original in _LISTS[source.name](source):
-            _check_entry(root, source, place, name)
+            _refuse_outside(root, source, place, name)
             if _has_suffix(Path(name), VIDEOS):
                 identity = Path(str(original or name)).stem
                 group = "" if folder == root else folder.name
                 yield _row(root, folder / name, group, ("real", "fake")[label], (identity, ""))
 
 
-def _check_entry(root, source, place, name):
+def _refuse_outside(root: Path, source: Path, place: str, name: str) -> None:
     """Refuse a listed name that leads out of the root."""
     parts = re.split(r"[/\\]", name)
     escapes = ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", name) or "\0" in name
@@ -198,7 +201,7 @@ def _check_entry(root, source, place, name):
         )
 
 
-def _metadata(source):
+def _metadata(source: Path) -> Iterator[tuple]:
     """(place, name, label, original) of every entry of a metadata.json."""
     try:
         entries = json.loads(source.read_text(encoding="utf-8"))
@@ -213,7 +216,7 @@ def _metadata(source):
         yield f"entry {name!r}", name, int(label == "FAKE"), entry.get("original")
 
 
-def _labels(source):
+def _labels(source: Path) -> Iterator[tuple]:
     """(place, name, label, None) of every row of a labels.csv."""
     with source.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -230,7 +233,7 @@ def _labels(source):
 _LISTS = {"labels.csv": _labels, "metadata.json": _metadata}
 
 
-def _folder(root, _):
+def _folder(root: Path, _: str) -> Iterator[tuple]:
     for group, forgery in (("real", "real"), ("fake", "fake")):
         for folder, folders, files in os.walk(root / group):  # links to folders are not followed
             links = [name for name in folders if Path(folder, name).is_symlink()]
@@ -243,7 +246,7 @@ def _folder(root, _):
 LAYOUTS = {"ffpp": _ffpp, "dfd": _dfd, "celebdf": _celebdf, "dfdc": _dfdc, "folder": _folder}
 
 
-def _named_apart(table):
+def _named_apart(table: pd.DataFrame) -> pd.DataFrame:
     """Give videos their suffix where two share a name, or where one's name is a folder of another's."""
     folders = {str(parent) for video in table["video"] for parent in PurePosixPath(video).parents}
     clash = table["video"].duplicated(keep=False) | table["video"].isin(folders)

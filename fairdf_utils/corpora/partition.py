@@ -1,5 +1,9 @@
 """Divide linked units among splits so that every kind of image is divided in the same shares."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import coo_array
 
@@ -12,7 +16,9 @@ DROPPED = 0.3
 WITHOUT_CLASS = 1.0  # the cost of a split that has no reals, or no fakes: nothing can be trained or judged on it
 
 
-def partition(first, second, cells, labels, shares, seed):
+def partition(
+    first: np.ndarray, second: np.ndarray, cells: np.ndarray, labels: np.ndarray, shares: Sequence[float], seed: int
+) -> np.ndarray:
     """Assign units to splits.
 
     An image belongs to two units (mostly the same one twice) and to a cell, its group x label. It is kept if both are
@@ -65,7 +71,9 @@ class _Problem:
     The K = C + 3 kinds of images: the cells, the two labels, all.
     """
 
-    def __init__(self, first, second, cells, labels, shares):
+    def __init__(
+        self, first: np.ndarray, second: np.ndarray, cells: np.ndarray, labels: np.ndarray, shares: np.ndarray
+    ) -> None:
         self.units = int(max(first.max(), second.max())) + 1
         self.shares = shares[:, None]
         number = int(cells.max()) + 1
@@ -81,12 +89,12 @@ class _Problem:
         self.own = self._count(first[inside], cells[inside], self.units)
         self._link(first[~inside], second[~inside], cells[~inside])
 
-    def _count(self, units, cells, count):
+    def _count(self, units: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
         """Images by unit and kind, float (count, K)."""
         table = coo_array((np.ones(len(units)), (units, cells)), shape=(count, len(self.kinds)))
         return table.toarray() @ self.kinds
 
-    def _link(self, first, second, cells):
+    def _link(self, first: np.ndarray, second: np.ndarray, cells: np.ndarray) -> None:
         """Links between units: unit u has ``other[start[u]:start[u + 1]]`` with ``shared`` images of each kind."""
         low, high = np.minimum(first, second), np.maximum(first, second)
         pairs, pair = np.unique(low.astype(np.int64) * self.units + high, return_inverse=True)
@@ -97,14 +105,14 @@ class _Problem:
         self.shared = np.concatenate([counts, counts])[order]
         self.start = np.searchsorted(ends[order], np.arange(self.units + 1))
 
-    def cost(self, kept):
+    def cost(self, kept: np.ndarray) -> np.ndarray:
         """Cost (M,) of kept images (M, S, K)."""
         sums = kept.sum(axis=1, keepdims=True)
         off = ((kept / np.maximum(sums, 1) - self.shares) ** 2).sum(axis=1) @ self.weight
         without = ((kept[:, :, -3:-1] == 0) & (self.totals[-3:-1] > 0)).sum(axis=(1, 2))
         return off + DROPPED * (1 - sums[:, 0, -1] / self.totals[-1]) + WITHOUT_CLASS * without
 
-    def descend(self, place, order):
+    def descend(self, place: np.ndarray, order: np.ndarray) -> np.ndarray:
         """From an assignment to one that no single move improves (within the limit of sweeps)."""
         self.place = place
         within = self.place[self.first] == self.place[self.second]
@@ -114,7 +122,7 @@ class _Problem:
                 break
         return self.place
 
-    def fill(self, order):
+    def fill(self, order: np.ndarray) -> np.ndarray:
         """Each unit in the split that is the furthest from what it should have of the unit's kinds of images."""
         place = np.zeros(self.units, dtype=np.int64)
         surplus = -self.shares * self.totals
@@ -126,7 +134,7 @@ class _Problem:
             place[unit] = best
         return place
 
-    def _move(self, unit):
+    def _move(self, unit: int) -> bool:
         """Put one unit where the cost is least; whether it moved."""
         gain, now = self._gain(unit), self.place[unit]
         self.kept[now] -= gain[now]
@@ -139,7 +147,7 @@ class _Problem:
         self.place[unit] = best
         return best != now
 
-    def _gain(self, unit):
+    def _gain(self, unit: int) -> np.ndarray:
         """Images kept in each split if the unit were in it, (S, K)."""
         links = slice(self.start[unit], self.start[unit + 1])
         gain = np.repeat(self.own[unit][None], len(self.shares), axis=0)

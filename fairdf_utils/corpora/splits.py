@@ -10,8 +10,13 @@ images. Otherwise those components that hold more images than the smallest share
 others stay whole.
 """
 
+from __future__ import annotations
+
+import json
 import os
+import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +26,6 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from fairdf_utils.corpora import split_lists
 from fairdf_utils.corpora.partition import partition
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import SPLIT_FILES, write_manifest
@@ -34,6 +38,8 @@ UNLISTED = "not in the official split"
 TESTED = "it shows a person of the test list"
 NAMELESS = "Identities are not known: each video counts as a person of its own."
 _NEEDED = ("video", "identity", "source_identity", "label", "group")
+# A line of Celeb-DF's list.
+_TESTED = re.compile(r"([01])\s+((?:Celeb-real|YouTube-real|Celeb-synthesis)/[^/\\]+)\.\w+\s*")
 
 
 class IdentityGraph(NamedTuple):
@@ -49,10 +55,10 @@ class Split:
 
     rows: pd.DataFrame  # canonical rows with column ``split``
     dropped: pd.DataFrame  # canonical rows with column ``reason``
-    wanted: tuple  # share of the images asked for, by split; NaN where the split is given by a list
-    notes: tuple  # sentences: how persons were assigned, what a list names in vain
+    wanted: tuple[float, ...]  # share of the images asked for, by split; NaN where the split is given by a list
+    notes: tuple[str, ...]  # sentences: how persons were assigned, what a list names in vain
 
-    def shares(self):
+    def shares(self) -> pd.DataFrame:
         """What each split holds: ``images``, ``share`` of the images kept, ``wanted``, and what it rests on."""
         by_split = self.rows.groupby("split")
         table = pd.DataFrame(
@@ -69,32 +75,19 @@ class Split:
         table.insert(2, "wanted", self.wanted)
         return table.rename_axis("split")
 
-    def cells(self):
-        """Images by group and label (rows) and split (columns), with ``dropped``."""
-        labels = {0: "real", 1: "fake"}
-        tables = [self.rows, self.dropped.assign(split="dropped")]
-        every = pd.concat([table[["group", "label", "split"]] for table in tables], ignore_index=True)
-        counts = pd.crosstab([every["group"], every["label"].map(labels)], every["split"])
-        index = pd.MultiIndex.from_product([GROUPS, labels.values()], names=["group", "label"])
-        return counts.reindex(index=index, columns=[*SPLITS, "dropped"], fill_value=0)
-
-    def losses(self):
+    def losses(self) -> pd.DataFrame:
         """Why rows were dropped: ``images`` and ``videos`` by reason."""
         by_reason = self.dropped.groupby("reason")
         return pd.DataFrame({"images": by_reason.size(), "videos": by_reason["video"].nunique()})
 
 
-def identity_graph(rows):
+def identity_graph(rows: pd.DataFrame) -> IdentityGraph:
     """Link the two persons of every fake, and persons who share a video.
 
     Parameters
     ----------
     rows : pandas.DataFrame
         Canonical columns; group and label are not needed.
-
-    Returns
-    -------
-    IdentityGraph
     """
     first, second, names = _persons(rows)
     component = _components(first, second, rows["video"], len(names))
@@ -107,14 +100,14 @@ def identity_graph(rows):
     return IdentityGraph(persons.sort_values(["component", "identity"], ignore_index=True), swaps)
 
 
-def _persons(rows):
+def _persons(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each row the number of its person and of the other one (itself where there is none); and all names."""
     identity, source = rows["identity"].to_numpy(dtype=object), rows["source_identity"].to_numpy(dtype=object)
     numbers, names = pd.factorize(np.concatenate([identity, np.where(source == "", identity, source)]), sort=True)
     return numbers[: len(rows)], numbers[len(rows) :], names
 
 
-def _components(first, second, videos, count):
+def _components(first: np.ndarray, second: np.ndarray, videos: pd.Series, count: int) -> np.ndarray:
     """The component of each of ``count`` units that ``first`` and ``second`` link, (N,) each.
 
     Units that appear in one video are linked as well, so that no video can fall into two splits.
@@ -125,7 +118,7 @@ def _components(first, second, videos, count):
     return connected_components(links, directed=False)[1]
 
 
-def split(rows, shares=(0.6, 0.2, 0.2), seed=0):
+def split(rows: pd.DataFrame, shares: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Split:
     """Divide rows into training, validation and test sets without a person in two of them.
 
     Group and label keep their proportions as far as the units to be assigned (components, or persons of a component
@@ -140,10 +133,6 @@ def split(rows, shares=(0.6, 0.2, 0.2), seed=0):
         Of the images, for train, val and test; they are positive and add up to 1.
     seed : int
         The same rows and seed give the same split.
-
-    Returns
-    -------
-    Split
 
     Raises
     ------
@@ -163,7 +152,7 @@ def split(rows, shares=(0.6, 0.2, 0.2), seed=0):
     return _assigned(rows, SPLITS, shares, seed)
 
 
-def _assigned(rows, names, shares, seed):
+def _assigned(rows: pd.DataFrame, names: Sequence[str], shares: Sequence[float], seed: int) -> Split:
     """The rule of this module for any number of splits."""
     rows = rows.reset_index(drop=True)
     first, second, persons = _persons(rows)
@@ -192,7 +181,7 @@ def _assigned(rows, names, shares, seed):
     return Split(chosen, dropped, tuple(shares), (note, NAMELESS) if nameless else (note,))
 
 
-def official_ffpp(rows, folder):
+def official_ffpp(rows: pd.DataFrame, folder: str | Path) -> Split:
     """Divide FF++ as its authors do.
 
     Parameters
@@ -213,7 +202,7 @@ def official_ffpp(rows, folder):
     ManifestError
         A file is missing or of another form, a number is in two splits, or no row is listed.
     """
-    placed, pairs = split_lists.read_pairs(folder, SPLITS)
+    placed, pairs = _read_pairs(Path(folder))
     rows = rows.reset_index(drop=True)
     source = rows["source_identity"]
     listed = [s == "" or (i, s) in pairs for i, s in zip(rows["identity"], source, strict=True)]
@@ -230,7 +219,38 @@ def official_ffpp(rows, folder):
     return Split(chosen, dropped, (np.nan,) * 3, (f"{absent} of {len(placed)} listed identities have no rows.",))
 
 
-def celebdf_test_list(rows, path, shares=(0.75, 0.25), seed=0):
+def _read_pairs(folder: Path) -> tuple[dict[str, str], set[tuple[str, str]]]:
+    """FF++'s lists: number of a real video -> its split; target and source of the fakes, in both directions."""
+    placed, pairs = {}, set()
+    for name in SPLITS:
+        path = folder / f"{name}.json"
+        for pair in _pairs(path):
+            for number in pair:
+                other = placed.setdefault(number, name)
+                if other != name:
+                    raise ManifestError(f"{path}: {number} is in {other} as well. Get the official files anew.")
+            pairs |= {tuple(pair), tuple(pair[::-1])}
+    return placed, pairs
+
+
+def _pairs(path: Path) -> list[list[str]]:
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from None
+    except ValueError as error:
+        raise ManifestError(f"{path}: not a json file ({error}). Get the official file anew.") from None
+    if not isinstance(pairs, list):
+        raise ManifestError(f"{path}: not a list of pairs. Get the official file anew.")
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(number, str) for number in pair)):
+            raise ManifestError(f'{path}: {pair!r} is no pair such as ["071", "054"]. Get the official file anew.')
+    return pairs
+
+
+def celebdf_test_list(
+    rows: pd.DataFrame, path: str | Path, shares: Sequence[float] = (0.75, 0.25), seed: int = 0
+) -> Split:
     """Test Celeb-DF on its official list, and divide what shows none of the tested persons into train and val.
 
     Parameters
@@ -253,7 +273,7 @@ def celebdf_test_list(rows, path, shares=(0.75, 0.25), seed=0):
     ManifestError
         A line of another form, a label that contradicts the rows', or no listed video among them.
     """
-    listed = split_lists.read_test_list(Path(path))
+    listed = _read_test_list(Path(path))
     rows = rows.reset_index(drop=True)
     tested = rows["video"].isin(listed)
     if not tested.any():
@@ -275,7 +295,23 @@ def celebdf_test_list(rows, path, shares=(0.75, 0.25), seed=0):
     return Split(chosen, lost, (np.nan,) * 3, notes)
 
 
-def _refuse_other_labels(rows, listed, path):
+def _read_test_list(path: Path) -> dict[str, tuple[int, int]]:
+    """Celeb-DF's list: video name -> (label, 1 fake as everywhere here; line)."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read ({error}). Correct the path.") from None
+    listed = {}
+    for number, line in enumerate(lines, start=1):
+        match = _TESTED.fullmatch(line)
+        if match:
+            listed[match[2]] = (1 - int(match[1]), number)
+        elif line.strip():
+            raise ManifestError(f"{path}, line {number}: {line!r} is not like '1 YouTube-real/00170.mp4'. Correct it.")
+    return listed
+
+
+def _refuse_other_labels(rows: pd.DataFrame, listed: Mapping[str, tuple[int, int]], path: str | Path) -> None:
     label, line = zip(*rows["video"].map(listed), strict=True)
     wrong = rows["label"].to_numpy() != np.array(label)
     if wrong.any():
@@ -286,21 +322,12 @@ def _refuse_other_labels(rows, listed, path):
         )
 
 
-def write_splits(split, folder):
+def write_splits(split: Split, folder: str | Path) -> list[Path]:
     """Write the splits as manifests, :data:`SPLIT_FILES`.
 
     All files are written aside first and take their places together at the end, so that a failure leaves the folder
-    as it was. In folders named celebdf or dfd the six-group form is used, unless a group it lacks occurs.
-
-    Parameters
-    ----------
-    split : Split
-    folder : str or Path
-        Made if missing.
-
-    Returns
-    -------
-    list of Path
+    as it was. In folders named celebdf or dfd six groups are written, unless a group they lack occurs. The folder is
+    made if it is missing.
 
     Raises
     ------
@@ -319,7 +346,7 @@ def write_splits(split, folder):
     return [folder / name for name in tables]
 
 
-def _tables(split, folder):
+def _tables(split: Split, folder: Path) -> dict[str, pd.DataFrame]:
     """File name -> rows."""
     tables = {}
     for name, files in SPLIT_FILES.items():
@@ -337,7 +364,7 @@ def _tables(split, folder):
     return tables
 
 
-def _remedy(split):
+def _remedy(split: Split) -> str:
     """What brings back reals or fakes: where they went, and what can be changed."""
     change = "Take other shares or another seed"
     if np.isnan(split.wanted).any():

@@ -1,30 +1,17 @@
-"""Frames of a video: evenly spaced, exact, upright, and decoded with as little work as that takes.
+"""Frames of a video: evenly spaced, exact and upright.
 
-A first pass reads the packets without decoding them (some 20 ms): their times give every frame its
-number. A second pass decodes, from one key frame before a wanted frame to that frame; other groups of pictures are
-not decoded, nor are H.264 pictures that no other picture needs. Both leave every pixel as in a full decode.
-
-Seeking was measured against this. 30 frames in RGB, H.264 as x264 makes it, CPU milliseconds of one thread on a busy
-two-core machine (`python -m fairdf_utils benchmark` compares on clips of its own):
-
-=====================================  =============  ==================  ===========
-clip                                   decode it all  seek to each frame  this module
-=====================================  =============  ==================  ===========
-640 x 360, 300 frames, 2 key frames              175                2083          155
-640 x 360, 900 frames, 4 key frames              532                2148          363
-1080p, 300 frames, 2 key frames                 1369               14788         1059
-1080p, 300 frames, 25 key frames                1822                1979         1388
-=====================================  =============  ==================  ===========
-
-Seeking to every frame decodes a group of pictures again for each of them. Threads inside the decoder gain nothing
-where every core decodes a video of its own.
+A first pass reads the packets without decoding them (some 20 ms): their times give every frame its number. A second
+pass decodes from the beginning to the last wanted frame. Seeking to each frame would decode a group of pictures again
+for each of them: 12 times as long for 30 frames of a 640 x 360 clip with two key frames. Threads inside the decoder
+gain nothing where every core decodes a video of its own.
 """
 
+from __future__ import annotations
+
 import errno
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -40,12 +27,12 @@ _FORMATS = "mov,avi,matroska,webm,mpeg,mpegts,flv,asf,ogg,m4v,mp3,aac,wav,flac"
 class VideoError(Exception):
     """A video that cannot be read, or not to its end; ``reason`` says why in one or two words."""
 
-    def __init__(self, reason):
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def frames(path, count) -> Iterator[tuple[int, np.ndarray]]:
+def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
     """Decode frames evenly spaced over a video, in the order in which they are shown.
 
     Parameters
@@ -78,30 +65,32 @@ def frames(path, count) -> Iterator[tuple[int, np.ndarray]]:
             yield 0, _still(path)
             return
         with _opened(path) as (container, stream):
-            packets = _packets(container, stream)
+            packets = [(packet.pts, packet.is_discard) for packet in _demux(container, stream)]
             missing = max(0, stream.frames - len(packets))
-        shown = [packet for packet in packets if packet.shown]
-        wanted = positions(len(shown) + missing, count)
+        times = [time for time, hidden in packets if not hidden]  # an edit list hides frames that others need
+        wanted = positions(len(times) + missing, count)
         decoded = 0
         with _opened(path) as (container, stream):
-            for number, frame in _numbered(container, stream, packets, set(wanted)):
-                if not frame.is_corrupt:
+            for number, frame in _numbered(container, stream, times):
+                if number in wanted and not frame.is_corrupt:
                     yield number, _upright(frame)
                     decoded += 1
-        if missing or not shown:
+                if number >= wanted[-1]:
+                    break
+        if missing or not times:
             raise VideoError("truncated")
         if decoded < len(wanted):
             raise VideoError("damaged")
 
 
-def positions(total, count):
+def positions(total: int, count: int) -> list[int]:
     """Numbers of ``count`` frames in the middles of as many equal parts of ``total`` frames; all if there are fewer."""
     count = min(total, count)
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
 
 @contextmanager
-def _reasons(path):
+def _reasons(path: Path) -> Iterator[None]:
     """Turn what PyAV, Pillow and the file system raise into a VideoError."""
     try:
         yield
@@ -120,13 +109,13 @@ def _reasons(path):
         raise VideoError("unreadable") from error
 
 
-def _still(path):
+def _still(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @contextmanager
-def _opened(path):
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container and its video stream, decoded in one thread."""
     with av.open(str(path), options={"format_whitelist": _FORMATS}) as container:
         covers = av.stream.Disposition.attached_pic  # pictures of a sound file
@@ -137,86 +126,37 @@ def _opened(path):
         yield container, streams[0]
 
 
-class _Packet:
-    """What the plan needs to know of a packet."""
-
-    def __init__(self, packet):
-        self.time, self.key = packet.pts, packet.is_keyframe
-        self.shown = not packet.is_discard  # an edit list hides frames that others need
-
-
-def _packets(container, stream):
+def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     """All whole packets of the stream, in the order of the file, which is that of decoding."""
-    return [_Packet(packet) for packet in _demux(container, stream)]
-
-
-def _demux(container, stream):
     try:
         yield from (packet for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
     except av.error.FFmpegError:
         return  # the file ends in the middle of a packet; the count of packets tells
 
 
-def _numbered(container, stream, packets, wanted):
-    """Decode the wanted frames and whatever they need: (number, frame) of the wanted ones, in order."""
-    times = sorted(packet.time for packet in packets if packet.shown and packet.time is not None)
-    number = {time: place for place, time in enumerate(times)}
-    if container.format.name == "avi" or len(number) < sum(packet.shown for packet in packets):
-        # AVI has no times of presentation: frames are counted as they come out.
-        counted = enumerate(islice(_all_frames(container, stream), max(wanted, default=-1) + 1))
-        yield from ((place, frame) for place, frame in counted if place in wanted)
-        return
-    chosen = {time for time, place in number.items() if place in wanted}
-    for frame in _chosen_frames(container, stream, _needed(packets, chosen), chosen):
-        if frame.pts in chosen:
-            yield number[frame.pts], frame
+def _numbered(
+    container: av.container.InputContainer, stream: av.VideoStream, times: list[int | None]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode from the beginning: every frame that is shown, with its place among the times of all that should be."""
+    known = sorted(time for time in times if time is not None)
+    number = {time: place for place, time in enumerate(known)}
+    # AVI has no times of presentation: frames are counted as they come out.
+    counted = container.format.name == "avi" or len(number) < len(times)
+    packets = chain(_demux(container, stream), [None])  # None asks for what the decoder still holds
+    frames = (frame for packet in packets for frame in _decode(stream.codec_context, packet))
+    for place, frame in enumerate(frames):
+        if counted or frame.pts in number:
+            yield place if counted else number[frame.pts], frame
 
 
-def _all_frames(container, stream):
-    for packet in _demux(container, stream):
-        yield from _decode(stream.codec_context, packet)
-    yield from _decode(stream.codec_context, None)
-
-
-def _needed(packets, chosen):
-    """Places of the packets to decode: for each chosen one all from a key frame on that comes before it in both orders.
-
-    A picture may follow a key frame in the file and yet be shown before it; it needs the group before.
-    """
-    keys = [place for place, packet in enumerate(packets) if packet.key] or [0]
-    needed = set()
-    for place, packet in enumerate(packets):
-        if packet.time in chosen:
-            nearest = max(0, bisect_right(keys, place) - 1)
-            while nearest and packets[keys[nearest]].time > packet.time:
-                nearest -= 1
-            needed.update(range(min(keys[nearest], place), place + 1))
-    return needed
-
-
-def _chosen_frames(container, stream, needed, chosen):
-    context, skips = stream.codec_context, stream.codec_context.name == "h264"
-    last, final = -1, max(needed, default=-1)
-    for place, packet in enumerate(islice(_demux(container, stream), final + 1)):
-        if place not in needed:
-            continue
-        if -1 < last < place - 1:  # a new start
-            yield from _decode(context, None)
-            context.flush_buffers()
-        last = place
-        context.skip_frame = "NONREF" if skips and packet.pts not in chosen else "DEFAULT"
-        yield from _decode(context, packet)
-    yield from _decode(context, None)
-
-
-def _decode(context, packet):
+def _decode(context: av.VideoCodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
     try:
         return context.decode(packet)
     except av.error.FFmpegError:
         return []  # frames after a damaged packet may still decode
 
 
-def _upright(frame):
+def _upright(frame: av.VideoFrame) -> np.ndarray:
     image = frame.to_ndarray(format="rgb24", threads=1)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -326,10 +326,12 @@ def _group_problems(rows: pd.DataFrame) -> list[Problem]:
     few = _at(bad, "warning", "few videos", "group", finding, remedy)
     expected = SIX_GROUPS if Path(rows["dataset"].iloc[0]).name in SIX_GROUP_DATASETS else GROUPS
     remedy = "Nothing can be said about it: say so with the results, or add images of it."
-    return one_class + few + [
-        Problem("warning", "absent group", _whole(rows), 0, "group", group, f"No image in {name}", remedy)
-        for group in expected
-        if not table.at[group, "images"]
+    absent = [group for group in expected if not table.at[group, "images"]]
+    place, finding = (_whole(rows), 0, "group"), f"No image in {name}"
+    return [
+        *one_class,
+        *few,
+        *(Problem("warning", "absent group", *place, group, finding, remedy) for group in absent),
     ]
 
 

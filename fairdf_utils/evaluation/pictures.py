@@ -187,7 +187,7 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
     drawn = {0} if still else set(np.linspace(0, frames - 1, STRIP_FRAMES).round())
     shown, rows, crops = [], [], []  # (number, image) of what is drawn; a row and a crop a face
     try:
-        for read, (number, image) in enumerate(videos.frames(path, frames), start=1):
+        for read, (number, image) in enumerate(videos.read_frames(path, frames), start=1):
             shown += [(number, image)] if read - 1 in drawn else []
             for face, crop in _faces_in(image, detector.image_size, aligned):
                 rows.append({"part": "face", "frame": None if still else number, **face})

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
-from fairdf_utils.corpora import extraction as faces
-from fairdf_utils.corpora import ledger
-from fairdf_utils.corpora.faces import Face, _similarity, align, canonical, find
+from fairdf_utils.corpora import extraction
+from fairdf_utils.corpora.extraction import COUNTS, LEDGER, append_row, open_ledger, read_ledger, write_ledger
+from fairdf_utils.corpora.faces import FoundFace, _similarity, align, canonical, find
 from fairdf_utils.corpora.layouts import CorpusError
-from fairdf_utils.corpora.videos import frames
+from fairdf_utils.corpora.videos import read_frames
 from fairdf_utils.figures import data as plots_faces
 from fairdf_utils.files import locked
 from fairdf_utils.rendered import drawing as renderer
@@ -58,7 +58,7 @@ def test_the_astronaut_lies_in_every_crop_as_the_canonical_face(clip, tmp_path):
     """Through a video: each frame has one face, and its eyes land within 4 of 256 px of where they belong."""
     images, eyes = clip
     path = write_video(tmp_path / "astronaut.mp4", images)
-    got = list(frames(path, 8))
+    got = list(read_frames(path, 8))
     assert len(got) == 8
     for number, image in got:
         largest = find(image)[0]
@@ -71,7 +71,7 @@ def test_the_astronaut_lies_in_every_crop_as_the_canonical_face(clip, tmp_path):
 def test_the_astronaut_is_upright_after_rotation_metadata(clip, tmp_path):
     images, eyes = clip
     stored = [np.ascontiguousarray(np.rot90(image, -1)) for image in images]
-    (number, image), *_ = frames(write_video(tmp_path / "turned.mp4", stored, rotation=90), 1)
+    (number, image), *_ = read_frames(write_video(tmp_path / "turned.mp4", stored, rotation=90), 1)
     (face, *_) = find(image)
     assert np.linalg.norm(in_crop(eyes[number], face) - CANONICAL_EYES, axis=1).max() < 4
     assert not find(stored[number])
@@ -161,7 +161,7 @@ def test_landmarks_land_on_the_canonical_face(scale, degrees, size):
     for point, place in zip(points, canonical(size, MARGIN), strict=True):
         blob = 250 * np.exp(-((x - point[0]) ** 2 + (y - point[1]) ** 2) / (2 * spread**2))
         image = np.repeat(blob.astype(np.uint8)[..., None], 3, 2)
-        crop = align(image, Face((0, 0, 1, 1), points, 1.0), size)[..., 0].astype(float)
+        crop = align(image, FoundFace((0, 0, 1, 1), points, 1.0), size)[..., 0].astype(float)
         rows, columns = np.mgrid[:size, :size]
         centre = np.array([(crop * columns).sum(), (crop * rows).sum()]) / crop.sum()
         assert np.abs(centre - place).max() < 0.15
@@ -171,17 +171,17 @@ def test_shrinking_does_not_alias_and_keeps_edges_sharp():
     points = canonical(64, MARGIN) * 5 + 20
     stripes = np.zeros((400, 400, 3), np.uint8)
     stripes[:, ::2] = 255  # finer than a crop's pixel: grey
-    assert align(stripes, Face((0, 0, 1, 1), points, 1.0), 64).std() < 3
+    assert align(stripes, FoundFace((0, 0, 1, 1), points, 1.0), 64).std() < 3
     edge = np.zeros((400, 400, 3), np.uint8)
     edge[:, 200:] = 255
-    row = align(edge, Face((0, 0, 1, 1), points, 1.0), 64)[32, :, 0].astype(int)
+    row = align(edge, FoundFace((0, 0, 1, 1), points, 1.0), 64)[32, :, 0].astype(int)
     assert ((row > 25) & (row < 230)).sum() <= 2
 
 
 def test_outside_the_frame_is_black(clip):
     image = clip[0][0]
     face = find(image)[0]
-    shifted = Face(face.box, face.landmarks + (0, -10_000), 1.0)
+    shifted = FoundFace(face.box, face.landmarks + (0, -10_000), 1.0)
     assert align(image, shifted).max() == 0
     assert align(image, face, 64, 1.0).shape == (64, 64, 3) and align(image, face).dtype == np.uint8
 
@@ -217,19 +217,19 @@ def corpus(tmp_path_factory, clip):
 @pytest.fixture(scope="module")
 def extracted(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return out, faces.extract(corpus, "folder", out, frames=6, jobs=1)
+    return out, extraction.extract(corpus, "folder", out, frames=6, jobs=1)
 
 
 def contents(folder):
     """Bytes of every crop, and the ledger without its seconds."""
     files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*g") if path.is_file()}
-    return files, ledger.read(folder / "ledger.csv").drop(columns="seconds").to_csv()
+    return files, read_ledger(folder / "ledger.csv").drop(columns="seconds").to_csv()
 
 
 def test_no_video_stops_the_run(extracted):
     """Each flaw has its reason; what could be decoded of a cut video is kept."""
     out, rows = extracted
-    assert list(rows.columns) == list(ledger.COLUMNS) and rows["video"].is_monotonic_increasing
+    assert list(rows.columns) == list(LEDGER) and rows["video"].is_monotonic_increasing
     assert dict(zip(rows["video"], rows["status"], strict=True))["real/cut"] == "partial"
     reasons = {row.video: row.reason for row in rows.itertuples() if row.status != "ok"}
     assert set(rows.loc[rows["found"] == 0, "status"]) == {"failed"}
@@ -245,7 +245,7 @@ def test_no_video_stops_the_run(extracted):
         "real/no_contents": "truncated",
         "real/nobody": "no face",
     }
-    counts = rows.set_index("video")[list(ledger.COUNTS)]
+    counts = rows.set_index("video")[list(COUNTS)]
     assert counts.loc["real/zażółć 你"].tolist()[:4] == [4, 4, 4, 0]
     assert counts.loc["real/nobody"].tolist() == [5, 5, 0, 5, 0]
     assert counts.loc["fake/empty"].tolist() == [6, 0, 0, 0, 0]
@@ -259,7 +259,7 @@ def test_no_video_stops_the_run(extracted):
 
 def test_crops(extracted):
     out, rows = extracted
-    table = faces.crops(out, "mine")
+    table = extraction.crops(out, "mine")
     assert table["img_path"].tolist() == sorted(table["img_path"]) and len(table) == rows["found"].sum()
     own = table[table["video"] == "real/zażółć 你"]
     assert own["img_path"].tolist() == [f"mine/faces/real/zażółć 你/{n:06d}.png" for n in range(4)]
@@ -269,16 +269,16 @@ def test_crops(extracted):
     with Image.open(out / own["img_path"].iloc[0]) as crop:
         assert crop.size == (256, 256) and crop.mode == "RGB"
     with pytest.raises(CorpusError, match="no such ledger"):
-        faces.crops(out, "other")
+        extraction.crops(out, "other")
 
 
 def test_two_runs_give_the_same_bytes(extracted, corpus, tmp_path):
     """In other processes, too, which finish in any order; and a second call changes nothing."""
     out, _ = extracted
-    faces.extract(corpus, "folder", tmp_path, frames=6, jobs=2)
+    extraction.extract(corpus, "folder", tmp_path, frames=6, jobs=2)
     assert contents(tmp_path / "mine") == contents(out / "mine")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mine/faces").rglob("*.png")}
-    faces.extract(corpus, "folder", tmp_path, frames=6, jobs=1)
+    extraction.extract(corpus, "folder", tmp_path, frames=6, jobs=1)
     assert contents(tmp_path / "mine") == contents(out / "mine")
     changed = [path.parent.name for path, at in before.items() if path.stat().st_mtime_ns != at]
     assert set(changed) == {"cut"}  # what could not be read in full is tried again
@@ -291,25 +291,26 @@ def test_a_killed_run_goes_on(clip, tmp_path):
     root, out = tmp_path / "root", tmp_path / "out"
     for number in range(12):
         write_video(root / f"real/{number:02}.mp4", clip[0][number % 4 :])
-    command = "import sys; from fairdf_utils import faces; faces.extract(*sys.argv[1:4], frames=4, jobs=2)"
+    call = "extract(*sys.argv[1:4], frames=4, jobs=2)"
+    command = f"import sys; from fairdf_utils.corpora.extraction import extract; {call}"
     arguments = [sys.executable, "-c", command, str(root), "folder", str(out)]
     run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     table, deadline = out / "root/ledger.csv", time.monotonic() + 60
-    while len(done := ledger.read(table)) < 3 and time.monotonic() < deadline:
+    while len(done := read_ledger(table)) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     run.send_signal(signal.SIGKILL)
     run.communicate()
-    done = ledger.read(table)
+    done = read_ledger(table)
     assert run.returncode == -signal.SIGKILL and 3 <= len(done) < 12
     with table.open("a") as file:
         file.write("real/11,real/11.mp4,0,re")  # a line that the kill tore
     for row in done.itertuples():
         assert len(list((out / "root/faces" / row.video).iterdir())) == row.found == row.decoded
-    rows = faces.extract(root, "folder", out, frames=4, jobs=1)
+    rows = extraction.extract(root, "folder", out, frames=4, jobs=1)
     assert len(rows) == 12 and (rows["status"] == "ok").all()
     kept = rows[rows["video"].isin(done["video"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, done)  # their seconds, too
-    faces.extract(root, "folder", tmp_path / "whole", frames=4, jobs=1)
+    extraction.extract(root, "folder", tmp_path / "whole", frames=4, jobs=1)
     assert contents(out / "root") == contents(tmp_path / "whole/root")
 
 
@@ -318,7 +319,7 @@ def test_other_parameters_are_refused(extracted, corpus):
     before = contents(out / "mine")
     for name, value in {"frames": 7, "size": 224, "margin": 1.5, "image_format": "jpg", "compression": "raw"}.items():
         with pytest.raises(CorpusError, match=rf"begun with {name} .*, now {value!r}\. .* choose another"):
-            faces.extract(corpus, "folder", out, jobs=1, **{"frames": 6, name: value})
+            extraction.extract(corpus, "folder", out, jobs=1, **{"frames": 6, name: value})
     assert contents(out / "mine") == before
 
 
@@ -335,13 +336,13 @@ def test_other_parameters_are_refused(extracted, corpus):
 )
 def test_unusable_parameters(corpus, tmp_path, options, message):
     with pytest.raises(CorpusError, match=message):
-        faces.extract(corpus, "folder", tmp_path / "out", **options)
+        extraction.extract(corpus, "folder", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_two_runs_at_once_are_refused(corpus, tmp_path):
     with locked(tmp_path / "mine/.lock"), pytest.raises(CorpusError, match="another process"):
-        faces.extract(corpus, "folder", tmp_path, jobs=1)
+        extraction.extract(corpus, "folder", tmp_path, jobs=1)
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(clip, tmp_path, monkeypatch):
@@ -359,10 +360,10 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(clip, tmp_path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(Image.Image, "save", fill_up)
         with pytest.raises(OSError, match="No space left"):
-            faces.extract(root, "folder", out, jobs=1)
-    assert ledger.read(out / "root/ledger.csv")["video"].tolist() == ["real/a"]
+            extraction.extract(root, "folder", out, jobs=1)
+    assert read_ledger(out / "root/ledger.csv")["video"].tolist() == ["real/a"]
     assert not (out / "root/faces/real/b").exists()
-    assert faces.extract(root, "folder", out, jobs=1)["found"].tolist() == [3, 3]
+    assert extraction.extract(root, "folder", out, jobs=1)["found"].tolist() == [3, 3]
 
 
 def test_a_video_got_anew_is_tried_again(clip, tmp_path):
@@ -370,9 +371,9 @@ def test_a_video_got_anew_is_tried_again(clip, tmp_path):
     good = write_video(root / "good.mp4", clip[0][:3])
     (root / "real").mkdir()
     cut(good, root / "real/a.mp4")
-    assert faces.extract(root, "folder", out, jobs=1)["reason"].tolist() == ["truncated"]
+    assert extraction.extract(root, "folder", out, jobs=1)["reason"].tolist() == ["truncated"]
     shutil.copy(good, root / "real/a.mp4")
-    assert faces.extract(root, "folder", out, jobs=1)["found"].tolist() == [3]
+    assert extraction.extract(root, "folder", out, jobs=1)["found"].tolist() == [3]
 
 
 def test_other_videos_under_the_same_names_are_not_taken_for_these(clip, tmp_path, capsys):
@@ -383,42 +384,42 @@ def test_other_videos_under_the_same_names_are_not_taken_for_these(clip, tmp_pat
     write_video(second / "real/same.mp4", clip[0][4:7])
     write_video(second / "real/new.mp4", clip[0][:2])
     call = {"layout": "folder", "out": out, "dataset": "d", "jobs": 1}
-    faces.extract(first, **call)
+    extraction.extract(first, **call)
     kept = out / "d/faces/real/gone/000000.png"
     written = kept.stat().st_mtime_ns
     capsys.readouterr()
-    rows = faces.extract(second, **call)
+    rows = extraction.extract(second, **call)
     assert rows[["video", "found"]].values.tolist() == [["real/new", 2], ["real/same", 3]]
     assert "0 videos reused" in (said := capsys.readouterr().out)
     assert "1 rows are of videos that this corpus does not hold" in said
-    assert faces.crops(out, "d")["video"].value_counts().to_dict() == {"real/new": 2, "real/same": 3}
-    rows = faces.extract(first, **call)
+    assert extraction.crops(out, "d")["video"].value_counts().to_dict() == {"real/new": 2, "real/same": 3}
+    rows = extraction.extract(first, **call)
     assert rows[["video", "found"]].values.tolist() == [["real/gone", 4], ["real/same", 4]]
     assert "1 videos reused" in capsys.readouterr().out and kept.stat().st_mtime_ns == written
-    assert len(faces.crops(out, "d")) == 8
+    assert len(extraction.crops(out, "d")) == 8
 
 
 def test_a_file_that_changed_is_extracted_again(clip, tmp_path):
     video = write_video(tmp_path / "root/real/a.mp4", clip[0][:4])
     call = {"root": tmp_path / "root", "layout": "folder", "out": tmp_path / "out", "jobs": 1}
-    faces.extract(**call)
+    extraction.extract(**call)
     crop = tmp_path / "out/root/faces/real/a/000000.png"
     crop.write_bytes(b"")  # to see whether it is made again
-    faces.extract(**call)
+    extraction.extract(**call)
     assert crop.read_bytes() == b""
     os.utime(video, ns=(1, 1))
-    faces.extract(**call)
+    extraction.extract(**call)
     assert crop.read_bytes()
 
 
 def test_a_kill_while_rows_change_places_loses_none(tmp_path, monkeypatch):
-    row = {**dict.fromkeys(ledger.COLUMNS, ""), "label": 1, "seconds": 0.5, **dict.fromkeys(ledger.COUNTS, 3)}
+    row = {**dict.fromkeys(LEDGER, ""), "label": 1, "seconds": 0.5, **dict.fromkeys(COUNTS, 3)}
     table, other = tmp_path / "ledger.csv", tmp_path / "other.csv"
     both = pd.DataFrame([row | {"video": "a"}, row | {"video": "b"}])
-    write, calls = ledger.write, []
+    write, calls = write_ledger, []
     for before in range(3):
-        ledger.write(table, both[:1])
-        ledger.write(other, both[1:])
+        write_ledger(table, both[:1])
+        write_ledger(other, both[1:])
         calls.clear()
 
         def killed(path, rows, before=before):
@@ -428,26 +429,26 @@ def test_a_kill_while_rows_change_places_loses_none(tmp_path, monkeypatch):
             write(path, rows)
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(ledger, "write", killed)
-            ledger.open_for(table, other, both[1:])
-        done, others = ledger.open_for(table, other, both[1:])
+            patched.setattr(extraction, "write_ledger", killed)
+            open_ledger(table, other, both[1:])
+        done, others = open_ledger(table, other, both[1:])
         assert done["video"].tolist() == ["b"] and others["video"].tolist() == ["a"]
 
 
 def test_out_that_cannot_be_a_folder_is_refused_before_the_work(clip, tmp_path, monkeypatch):
     write_video(tmp_path / "root/real/a.mp4", clip[0][:2])
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(faces, "_extract_video", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(extraction, "_extract_video", lambda *_: pytest.fail("work began"))
     for out in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(CorpusError, match="folder cannot be made .* Choose another"):
-            faces.extract(tmp_path / "root", "folder", out, jobs=1)
+            extraction.extract(tmp_path / "root", "folder", out, jobs=1)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_whatever_else_goes_wrong_with_a_video_is_recorded(clip, tmp_path, monkeypatch):
     write_video(tmp_path / "root/real/a.mp4", clip[0][:3])
-    monkeypatch.setattr(faces, "find", lambda image: [][0])
-    rows = faces.extract(tmp_path / "root", "folder", tmp_path / "out", jobs=1)
+    monkeypatch.setattr(extraction, "find", lambda image: [][0])
+    rows = extraction.extract(tmp_path / "root", "folder", tmp_path / "out", jobs=1)
     assert rows["reason"].tolist() == ["IndexError: list index out of range"]
 
 
@@ -456,36 +457,36 @@ def test_the_sub_command(corpus, clip, tmp_path, capsys):
     write_video(tmp_path / "fine/real/a.mp4", clip[0][:3])
     options = {"layout": "folder", "dataset": "d", "frames": 3, "size": 64, "margin": 1.2, "format": "jpg"}
     options |= {"compression": "c23", "jobs": 1}
-    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 0
+    assert extraction.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 0
     assert "1 videos, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in capsys.readouterr().out
     with Image.open(tmp_path / "out/d/faces/real/a/000000.jpg") as crop:
         assert crop.size == (64, 64)
     (tmp_path / "fine/real/b.mp4").touch()
-    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    assert extraction.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
     text = capsys.readouterr().out
     assert "2 videos, 0 partial, 1 failed (empty file 1)" in text and "failed: 'real/b.mp4': empty file" in text
     assert "1 videos reused" in text
     front = write_video(tmp_path / "front.mp4", clip[0] * 3, container={"movflags": "faststart"})
     cut(front, tmp_path / "fine/real/b.mp4", 0.7)
     options["frames"], options["dataset"] = 6, "e"
-    assert faces.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    assert extraction.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
     text = capsys.readouterr().out
     assert "2 videos, 1 partial (truncated 1), 0 failed" in text and "partial: 'real/b.mp4': truncated" in text
 
 
 def test_the_ledger_keeps_any_name_and_its_last_row(tmp_path):
-    row = dict.fromkeys(ledger.COLUMNS, "")
-    row |= {"label": 1, "seconds": 0.125, **dict.fromkeys(ledger.COUNTS, 3)}
+    row = dict.fromkeys(LEDGER, "")
+    row |= {"label": 1, "seconds": 0.125, **dict.fromkeys(COUNTS, 3)}
     names = ["b", 'a "quoted", name', "line\nbreak", "zażółć 你", "071"]
     for reason in ("first", "last"):
         for name in names:
-            ledger.append(tmp_path / "ledger.csv", {**row, "video": name, "identity": "071", "reason": reason})
-    rows = ledger.read(tmp_path / "ledger.csv")
+            append_row(tmp_path / "ledger.csv", {**row, "video": name, "identity": "071", "reason": reason})
+    rows = read_ledger(tmp_path / "ledger.csv")
     assert (
         rows["video"].tolist() == sorted(names) and set(rows["reason"]) == {"last"} and set(rows["identity"]) == {"071"}
     )
-    ledger.write(tmp_path / "ledger.csv", rows)
-    pd.testing.assert_frame_equal(ledger.read(tmp_path / "ledger.csv"), rows)
+    write_ledger(tmp_path / "ledger.csv", rows)
+    pd.testing.assert_frame_equal(read_ledger(tmp_path / "ledger.csv"), rows)
 
 
 # Figures and benchmark

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fairdf_utils.corpora import annotations, splits
-from fairdf_utils.corpora import extraction as faces
+from fairdf_utils.corpora import annotations, extraction, splits
 from fairdf_utils.data import checks
 from fairdf_utils.data.manifests import find_leaks, read_split
 from fairdf_utils.data.vocabulary import COLUMNS
@@ -24,9 +23,9 @@ def corpora(tmp_path_factory):
 def prepared(corpora, tmp_path_factory):
     """The folder of crops, the ledger, and the crops with their demographics."""
     out = tmp_path_factory.mktemp("prepared")
-    ledger = faces.extract(corpora / "ffpp", "ffpp", out, frames=3, size=64)
+    ledger = extraction.extract(corpora / "ffpp", "ffpp", out, frames=3, size=64)
     told = annotations.read_annotations(corpora / "annotations/A-FF++.csv", "ffpp")
-    return out, ledger, annotations.merge(faces.crops(out, "ffpp"), told), told
+    return out, ledger, annotations.merge(extraction.crops(out, "ffpp"), told), told
 
 
 def test_every_planted_flaw_is_reported_as_expected(corpora, prepared):

@@ -164,7 +164,7 @@ def test_a_small_square_without_a_face_may_be_a_crop(run, finder, tmp_path, size
 def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypatch, capsys):
     faces = [1, 0, 2, 1, 3, 0, 1, 1]
     frames = [picture(number, seed=i) for i, number in enumerate(faces)]
-    monkeypatch.setattr(pictures.videos, "frames", lambda path, count: ((7 * i, f) for i, f in enumerate(frames)))
+    monkeypatch.setattr(pictures.videos, "read_frames", lambda path, count: ((7 * i, f) for i, f in enumerate(frames)))
     drawn = []
     monkeypatch.setattr(pictures, "captioned", lambda *given: drawn.append(given) or captioned(*given))
     (tmp_path / "clip.mp4").touch()
@@ -183,9 +183,9 @@ def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypa
 
 def test_a_video_without_faces_or_frames_is_told(run, finder, tmp_path, monkeypatch):
     (tmp_path / "clip.mp4").touch()
-    monkeypatch.setattr(pictures.videos, "frames", lambda path, count: iter([(0, picture(0)), (5, picture(0))]))
+    monkeypatch.setattr(pictures.videos, "read_frames", lambda path, count: iter([(0, picture(0)), (5, picture(0))]))
     assert scored(run, tmp_path / "clip.mp4")[1]["reason"].tolist() == ["no face found in 2 frames"]
-    monkeypatch.setattr(pictures.videos, "frames", lambda path, count: iter([]))
+    monkeypatch.setattr(pictures.videos, "read_frames", lambda path, count: iter([]))
     assert scored(run, tmp_path / "clip.mp4")[1]["reason"].tolist() == ["holds no frame"]
 
 
@@ -195,7 +195,7 @@ def test_what_is_there_of_a_truncated_video_is_scored(run, finder, tmp_path, mon
         raise pictures.videos.VideoError("truncated")
 
     (tmp_path / "clip.mp4").touch()
-    monkeypatch.setattr(pictures.videos, "frames", truncated)
+    monkeypatch.setattr(pictures.videos, "read_frames", truncated)
     code, table = scored(run, tmp_path / "clip.mp4")
     whole = table.iloc[-1]
     largest = expected(run, [crop(picture(1, seed=i), 0) for i in (0, 2)])
@@ -221,14 +221,14 @@ def test_a_real_face_is_found_and_scored(run, tmp_path):
 def test_what_was_scored_before_an_interruption_is_kept(run, finder, tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path / "faces", name, picture(1))
-    frames = pictures.videos.frames
+    frames = pictures.videos.read_frames
 
     def interrupted(path, count):
         if path.name == "b.png":
             raise KeyboardInterrupt
         return frames(path, count)
 
-    monkeypatch.setattr(pictures.videos, "frames", interrupted)
+    monkeypatch.setattr(pictures.videos, "read_frames", interrupted)
     with pytest.raises(KeyboardInterrupt):
         scored(run, tmp_path / "faces")
     assert pd.read_csv(tmp_path / "out/scores.csv")["file"].tolist() == ["a.png"]
