@@ -7,7 +7,6 @@ that opens image files, scikit-learn in a loop over groups and resamples. Nothin
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -134,7 +133,7 @@ def scoring_rows(sizes: Sizes, device: torch.device) -> Iterator[dict]:
         with torch.no_grad():
             model(plain[: 2 * sizes.pairs])  # batch-norm statistics of some images, not those of none
         model.eval()
-        fast = scoring_copy(copy.deepcopy(model), "float32")
+        fast = scoring_copy(model)
         variants = {
             "library": lambda model=model: model(plain).fused.logits,
             "ours": lambda fast=fast: fast.detect(images),
@@ -155,9 +154,6 @@ class ImageFiles(torch.utils.data.Dataset):
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         with Image.open(self.paths[index]) as image:
