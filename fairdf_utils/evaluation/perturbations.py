@@ -64,7 +64,8 @@ def perturb(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.n
         Unknown kind or severity, or images of another form.
     """
     if kind not in STRENGTHS or severity not in SEVERITIES:
-        raise ValueError(f"{kind!r} at {severity!r} is unknown: kinds {', '.join(KINDS)}; severities 0 (unchanged) to 5")
+        known = f"kinds {', '.join(KINDS)}; severities 0 (unchanged) to 5"
+        raise ValueError(f"{kind!r} at {severity!r} is unknown: {known}")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be uint8 (N, H, H, 3), not {images.dtype} {images.shape}")
     changed = np.array(images)

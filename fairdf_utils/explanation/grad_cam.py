@@ -24,10 +24,7 @@ FEATURES = ("domain_agnostic", "domain_specific", "demographic", "content", "fus
 
 
 def answering_head(model: nn.Module) -> Head:
-    """The head whose logits `detect` returns.
-
-    The fused head; without one (UCF) the agnostic head; of a plain detector its only head.
-    """
+    """The head whose logits `detect` returns: the fused one, without it (UCF) the agnostic, a plain detector's only."""
     if isinstance(model, PlainDetector):
         return model.head
     return model.fused if model.fused is not None else model.agnostic
@@ -48,12 +45,7 @@ def answering_map(model: nn.Module, images: Tensor) -> Tensor:
     return seen[0]
 
 
-def grad_cam(
-    model: nn.Module,
-    images: np.ndarray,
-    device: torch.device,
-    batch_size: int = 256,
-) -> np.ndarray:
+def grad_cam(model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256) -> np.ndarray:
     """Grad-CAM of the answer: where the map under the answering head speaks for a fake.
 
     With A the map (C, 8, 8) that the head pools and z = logit_fake - logit_real, the log odds of the score,
@@ -68,7 +60,6 @@ def grad_cam(
     ----------
     model : a detector of this project, on `device`; it is not changed
     images : uint8 (N, H, H, 3)
-    batch_size : images at once; decides speed and memory, not the maps
 
     Returns
     -------
@@ -100,29 +91,16 @@ def class_activation(head: Head, seen: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Means:
-    """Means of images or maps over the rows of each cell of a table.
+    """Means of images or maps over the rows of each cell of a table."""
 
-    Attributes
-    ----------
-    rows, columns : names of the R rows and C columns
-    count : int64 (R, C)
-    mean : float32 (R, C, ...), NaN where count is 0
-    """
-
-    rows: list
-    columns: list
-    count: np.ndarray
-    mean: np.ndarray
+    rows: list[str]  # R names
+    columns: list[str]  # C names
+    count: np.ndarray  # int64 (R, C)
+    mean: np.ndarray  # float32 (R, C, ...), NaN where count is 0
 
 
 def mean_by(values: np.ndarray, frame: pd.DataFrame, rows: str = "group", columns: str = "forgery") -> Means:
-    """Means of values (N, ...) over the images of each pair of groups, such as heat by group and forgery.
-
-    Parameters
-    ----------
-    values : (N, ...), one entry an image: maps (N, H, H) in 0..1, faces (N, H, H, 3) in 0..255
-    frame : DataFrame, N rows, with the two columns
-    """
+    """Means of values (N, ...), such as maps or images, over the rows of each pair of values of two columns."""
     if len(values) != len(frame):
         raise ValueError(f"{len(values)} values but {len(frame)} rows: give one value a row")
     names = [_in_order(frame[name]) for name in (rows, columns)]
@@ -136,7 +114,7 @@ def mean_by(values: np.ndarray, frame: pd.DataFrame, rows: str = "group", column
     return Means(*names, count.reshape(shape), mean.reshape(*shape, *values.shape[1:]))
 
 
-def _in_order(labels: pd.Series) -> list:
+def _in_order(labels: pd.Series) -> list[str]:
     """The groups or forgeries of a column in the project's order."""
     if set(labels) <= set(FORGERIES):
         return [name for name in FORGERIES if name in set(labels)]

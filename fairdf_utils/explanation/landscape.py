@@ -13,8 +13,8 @@ Source: Li et al. 2018, "Visualizing the loss landscape of neural nets", NeurIPS
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from fairdf_utils.data.batches import to_device
 
 # Of a model, the scalars whose sum is its loss: parts, so that a gradient needs the memory of one part only.
 Loss = Callable[[nn.Module], Iterable[Tensor]]
+Direction = list[Tensor]  # one tensor a weight that moves
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ def answer_loss(images: np.ndarray, label: np.ndarray, device: torch.device, bat
 
 
 def landscape(model: nn.Module, loss: Loss, span: float = 0.5, steps: int = 11, seed: int = 0) -> Landscape:
-    """The loss on the plane of two random filter-normalised directions; the model comes back bit for bit.
+    """The loss on the plane of two random filter-normalised directions; a copy moves, the model stays as it is.
 
     Parameters
     ----------
-    model : in any mode; it is evaluated in evaluation mode
+    model : in any mode; its copy is evaluated in evaluation mode
     loss : parts of the model's loss, such as `answer_loss`
     span : largest step along each direction, in lengths of a filter
     steps : points an axis; odd, so that the centre is the model itself
@@ -82,18 +83,17 @@ def landscape(model: nn.Module, loss: Loss, span: float = 0.5, steps: int = 11, 
     generator = torch.Generator().manual_seed(seed)
     at = np.linspace(-span, span, steps)
     at[steps // 2] = 0.0
-    with _evaluated(model), torch.no_grad():
-        weights = _filters(model)
-        directions = [random_direction(weights, generator) for _ in range(2)]
-        values = [
-            [_loss_at(model, loss, weights, directions, (x, y)) for x in at]
-            for y in progress.bar(at, desc="landscape", unit="row", leave=False)
-        ]
-    return Landscape(at, at.copy(), np.array(values))
+    weights = _filters(model)
+    first, second = (random_direction(weights, generator) for _ in range(2))
+    loss_at = _walker(model, loss)
+    rows = progress.bar(at, desc="landscape", unit="row", leave=False)
+    return Landscape(at, at.copy(), np.array([[loss_at((x, first), (y, second)) for x in at] for y in rows]))
 
 
-def sharpness(model: nn.Module, loss: Loss, radius: float = 0.05, directions: int = 8, seed: int = 0) -> dict:
-    """How much the loss rises when every filter moves by `radius` of its own length; the model comes back bit for bit.
+def sharpness(
+    model: nn.Module, loss: Loss, radius: float = 0.05, directions: int = 8, seed: int = 0
+) -> dict[str, float]:
+    """How much the loss rises when every filter moves by `radius` of its own length; the model stays as it is.
 
     - ascent: L(w + radius n(g)) - L(w), n(g) the filter-normalised gradient. To first order the largest rise that
       moving each filter by that much can cause: the quantity that SAM's ascent step looks for, in relative lengths.
@@ -116,17 +116,11 @@ def sharpness(model: nn.Module, loss: Loss, radius: float = 0.05, directions: in
         NaN with fewer than two).
     """
     generator = torch.Generator().manual_seed(seed)
-    with _evaluated(model):
-        weights = _filters(model)
-        centre, slopes = _loss_and_gradient(model, loss, weights)
-        with torch.no_grad():
-            uphill = normalised(slopes, weights)
-            ascent = _loss_at(model, loss, weights, [uphill], (radius,)) - centre
-            rises = []
-            for _ in range(directions):
-                direction = random_direction(weights, generator)
-                both = [_loss_at(model, loss, weights, [direction], (step,)) for step in (radius, -radius)]
-                rises.append(sum(both) / 2 - centre)
+    weights, loss_at = _filters(model), _walker(model, loss)
+    centre, slopes = _loss_and_gradient(model, loss)
+    ascent = loss_at((radius, normalised(slopes, weights))) - centre
+    drawn = (random_direction(weights, generator) for _ in range(directions))
+    rises = [(loss_at((radius, each)) + loss_at((-radius, each))) / 2 - centre for each in drawn]
     return {
         "loss": centre,
         "ascent": ascent,
@@ -135,13 +129,13 @@ def sharpness(model: nn.Module, loss: Loss, radius: float = 0.05, directions: in
     }
 
 
-def random_direction(weights: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+def random_direction(weights: list[Tensor], generator: torch.Generator) -> Direction:
     """A Gaussian direction, filter-normalised; drawn on the CPU, so that it is the same on every device."""
     drawn = [torch.randn(weight.shape, generator=generator).to(weight) for weight in weights]
     return normalised(drawn, weights)
 
 
-def normalised(direction: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+def normalised(direction: Direction, weights: list[Tensor]) -> Direction:
     """Each filter of the direction with the norm of that filter of the weights; a filter of zeros stays zero."""
     scaled = []
     for step, weight in zip(direction, weights, strict=True):
@@ -153,43 +147,30 @@ def normalised(direction: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
 
 
 def _filters(model: nn.Module) -> list[Tensor]:
-    """The weights that move: of convolutions and linear layers, not biases and norms."""
-    return [weight for weight in model.parameters() if weight.ndim > 1]
+    """The weights that move, without gradients: of convolutions and linear layers, not biases and norms."""
+    return [weight.detach() for weight in model.parameters() if weight.ndim > 1]
 
 
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards every module's own mode and every parameter's `requires_grad` again."""
-    modes = {module: module.training for module in model.modules()}
-    graded = {weight: weight.requires_grad for weight in model.parameters()}
-    model.eval().requires_grad_(True)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for weight, grad in graded.items():
-            weight.requires_grad_(grad)
+def _walker(model: nn.Module, loss: Loss) -> Callable[..., float]:
+    """A function of pairs (step, direction): the loss of a copy of the model at the weights plus their products."""
+    origin, moved = _filters(model), copy.deepcopy(model).eval()
+
+    @torch.no_grad()
+    def loss_at(*steps: tuple[float, Direction]) -> float:
+        torch._foreach_copy_(_filters(moved), origin)
+        for step, direction in steps:
+            torch._foreach_add_(_filters(moved), direction, alpha=step)
+        return float(sum(loss(moved)))
+
+    return loss_at
 
 
-@torch.enable_grad()
-def _loss_and_gradient(model: nn.Module, loss: Loss, weights: list[Tensor]) -> tuple[float, list[Tensor]]:
+def _loss_and_gradient(model: nn.Module, loss: Loss) -> tuple[float, Direction]:
+    still = copy.deepcopy(model).eval().requires_grad_(True)
+    weights = [weight for weight in still.parameters() if weight.ndim > 1]
     total, slopes = 0.0, [torch.zeros_like(weight) for weight in weights]
-    for part in loss(model):
-        torch._foreach_add_(slopes, torch.autograd.grad(part, weights, allow_unused=True, materialize_grads=True))
-        total = total + part.detach()
+    with torch.enable_grad():
+        for part in loss(still):
+            torch._foreach_add_(slopes, torch.autograd.grad(part, weights, allow_unused=True, materialize_grads=True))
+            total = total + part.detach()
     return float(total), slopes
-
-
-@torch.no_grad()
-def _loss_at(
-    model: nn.Module, loss: Loss, weights: list[Tensor], directions: list[list[Tensor]], steps: tuple[float, ...]
-) -> float:
-    """The loss at w + sum of steps times directions; w returns from a copy, subtracting would not restore every bit."""
-    origin = [weight.clone() for weight in weights]
-    try:
-        for direction, step in zip(directions, steps, strict=True):
-            torch._foreach_add_(weights, direction, alpha=step)
-        return float(sum(loss(model)))
-    finally:
-        torch._foreach_copy_(weights, origin)

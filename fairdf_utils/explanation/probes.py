@@ -38,8 +38,6 @@ def identity_folds(
     target : (N,), the attribute to be read
     identity : (N,), the person shown
     source : (N,), the person whose face was put on, "" where there is none
-    folds : int
-    seed : of the folds
 
     Returns
     -------
@@ -70,15 +68,7 @@ def linear_probe(feature: np.ndarray, target: np.ndarray, folds: list[tuple[np.n
     Features are standardised by the training rows. Classes weigh the same in training, and the recalls of the classes
     present in the test rows are averaged, so that chance is 1 / classes.
 
-    Parameters
-    ----------
-    feature : float (N, D)
-    target : (N,)
-    folds : from `identity_folds`
-
-    Returns
-    -------
-    float64 (number of folds,), 0..1
+    `feature` float (N, D), `target` (N,), `folds` from `identity_folds`; returns float64 (number of folds,), 0..1.
     """
     accuracy = []
     for train, test in folds:
@@ -102,17 +92,16 @@ def probes(
 
     Parameters
     ----------
-    features : name -> float (N, D), such as `explain.features`
+    features : name -> float (N, D), such as `grad_cam.features`
     frame : DataFrame, N rows
-        The targets' columns, identity, and source_identity ("" = none; may be missing) and dataset, which tells apart
-        people of the same name (may be missing).
-    folds, seed : as of `identity_folds`
+        The targets' columns and identity. If there, source_identity ("" = none) and dataset, which tells apart people
+        of the same name.
 
     Returns
     -------
     DataFrame, one row a feature and target
         feature, target, classes, n (images), identities (int); accuracy (mean balanced accuracy over the folds), sd
-        (over the folds, ddof 1), low, high (worst and best fold), chance (1 / classes): fractions.
+        (over the folds, ddof 1), chance (1 / classes): fractions.
     """
     identity, source = _people(frame)
     fake = frame["label"].to_numpy() == 1
@@ -127,8 +116,8 @@ def probes(
         size = {"classes": classes, "n": int(used.sum()), "identities": len(np.unique(identity[used]))}
         for name, feature in features.items():
             fold = linear_probe(feature[used], values, splits)
-            found = {"accuracy": fold.mean(), "sd": fold.std(ddof=1), "low": fold.min(), "high": fold.max()}
-            rows.append({"feature": name, "target": target, **size, **found, "chance": 1 / classes})
+            found = {"accuracy": fold.mean(), "sd": fold.std(ddof=1), "chance": 1 / classes}
+            rows.append({"feature": name, "target": target, **size, **found})
     return pd.DataFrame(rows)
 
 
@@ -151,23 +140,21 @@ def embed(feature: np.ndarray, kind: str = "pca", seed: int = 0) -> pd.DataFrame
     ----------
     feature : float (N, D), N > 3
     kind : "pca" or "tsne"
-    seed : of t-SNE
 
     Returns
     -------
-    DataFrame (N rows) x, y; attrs["kind"], and for "pca" attrs["explained"], the two shares of the variance
+    DataFrame (N rows) x, y; attrs["words"]: "PCA, 61 % of the variance", or "t-SNE"
     """
     if kind not in EMBEDDINGS:
         raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(EMBEDDINGS)}")
     standard = StandardScaler().fit_transform(feature)
-    attrs = {"kind": kind}
     if kind == "pca":
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(standard)
-        attrs["explained"] = tuple(pca.explained_variance_ratio_)
+        words = f"PCA, {pca.explained_variance_ratio_.sum():.0%} of the variance"
     else:
-        points = TSNE(2, perplexity=min(30, (len(feature) - 1) / 3), init="pca", random_state=seed, n_jobs=1)
-        points = points.fit_transform(standard.astype(np.float32))
+        tsne = TSNE(2, perplexity=min(30, (len(feature) - 1) / 3), init="pca", random_state=seed, n_jobs=1)
+        points, words = tsne.fit_transform(standard.astype(np.float32)), "t-SNE"
     table = pd.DataFrame(points, columns=["x", "y"])
-    table.attrs = attrs
+    table.attrs["words"] = words
     return table

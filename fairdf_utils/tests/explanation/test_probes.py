@@ -80,7 +80,6 @@ def test_rows_say_on_what_they_rest(frame):
     assert table.loc["forgery", ["classes", "n", "identities"]].tolist() == [2, 160, 80], "fakes alone"
     assert table.loc["label", ["classes", "n", "identities"]].tolist() == [2, 320, 80]
     assert table.loc["label", "accuracy"] > 0.99
-    assert ((table["low"] <= table["accuracy"]) & (table["accuracy"] <= table["high"])).all()
 
 
 def test_spread_is_that_of_the_folds(frame):
@@ -89,7 +88,6 @@ def test_spread_is_that_of_the_folds(frame):
     fold = linear_probe(feature, target, splits)
     row = probes({"x": feature}, frame.drop(columns="source_identity"), ["race"], seed=7).iloc[0]
     assert row["accuracy"] == fold.mean() and row["sd"] == np.std(fold, ddof=1)
-    assert row["low"] == fold.min() < row["high"] == fold.max()
 
 
 def test_rare_classes_weigh_as_much_as_common_ones():
@@ -126,7 +124,8 @@ def test_pca_is_the_singular_value_decomposition():
     left, sizes, _ = np.linalg.svd(standard, full_matrices=False)
     table = embed(feature, "pca")
     np.testing.assert_allclose(np.abs(table), np.abs(left[:, :2] * sizes[:2]), atol=1e-9)
-    np.testing.assert_allclose(table.attrs["explained"], sizes[:2] ** 2 / (sizes**2).sum())
+    share = (sizes[:2] ** 2).sum() / (sizes**2).sum()
+    assert table.attrs["words"] == f"PCA, {share:.0%} of the variance"
 
 
 def test_tsne_keeps_clusters_apart_and_repeats_itself():
