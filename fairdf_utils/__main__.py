@@ -45,9 +45,11 @@ def _images(options) -> int:
 
 
 def _videos(options) -> int:
-    from fairdf_utils.rendered.videos import main_videos
+    from fairdf_utils.rendered.videos import generate_videos
 
-    return main_videos(options)
+    folder = generate_videos(options.out, seed=options.seed)
+    print(f"The videos are in {folder}; planted.csv there lists what is wrong with some of them on purpose")
+    return 0
 
 
 def _faces(options) -> int:
@@ -114,14 +116,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_preparation(commands) -> None:
-    made = commands.add_parser("synthetic", help="render the embedded benchmark, or with --videos whole corpora")
-    made.add_argument("--videos", action="store_true", help="film small corpora in the layouts of the four real ones")
+    made = commands.add_parser("synthetic", help="render the embedded benchmark, or with --videos a small corpus")
+    made.add_argument("--videos", action="store_true", help="film a small corpus in the layout of FF++")
     made.add_argument("--size", type=int, default=64, help="side of an image in pixels (default: %(default)s)")
     made.add_argument(
         "--bias", type=float, default=0.5, help="strength of the built-in unfairness, 0 to 1 (default: %(default)s)"
     )
     made.add_argument("--seed", type=int, default=0, help="of the rendered identities (default: %(default)s)")
-    made.add_argument("--out", required=True, help="folder that gets the folder of images or corpora")
+    made.add_argument("--out", required=True, help="folder that gets the folder of images or videos")
     made.set_defaults(command=_synthetic)
 
     faces = commands.add_parser(

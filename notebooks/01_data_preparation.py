@@ -96,6 +96,7 @@ from fairdf_utils.model.stored import choose_device
 from fairdf_utils.rendered import drawing as renderer
 from fairdf_utils.rendered import forgeries as forgery
 from fairdf_utils.rendered import images as synthetic
+from fairdf_utils.rendered.people import draw_face, draw_scene
 from fairdf_utils.rendered.videos import generate_videos
 from fairdf_utils.training.loop import Training
 
@@ -103,14 +104,12 @@ run = Run(run_dir, "01_data_preparation")
 style = {**sns.axes_style("whitegrid"), **plot_style.STYLE}  # of the figures drawn here
 rendered = not corpus_root
 if rendered:
-    corpora_root = generate_videos(f"{data_dir}/video_corpora")
-    files = {"ffpp": "A-FF++.csv", "dfd": "A-DFD.csv", "celebdf": "A-Celeb-DF.csv", "dfdc": "A-DFDC.csv"}
-    corpus_root, annotations = str(corpora_root / layout), [str(corpora_root / "annotations" / files[layout])]
-    mapping = str(corpora_root / "annotations/DFDC-mapping.csv") if layout == "dfdc" else ""
+    corpora_root, layout = generate_videos(f"{data_dir}/video_corpora"), "ffpp"
+    corpus_root, annotations = str(corpora_root / layout), [str(corpora_root / "annotations" / "A-FF++.csv")]
     prepared = f"{data_dir}/prepared_rendered/{layout}-{frames}x{crop_size}px"  # never among your own
-    planted = pd.read_csv(corpora_root / "planted.csv").query("layout == @layout").reset_index(drop=True)
+    planted = pd.read_csv(corpora_root / "planted.csv")
 else:
-    planted = pd.DataFrame(columns=["layout", "file", "video", "flaw", "expected"])
+    planted = pd.DataFrame(columns=["file", "video", "flaw", "expected"])
 
 # %% [markdown]
 # # Part I: your corpus
@@ -256,7 +255,7 @@ assert (ledger["found"] + ledger["lost"] == ledger["decoded"]).all() and (ledger
 ledger.loc[ledger["status"] != "ok", ["video", "asked", "decoded", "found", "status", "reason"]]
 
 # %% [markdown]
-# The rendered corpus has thirteen videos with a fault of their own, and some that are dark and noisy. What was planted,
+# The rendered corpus has three videos with a fault of their own, and some that are dark and noisy. What was planted,
 # and what became of it:
 
 # %%
@@ -394,17 +393,21 @@ plots_splits.identity_graph(graph, parts) if len(graph.persons) < 200 else None
 # %% [markdown]
 # In Celeb-DF the swaps connect all 59 people: kept together, they would be one component and leave nothing to test on.
 # Then persons are assigned one by one, and the fakes whose two persons fall into different splits are dropped, and
-# counted. The rendered Celeb-DF has the same structure in small (its videos stand for crops here):
+# counted. The same structure in small, eight persons who are each swapped with the next two:
 
 # %%
-if rendered:
-    listed = corpora.find_videos(corpora_root / "celebdf", "celebdf").assign(frame=0)
-    people = annotation_files.read_annotations(corpora_root / "annotations/A-Celeb-DF.csv", "celebdf")
-    connected = annotation_files.merge(listed.rename(columns={"path": "img_path"}), people).rows
-    border = splits.split(connected, seed=seed)
-    assert len(border.rows) + len(border.dropped) == len(connected)
-    print(*border.notes, border.losses().to_string(), sep="\n")
-plots_splits.identity_graph(splits.identity_graph(connected), border) if rendered else None
+swaps = [(n, "", 0) for n in range(8)] + [(n, (n + step) % 8, 1) for n in range(8) for step in (1, 2)]
+connected = pd.DataFrame(swaps, columns=["identity", "source_identity", "label"]).astype({"source_identity": str})
+connected["identity"] = connected["identity"].astype(str)
+connected["video"] = "id" + connected["identity"] + "_id" + connected["source_identity"]
+connected = connected.assign(
+    img_path=connected["video"] + ".png", frame=0, gender="female", race="white", group="female-white",
+    forgery=connected["label"].map({0: "real", 1: "Deepfakes"}),
+)  # fmt: skip
+border = splits.split(connected, seed=seed)
+assert len(border.rows) + len(border.dropped) == len(connected)
+print(*border.notes, border.losses().to_string(), sep="\n")
+plots_splits.identity_graph(splits.identity_graph(connected), border)
 
 # %% [markdown]
 # **What you should see.** No line between two colours that is not dashed. The price of a clean split of a connected
@@ -656,7 +659,9 @@ print({dataset: len(frame) for dataset, frame in benchmark.items()}, "test image
 # section 1.11 explains, is at 0 here:
 
 # %%
-sheet = synthetic.contact_sheet(size=128, bias=0.0)
+some = benchmark["ffpp"].query("label == 1").drop_duplicates("group")  # one identity per group, with each forgery
+some = [some.assign(forgery=forgery, label=int(forgery != "real")) for forgery in FORGERIES]
+sheet = np.concatenate([np.vstack(synthetic.render_rows(rows, size=128, bias=0.0)) for rows in some], axis=1)
 assert sheet.shape == (len(GROUPS) * 128, len(FORGERIES) * 128, 3)
 contact_sheet = plots.contact_sheet(sheet, GROUPS, FORGERIES)
 contact_sheet.set_dpi(60)
@@ -670,7 +675,7 @@ contact_sheet
 
 # %%
 rng = np.random.default_rng(11)
-face, clip = renderer.draw_face(rng, "female", "others"), renderer.draw_scene(rng, rng)
+face, clip = draw_face(rng, "female", "others"), draw_scene(rng, rng)
 grain = renderer.skin_grain(rng, 128)
 neutral = replace(clip, yaw=0.0, pitch=0.0, roll=0.0, light=(0.0, -0.3, 0.95), open=0.0, smile=0.0, blink=0.0)
 changes = {
@@ -722,7 +727,7 @@ show(forgery.forge)
 # The same frame forged five ways, and below it where, and how strongly, each forgery changed the frame:
 
 # %%
-target, source = (renderer.draw_face(rng, "male", "white") for _ in range(2))
+target, source = (draw_face(rng, "male", "white") for _ in range(2))
 scene, driving = replace(neutral, yaw=0.15), replace(neutral, open=0.07, smile=0.8, raised=0.04)
 untouched = renderer.paint(target, scene, 128, grain)
 strength = synthetic.DOMAINS["ffpp"].strength
@@ -820,7 +825,7 @@ show(forgery.capture)
 # What a capture does to a light and to a dark face, with the knob turned up fully:
 
 # %%
-pair = [renderer.draw_face(np.random.default_rng(3), "male", race) for race in ("white", "black")]
+pair = [draw_face(np.random.default_rng(3), "male", race) for race in ("white", "black")]
 good = {"gain": (1.0,) * 3, "blur": 0.25, "noise": 0.007, "quality": 90}
 poor = {
     "blur": 0.25 + synthetic.POOR_BLUR,

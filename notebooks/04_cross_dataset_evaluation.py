@@ -55,7 +55,7 @@ from fairdf_utils.evaluation import pictures, scoring
 from fairdf_utils.fairness import metrics, score_table, uncertainty
 from fairdf_utils.figures import detection, training
 from fairdf_utils.model import detectors, stored
-from fairdf_utils.rendered import clips
+from fairdf_utils.rendered import videos
 from fairdf_utils.rendered.images import image_folder
 
 target = stored.choose_device(device, threads)
@@ -341,14 +341,14 @@ training.score_distributions(own)
 # room, once as filmed and once with another face swapped in:
 
 # %%
-person, other = clips.Person("the reader", "female-asian"), clips.Person("somebody else", "female-asian")
+person, other = videos.Person("the reader", "female-asian"), videos.Person("somebody else", "female-asian")
 filmed = [
-    clips.Clip("portrait/real.mp4", "ffpp", "real", person, "portrait"),
-    clips.Clip("portrait/swapped.mp4", "ffpp", "FaceSwap", person, "portrait", other),
+    videos.Clip("portrait/real.mp4", "ffpp", "real", person, "portrait"),
+    videos.Clip("portrait/swapped.mp4", "ffpp", "FaceSwap", person, "portrait", other),
 ]
 files = [run.path(f"portraits/{name}.png") for name in ("real", "swapped")]
 for path, clip in zip(files, filmed, strict=True):
-    Image.fromarray(next(clips.frames(clip, clips.Filming(width=480)))).save(path)  # the first frame
+    Image.fromarray(next(videos.frames(clip, videos.Filming(size=480)))).save(path)  # the first frame
 
 # %%
 show(pictures.score_file)

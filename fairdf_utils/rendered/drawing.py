@@ -4,195 +4,20 @@ A face is an analytic function of face coordinates (u, v): u to the right, v dow
 undone, so a feature keeps its place whatever the pose. Layers are painted one over the other, from the backdrop to the
 front hair, each with a soft edge one pixel wide.
 
-Images are float32 (3, H, W) in [0, 1]; lengths are in face units. Every random number comes from the generator that
-the caller passes: nothing here depends on order, batch or worker.
+Images are float32 (3, H, W) in [0, 1]; masks, distances and coordinates are float32 (H, W), lengths in face units.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
+from fairdf_utils.rendered.people import Face, Scene
+
 FACE_SCALE = 0.78  # face unit in half images: a crop with a margin of about 1.3
-_SKIN_TONES = (
-    (0.0, (0.96, 0.81, 0.72)),
-    (0.35, (0.86, 0.66, 0.50)),
-    (0.65, (0.58, 0.39, 0.27)),
-    (1.0, (0.30, 0.19, 0.13)),
-)
-_HAIR = {
-    "black": (0.07, 0.06, 0.06),
-    "dark": (0.17, 0.11, 0.08),
-    "brown": (0.33, 0.21, 0.13),
-    "red": (0.52, 0.25, 0.12),
-    "blond": (0.76, 0.60, 0.36),
-    "grey": (0.62, 0.61, 0.60),
-}
-# What sets the races of the benchmark apart: schematic ranges (low, high), not a claim about people.
-_RACE = {
-    "asian": dict(
-        melanin=(0.12, 0.36), warmth=(0.03, 0.07), aperture=(0.040, 0.056), tilt=(0.10, 0.24), crease=(0.0, 0.1),
-        nose=(0.11, 0.145), lips=(0.045, 0.065), curl=(0.0, 0.1), volume=(0.07, 0.12), brow=(0.020, 0.032),
-        hair=("black", "black", "black", "dark"), eyes=((0.12, 0.08, 0.06),), beard=0.15,
-    ),
-    "white": dict(
-        melanin=(0.0, 0.18), warmth=(-0.02, 0.02), aperture=(0.066, 0.088), tilt=(-0.06, 0.06), crease=(0.4, 0.8),
-        nose=(0.09, 0.125), lips=(0.032, 0.052), curl=(0.0, 0.5), volume=(0.05, 0.12), brow=(0.018, 0.036),
-        hair=("dark", "brown", "brown", "red", "blond", "blond", "grey"),
-        eyes=((0.30, 0.45, 0.62), (0.34, 0.46, 0.32), (0.33, 0.22, 0.13)), beard=0.4,
-    ),
-    "black": dict(
-        melanin=(0.66, 1.0), warmth=(-0.01, 0.02), aperture=(0.064, 0.084), tilt=(-0.04, 0.08), crease=(0.3, 0.7),
-        nose=(0.145, 0.185), lips=(0.075, 0.105), curl=(0.9, 1.0), volume=(0.06, 0.26), brow=(0.022, 0.036),
-        hair=("black", "black", "dark"), eyes=((0.12, 0.08, 0.06),), beard=0.4,
-    ),
-    "others": dict(
-        melanin=(0.34, 0.62), warmth=(0.0, 0.04), aperture=(0.062, 0.082), tilt=(-0.04, 0.08), crease=(0.4, 0.8),
-        nose=(0.11, 0.15), lips=(0.045, 0.075), curl=(0.3, 0.7), volume=(0.06, 0.14), brow=(0.034, 0.050),
-        hair=("black", "black", "dark", "dark"), eyes=((0.20, 0.12, 0.07), (0.12, 0.08, 0.06)), beard=0.5,
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Face:
-    """Who is seen: what stays the same in every image of an identity. Lengths in face units, colours RGB in [0, 1]."""
-
-    melanin: float  # 0 lightest .. 1 darkest skin
-    skin: tuple
-    hair: tuple
-    iris: tuple
-    lip: tuple
-    width: float  # half width of the head
-    jaw: float  # taper towards the chin
-    eye_gap: float
-    eye_width: float
-    aperture: float
-    tilt: float
-    crease: float
-    lashes: float
-    brow: float
-    brow_arch: float
-    nose: float
-    nose_tip: float
-    lips: float
-    mouth: float
-    mouth_width: float
-    hairline: float
-    fringe: float
-    parting: float
-    volume: float
-    curl: float
-    length: float  # lower end of the back hair; below 0 short
-    beard: float  # opacity
-    moustache: float
-    glasses: float
-    pores: float  # contrast of the skin's grain, higher on dark skin to be as visible there
-
-
-@dataclass(frozen=True)
-class Scene:
-    """How it is seen: pose (radians), place, light, expression and surroundings of one frame."""
-
-    yaw: float
-    pitch: float
-    roll: float
-    x: float
-    y: float
-    zoom: float
-    light: tuple  # unit vector, towards the light
-    ambient: float
-    open: float  # gap between the lips, face units
-    smile: float
-    raised: float  # brows
-    gaze: float
-    blink: float
-    backdrop: tuple
-    shape: tuple
-    cloth: tuple
-
-
-def draw_face(rng, gender, race):
-    """Draw an identity of a gender ("male", "female") and race ("asian", "white", "black", "others")."""
-
-    def u(low, high):
-        return float(rng.uniform(low, high))
-
-    traits = _RACE[race]
-    male = gender == "male"
-    melanin, warmth = u(*traits["melanin"]), u(*traits["warmth"])
-    levels = [level for level, _ in _SKIN_TONES]
-    skin = [float(np.interp(melanin, levels, [tone[c] for _, tone in _SKIN_TONES])) for c in range(3)]
-    skin = (skin[0], skin[1] + 0.5 * warmth, skin[2] - warmth)
-    red = u(0.05, 0.12) if male else u(0.10, 0.28)
-    bearded = male and u(0, 1) < traits["beard"]
-    stubble = u(0.05, 0.30) if male else 0.0
-    return Face(
-        melanin=melanin,
-        skin=skin,
-        hair=_HAIR[traits["hair"][rng.integers(len(traits["hair"]))]],
-        iris=traits["eyes"][rng.integers(len(traits["eyes"]))],
-        lip=(min(1.0, skin[0] * (0.84 + 0.4 * red)), skin[1] * (0.76 - red), skin[2] * (0.82 - red)),
-        width=u(0.70, 0.78) if male else u(0.66, 0.72),
-        jaw=u(0.06, 0.18) if male else u(0.22, 0.34),
-        eye_gap=u(0.265, 0.305),
-        eye_width=u(0.125, 0.15) if male else u(0.14, 0.165),
-        aperture=u(*traits["aperture"]) * (1.0 if male else 1.18),
-        tilt=u(*traits["tilt"]),
-        crease=u(*traits["crease"]),
-        lashes=u(0.008, 0.014) if male else u(0.022, 0.034),
-        brow=u(*traits["brow"]) * (1.25 if male else 0.75),
-        brow_arch=u(0.0, 0.04) if male else u(0.03, 0.09),
-        nose=u(*traits["nose"]) * (1.06 if male else 0.92),
-        nose_tip=u(0.18, 0.25),
-        lips=u(*traits["lips"]) * (0.9 if male else 1.2),
-        mouth=u(0.47, 0.53),
-        mouth_width=u(0.22, 0.28),
-        hairline=u(-0.84, -0.68),
-        fringe=u(0.1, 0.35) if u(0, 1) < 0.25 else 0.0,
-        parting=u(-0.25, 0.25),
-        volume=u(*traits["volume"]),
-        curl=u(*traits["curl"]),
-        length=-1.0 if male else (u(0.35, 1.4) if race != "black" else u(-0.1, 1.0)),
-        beard=u(0.5, 0.85) if bearded else stubble,
-        moustache=u(0.5, 0.9) if bearded and u(0, 1) < 0.8 else stubble,
-        glasses=u(0.012, 0.022) if u(0, 1) < 0.12 else 0.0,
-        pores=u(0.030, 0.045) * (1 + melanin),
-    )
-
-
-def draw_scene(clip, frame):
-    """Draw a frame's scene: ``clip`` (generator) gives what a video keeps, ``frame`` what moves between frames."""
-
-    def around(spread, jitter):
-        return float(clip.uniform(-spread, spread) + frame.uniform(-jitter, jitter))
-
-    grey = float(clip.uniform(0.2, 0.75))
-    light = np.array([around(0.75, 0.05), -0.35 + around(0.3, 0.03), 1.0])
-    cloth = clip.uniform(0.1, 0.8) + clip.uniform(-0.12, 0.12, 3)
-    return Scene(
-        yaw=around(0.30, 0.12),
-        pitch=around(0.15, 0.08),
-        roll=around(0.10, 0.05),
-        x=around(0.03, 0.02),
-        y=0.06 + around(0.03, 0.02),
-        zoom=float(1 + clip.uniform(-0.05, 0.05)),
-        light=tuple((light / np.linalg.norm(light)).tolist()),
-        ambient=float(clip.uniform(0.40, 0.62)),
-        open=float(max(0.0, frame.uniform(-0.06, 0.085))),
-        smile=float(clip.uniform(-0.2, 0.7) + frame.uniform(-0.3, 0.3)),
-        raised=around(0.01, 0.03),
-        gaze=around(0.02, 0.02),
-        blink=float(frame.uniform(0.6, 0.9)) if frame.uniform() < 0.06 else 0.0,
-        backdrop=tuple((grey + clip.uniform(-0.04, 0.04, 3)).tolist()),
-        shape=tuple(clip.uniform(-1, 1, 4).tolist()),
-        cloth=tuple(np.clip(cloth, 0.05, 0.9).tolist()),
-    )
 
 
 class Grid:
     """Face coordinates of every pixel, (H, W) float32, and the soft edges drawn on them."""
 
-    def __init__(self, face, scene, size):
+    def __init__(self, face: Face, scene: Scene, size: int) -> None:
         axis = ((np.arange(size, dtype=np.float32) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
         scale = FACE_SCALE * scene.zoom
         self.x, self.y = axis[None, :], axis[:, None]
@@ -209,26 +34,30 @@ class Grid:
         self.v = self.head_v - 0.5 * scene.pitch * self.depth
         self.side = np.abs(self.u)
 
-    def inside(self, distance, soft=0.0):
+    def inside(self, distance: np.ndarray, soft: float = 0.0) -> np.ndarray:
         """Coverage in [0, 1] where a signed distance (face units) is negative; the edge is a pixel wide or softer."""
         return np.clip(0.5 - distance * (1.0 / max(soft, self.pixel)), 0, 1)
 
-    def ellipse(self, u, v, cu, cv, a, b, soft=0.0):
+    def ellipse(
+        self, u: np.ndarray, v: np.ndarray, cu: float, cv: float, a: float, b: float, soft: float = 0.0
+    ) -> np.ndarray:
+        """Coverage in [0, 1] of an ellipse about (cu, cv) with half axes a and b."""
         distance = np.sqrt(((u - cu) / a) ** 2 + ((v - cv) / b) ** 2) - 1
         return self.inside(distance * min(a, b), soft)
 
-    def bump(self, u, v, cu, cv, a, b):
+    def bump(self, u: np.ndarray, v: np.ndarray, cu: float, cv: float, a: float, b: float) -> np.ndarray:
+        """A Gaussian hill of height 1 about (cu, cv), with widths a and b."""
         return np.exp(-(((u - cu) / a) ** 2) - ((v - cv) / b) ** 2)
 
 
-def over(image, mask, colour):
+def over(image: np.ndarray, mask: np.ndarray, colour: tuple | np.ndarray) -> None:
     """Paint ``colour`` (RGB tuple or (3, H, W)) over the image, in place, with coverage ``mask`` (H, W)."""
     if isinstance(colour, tuple):
         colour = np.array(colour, dtype=np.float32)[:, None, None]
     image += mask * (colour - image)
 
 
-def paint(face, scene, size, grain):
+def paint(face: Face, scene: Scene, size: int, grain: np.ndarray) -> np.ndarray:
     """Paint one frame.
 
     Parameters
@@ -313,7 +142,8 @@ def _body(image, grid, face, scene, shade):
     skin = tuple(0.62 * channel for channel in face.skin)
     neck = np.maximum(np.abs(grid.head_u) - (0.62 - face.jaw) * 0.72, 0.5 - grid.head_v)
     over(image, grid.inside(neck), skin)
-    collar = 1.06 + 0.10 * np.cos(grid.head_u * 2.6) - grid.head_v
+    beyond = np.maximum(np.abs(grid.head_u) - 1.7, 0)  # shoulders; the square of an image ends before them
+    collar = 1.06 + 0.10 * np.cos(np.clip(grid.head_u, -1.7, 1.7) * 2.6) + 0.4 * beyond + 2 * beyond**2 - grid.head_v
     over(image, grid.inside(collar), scene.cloth)
     ears = grid.ellipse(np.abs(grid.head_u), grid.head_v, face.width + 0.01, 0.02, 0.075, 0.16)
     over(image, ears, np.array(face.skin, dtype=np.float32)[:, None, None] * (0.45 + 0.4 * scene.ambient))
@@ -390,7 +220,7 @@ def _eyes(image, grid, face, scene):
         over(image, 0.9 * grid.inside(np.minimum(rim, bridge)), (0.10, 0.09, 0.09))
 
 
-def below_hairline(grid, face):
+def below_hairline(grid: Grid, face: Face) -> np.ndarray:
     """Signed distance (H, W) to the front hair's lower edge: positive on the forehead and below."""
     across = grid.u - face.parting
     temples = np.maximum(np.abs(grid.head_u) - (face.width - 0.12), 0) * 9.0
@@ -406,7 +236,7 @@ def _front_hair(image, grid, face, strands):
     over(image, grid.inside(hair, 0.02), _hair_colour(face, strands))
 
 
-def blur(image, sigma):
+def blur(image: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:
     """Gaussian blur of (..., H, W) with edges held; ``sigma`` in pixels, a number or (vertical, horizontal)."""
     for axis, width in zip((-2, -1), sigma if isinstance(sigma, tuple) else (sigma, sigma), strict=True):
         if width < 0.05:
@@ -423,7 +253,7 @@ def blur(image, sigma):
     return image
 
 
-def skin_grain(rng, size):
+def skin_grain(rng: np.random.Generator, size: int) -> np.ndarray:
     """Unit-variance grain (H, W) float32 of about a 64 px pixel, whatever the size."""
     noise = rng.standard_normal((size, size), dtype=np.float32)
     sigma = 0.45 * size / 64

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fairdf_utils.rendered.drawing import Grid, below_hairline, blur, over, paint
+from fairdf_utils.rendered.people import Face, Scene
 
 # What a swap leaves as it was: the target's head and hair.
 _KEPT = ("width", "jaw", "hairline", "fringe", "parting", "volume", "curl", "length")
@@ -27,7 +28,16 @@ class Camera:
     quality: int  # JPEG
 
 
-def forge(image, forgery, face, source, scene, other, grain, strength):
+def forge(
+    image: np.ndarray,
+    forgery: str,
+    face: Face,
+    source: Face,
+    scene: Scene,
+    other: Scene,
+    grain: np.ndarray,
+    strength: float,
+) -> np.ndarray:
     """Forge a frame.
 
     Parameters
@@ -111,14 +121,8 @@ _SWAPS = {"Deepfakes": _deepfakes, "FaceSwap": _face_swap, "FaceShifter": _face_
 _REENACTMENTS = {"Face2Face": _face2face, "NeuralTextures": _neural_textures}
 
 
-def capture(image, camera, rng):
-    """Photograph: exposure, lens blur, shot and read noise, JPEG (4:4:4).
-
-    Returns
-    -------
-    bytes
-        The JPEG file.
-    """
+def capture(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> bytes:
+    """Photograph an image (3, H, W) in [0, 1]: exposure, lens blur, shot and read noise; a JPEG file (4:4:4)."""
     size = image.shape[-1]
     seen = blur(image, camera.blur * size / 64) * np.array(camera.gain, dtype=np.float32)[:, None, None]
     sigma = np.sqrt(camera.noise**2 + 0.0002 * seen)

@@ -18,22 +18,24 @@ import hashlib
 import io
 import json
 import math
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from fairdf_utils.data.manifests import ManifestError, read_manifest, write_manifest
 from fairdf_utils.data.vocabulary import COLUMNS, DATASETS, FORGERIES, GROUPS, SIX_GROUPS
-from fairdf_utils.files import replacing, write_text
+from fairdf_utils.files import locked, replacing, write_text
 from fairdf_utils.progress import bar
-from fairdf_utils.rendered import drawing, forgeries
+from fairdf_utils.rendered import drawing, forgeries, people
+from fairdf_utils.rendered.people import named_generator
 from fairdf_utils.workers import end_with_parent
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests" / "synthetic"
@@ -48,6 +50,7 @@ TRAIN_FRAMES = (0, 60)  # fewer, so that small groups show more persons
 TRAIN_VIDEOS = 1124  # real ones, and as many fakes
 VAL_VIDEOS = 12  # real ones a group, and as many fakes
 TEST_VIDEOS = 25  # real ones a group, and as many fakes
+_KINDS = (("fake", 1), ("real", 0))
 
 
 @dataclass(frozen=True)
@@ -74,38 +77,25 @@ DOMAINS = {
 }
 
 
-def write_manifests(folder=MANIFESTS, seed=0):
-    """Write the benchmark's manifests; the same seed gives the same bytes.
+def write_manifests(folder: str | Path = MANIFESTS, seed: int = 0) -> Path:
+    """Write the benchmark's manifests into ``folder``; the same seed gives the same bytes.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Gets ``ffpp/{faketrain,realtrain,fakeval,realval,test}.csv`` and ``test.csv`` for the other data sets.
-    seed : int
-        Draws who is swapped with whom.
-
-    Returns
-    -------
-    Path
-        The folder.
+    FF++ gets ``ffpp/{faketrain,realtrain,fakeval,realval,test}.csv``, the other data sets ``test.csv``. The seed draws
+    who is swapped with whom.
     """
     folder = Path(folder)
-    total = sum(FFPP_PRIOR)
-    prior = {group: round(TRAIN_VIDEOS * n / total) for group, n in zip(GROUPS, FFPP_PRIOR, strict=True)}
+    prior = {g: round(TRAIN_VIDEOS * n / sum(FFPP_PRIOR)) for g, n in zip(GROUPS, FFPP_PRIOR, strict=True)}
     for dataset, domain in DOMAINS.items():
-        rng = _rng(seed, "manifests", dataset)
+        rng = named_generator(seed, "manifests", dataset)
         first = 0
         for split in ("train", "val", "test") if dataset == "ffpp" else ("test",):
             even = dict.fromkeys(domain.groups, VAL_VIDEOS if split == "val" else TEST_VIDEOS)
-            videos = prior if split == "train" else even
-            frames = TRAIN_FRAMES if split == "train" else FRAMES
+            videos, frames = (prior, TRAIN_FRAMES) if split == "train" else (even, FRAMES)
             rows = _split_rows(dataset, domain, videos, frames, first, rng)
             first += sum(videos.values())
-            if split == "test":
-                write_manifest(rows, folder / dataset / "test.csv")
-            else:
-                for name, label in (("fake", 1), ("real", 0)):
-                    write_manifest(rows[rows["label"] == label], folder / dataset / f"{name}{split}.csv")
+            parts = {"test": rows} if split == "test" else {f"{k}{split}": rows[rows["label"] == n] for k, n in _KINDS}
+            for name, part in parts.items():
+                write_manifest(part, folder / dataset / f"{name}.csv")
     return folder
 
 
@@ -139,29 +129,25 @@ def _video_rows(dataset, forgery, group, number, source, frames):
     ]
 
 
-def _rng(seed, *names):
-    """A generator that depends on the seed and the names only: never on order, process or Python's hash."""
-    digest = hashlib.sha256("\n".join(map(str, names)).encode()).digest()
-    return np.random.default_rng([seed, *np.frombuffer(digest[:16], dtype="<u4").tolist()])
-
-
 def _face(row, identity, seed):
-    return drawing.draw_face(_rng(seed, "face", identity), row.gender, row.race)
+    return people.draw_face(named_generator(seed, "face", identity), row.gender, row.race)
 
 
 def _scene(row, identity, seed):
     """A fake shares its scene with the real frame it was made from, so that only the forgery tells them apart."""
-    return drawing.draw_scene(_rng(seed, "clip", identity), _rng(seed, "frame", identity, row.frame))
+    return people.draw_scene(
+        named_generator(seed, "clip", identity), named_generator(seed, "frame", identity, row.frame)
+    )
 
 
 def _capture_conditions(row, melanin, size, bias, seed):
     """Draw a row's camera. Returns (Camera, whether the capture is poor, gain without white balance, generator)."""
     domain = _domain(row)
-    clip = _rng(seed, "camera", row.identity)
+    clip = named_generator(seed, "camera", row.identity)
     gain = clip.uniform(*domain.gain) * (1 - EXPOSURE_LOSS * bias * melanin)
     balance = 1 + clip.uniform(-0.04, 0.04, 3)
     blur, noise = clip.uniform(*domain.blur), clip.uniform(*domain.noise)
-    shot = _rng(seed, "shot", row.video, row.frame)
+    shot = named_generator(seed, "shot", row.video, row.frame)
     share = POOR_FAKES if row.label else POOR_REALS[row.group]
     poor = bool(shot.uniform() < share * bias)
     # A larger image needs less quality for the same loss: 29 points at four times the size.
@@ -188,7 +174,7 @@ def _domain(row):
 def _jpeg(row, size, bias, seed):
     """The JPEG file of one manifest row, as bytes."""
     face, scene = _face(row, row.identity, seed), _scene(row, row.identity, seed)
-    grain = drawing.skin_grain(_rng(seed, "grain", row.identity, row.frame), size)
+    grain = drawing.skin_grain(named_generator(seed, "grain", row.identity, row.frame), size)
     image = drawing.paint(face, scene, size, grain)
     if row.label:
         source, other = _face(row, row.source_identity, seed), _scene(row, row.source_identity, seed)
@@ -206,18 +192,19 @@ def _check(size, bias, seed):
         raise ValueError(f"bias is {bias}; use 0 (none) to 1.")
 
 
-def render_rows(frame, size=64, bias=0.5, seed=0):
+def render_rows(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0) -> np.ndarray:
     """Render rows of a manifest in memory.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Canonical rows whose ``img_path`` starts with the data set.
+        N canonical rows whose ``img_path`` starts with the data set.
     size : int
         64 to 512 pixels.
     bias : float
         0 to 1.
     seed : int
+        0 or more.
 
     Returns
     -------
@@ -231,8 +218,8 @@ def render_rows(frame, size=64, bias=0.5, seed=0):
     return images
 
 
-def ground_truth(frame, size=64, bias=0.5, seed=0):
-    """Tell how each row was captured: what the bias knob did.
+def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0) -> pd.DataFrame:
+    """Tell how each row was captured: what the bias knob did. Parameters as in :func:`render_rows`.
 
     Returns
     -------
@@ -249,50 +236,30 @@ def ground_truth(frame, size=64, bias=0.5, seed=0):
     return pd.DataFrame(rows, index=frame.index, columns=["melanin", "gain", "poor", "blur", "noise", "quality"])
 
 
-def contact_sheet(size=128, bias=0.5, seed=0, dataset="ffpp"):
-    """Render one identity a group, as a real and as each forgery.
-
-    Returns
-    -------
-    ndarray (8 * size, 6 * size, 3) uint8
-        Rows in the order of ``GROUPS``, columns in the order of ``FORGERIES``; no text.
-    """
-    rows = []
-    for number, group in enumerate(GROUPS):
-        for forgery in FORGERIES:
-            source = None if forgery == "real" else 9100 + number  # numbers that no manifest uses
-            rows += _video_rows(dataset, forgery, group, 9000 + number, source, FRAMES[:1])
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    images = render_rows(frame, size, bias, seed).reshape(len(GROUPS), len(FORGERIES), size, size, 3)
-    return images.transpose(0, 2, 1, 3, 4).reshape(len(GROUPS) * size, len(FORGERIES) * size, 3)
-
-
-def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None):
+def generate(
+    out: str | Path,
+    size: int = 64,
+    bias: float = 0.5,
+    seed: int = 0,
+    manifests: str | Path | None = None,
+    workers: int = -1,
+) -> Path:
     """Render every image of the manifests, once.
 
-    Files are written whole or not at all, so a run that was killed goes on where it stopped. A finished folder
-    carries ``complete.json``; the next call with the same parameters returns at once. Files made by other manifests
-    or by another version of the renderer are replaced. On two cores the benchmark's 10,864 images take about 20 s at
-    64 px and, extrapolated from 48 images, 5 minutes at 256 px.
+    A run that was killed goes on where it stopped; a finished folder is not touched again unless the manifests or the
+    renderer change. On two cores the benchmark's 10,864 images take about 20 s at 64 px and, extrapolated from 48
+    images, 5 minutes at 256 px.
 
     Parameters
     ----------
     out : str or Path
-        Images go to ``out/<size>px-bias<bias>-seed<seed>/`` + ``img_path``.
-    size : int
-        64 to 512 pixels.
-    bias : float
-        0 to 1.
-    seed : int
+        Images go to ``out/<size>px-bias<bias>-seed<seed>/`` + ``img_path``; that folder is returned.
+    size, bias, seed
+        As for :func:`render_rows`.
     manifests : str or Path, optional
         Folder of manifests, by default the repository's ``data_manifests/synthetic``.
-    workers : int, optional
-        Processes, by default one for each core.
-
-    Returns
-    -------
-    Path
-        The image root that ``img_path`` is relative to.
+    workers : int
+        Processes, as joblib counts: -1 for every core.
 
     Raises
     ------
@@ -303,40 +270,38 @@ def generate(out, size=64, bias=0.5, seed=0, manifests=None, workers=None):
     manifests = MANIFESTS if manifests is None else Path(manifests)
     rows = _all_rows(manifests)
     root = Path(out) / f"{size}px-bias{bias:g}-seed{seed}"
-    parameters = json.dumps(
-        {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": _digest(rows)}, indent=1
-    )
+    parameters = {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": _digest(rows)}
+    return made_once(root, parameters, partial(_render_files, rows, root, (size, bias, seed), workers))
+
+
+def made_once(root: Path, parameters: dict, make: Callable[[], None]) -> Path:
+    """Let ``make`` fill the folder ``root``, unless it was filled with these parameters before.
+
+    What an interrupted call with the same parameters left stays for ``make`` to go on with; what other parameters left
+    is removed. Of calls at the same time one works and the others wait for it.
+    """
+    wanted = json.dumps(parameters, indent=1)
     started, complete = root / "started.json", root / "complete.json"
-    if complete.exists() and complete.read_text() == parameters:
+
+    def found(path):
+        return path.exists() and path.read_text() == wanted
+
+    if found(complete):
         return root
-    resumable = started.exists() and started.read_text() == parameters
-    pending = rows[[not (resumable and (root / path).exists()) for path in rows["img_path"]]]
-    complete.unlink(missing_ok=True)
-    write_text(started, parameters)
-    _render_files(pending, root, (size, bias, seed), workers or os.cpu_count() or 1, len(rows))
-    write_text(complete, parameters)
-    started.unlink(missing_ok=True)
+    with locked(root.parent / f".{root.name}.lock"):
+        if not found(complete):
+            if not found(started):
+                shutil.rmtree(root, ignore_errors=True)
+            write_text(started, wanted)
+            make()
+            os.replace(started, complete)
     return root
 
 
 def image_folder(image_root: str | Path, data_dir: str | Path, image_size: int, bias: float, seed: int = 0) -> Path:
-    """Find the folder that ``img_path`` is relative to.
+    """The folder that ``img_path`` is relative to: ``image_root``, or if that is empty the rendered benchmark's.
 
-    Parameters
-    ----------
-    image_root : str or Path
-        A folder of images; if empty, the benchmark is rendered, where it is missing, into a folder below ``data_dir``.
-    data_dir : str or Path
-    image_size : int
-        64 to 512 pixels.
-    bias : float
-        0 to 1.
-    seed : int
-        Of the rendered identities.
-
-    Returns
-    -------
-    Path
+    The benchmark is made below ``data_dir`` where it is missing, see :func:`generate`.
 
     Raises
     ------
@@ -364,31 +329,23 @@ def _all_rows(manifests):
 def _digest(rows):
     """SHA-256 of the rows and of the code that renders them."""
     digest = hashlib.sha256(rows[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode())
-    for file in (drawing.__file__, forgeries.__file__, __file__):
+    for file in (people.__file__, drawing.__file__, forgeries.__file__, __file__):
         digest.update(Path(file).read_bytes())
     return digest.hexdigest()
 
 
-def _render_files(pending, root, parameters, workers, total):
+def _render_files(rows, root, parameters, workers):
+    pending = rows[[not (root / path).exists() for path in rows["img_path"]]]
     chunks = [pending.iloc[start : start + 32] for start in range(0, len(pending), 32)]
-    with bar(total=total, initial=total - len(pending), desc="rendering", unit="image") as shown:
-        for done in _rendered(chunks, root, parameters, min(workers, len(chunks))):
+    tasks = [joblib.delayed(_render_chunk)(chunk, root, parameters) for chunk in chunks]
+    with bar(total=len(rows), initial=len(rows) - len(pending), desc="rendering", unit="image") as shown:
+        for done in joblib.Parallel(workers, return_as="generator_unordered")(tasks):
             shown.update(done)
 
 
-def _rendered(chunks, root, parameters, workers):
-    """Render chunks of rows, here or in worker processes; yields the number of images of each."""
-    if workers <= 1:
-        yield from (_render_chunk(chunk, root, parameters) for chunk in chunks)
-        return
-    # "spawn" because forking a notebook's kernel, full of threads, may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
-        yield from pool.map(partial(_render_chunk, root=root, parameters=parameters), chunks)
-
-
 def _render_chunk(chunk, root, parameters):
+    end_with_parent()
     for row in chunk.itertuples(index=False):
-        with replacing(root / row.img_path) as partial:
-            partial.write_bytes(_jpeg(row, *parameters))
+        with replacing(root / row.img_path) as path:
+            path.write_bytes(_jpeg(row, *parameters))
     return len(chunk)

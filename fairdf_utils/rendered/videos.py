@@ -1,69 +1,121 @@
-"""Rendered video corpora on disk as their owners lay them out, with demographic annotations and planted flaws.
+"""A small video corpus in the layout of FaceForensics++, with annotations and faults that are known.
 
-FF++, DFDC, Celeb-DF and DFD cannot be shipped; these stand-ins have their folders, names and files, so that the whole
-path from videos to manifests runs and is tested without a download. What is wrong on purpose is in
-:mod:`fairdf_utils.rendered.planted_flaws` and listed in ``planted.csv``.
+FF++ cannot be shipped; this stand-in has its folders, names and lists, so that the whole path from videos to manifests
+runs without a download:
 
 =====================  ==============================================================================================
 ``ffpp/``              ``original_sequences``, ``manipulated_sequences``; ``splits/{train,val,test}.json``
-``dfd/``               the same two folders, with ``actors`` and ``DeepFakeDetection``
-``celebdf/``           ``Celeb-real``, ``YouTube-real``, ``Celeb-synthesis``; ``List_of_testing_videos.txt`` (1 = real)
-``dfdc/``              ``dfdc_train_part_N`` with ``metadata.json``; ``test`` with ``labels.csv``
-``annotations/``       ``A-FF++.csv``, ``A-DFDC.csv``, ``A-Celeb-DF.csv``, ``A-DFD.csv``, ``DFDC-mapping.csv``
-``planted.csv``        layout, file, video, flaw, expected
+``annotations/``       ``A-FF++.csv``, one row a frame, in the form of the public annotations
+``planted.csv``        file, video, flaw, expected: what is wrong on purpose, and what a pipeline must report
 =====================  ==============================================================================================
+
+A fake shares motion, light and camera with the real video of its target, so that only the forgery tells them apart.
 """
 
 import hashlib
+import io
 import json
-import shutil
-import string
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
 
+import av
 import joblib
+import numpy as np
 import pandas as pd
+from PIL import Image
 
-from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, SIX_GROUPS
+from fairdf_utils.data.vocabulary import FORGERIES
 from fairdf_utils.files import replacing, write_text
 from fairdf_utils.progress import bar
-from fairdf_utils.rendered import annotations as rendered_annotations
-from fairdf_utils.rendered import clips as rendered_clips
-from fairdf_utils.rendered import drawing, forgeries, planted_flaws
-from fairdf_utils.rendered import images as synthetic
-from fairdf_utils.rendered.clips import Clip, Filming, Person
-from fairdf_utils.rendered.images import _rng
+from fairdf_utils.rendered import drawing, forgeries, images, people
+from fairdf_utils.rendered.people import Face, Scene, named_generator
+from fairdf_utils.workers import end_with_parent
 
-# Groups of FF++'s pairs, in turn: mostly white as FF++ is, every group present from eight pairs on.
+RATE = 8  # frames a second
+# Groups of the pairs, in turn: mostly white as FF++ is, every group present from eight pairs on.
 FFPP_GROUPS = (
     "female-white", "male-white", "female-asian", "male-black", "male-white", "female-black", "female-others",
     "male-asian", "female-white", "male-others", "male-white", "female-white",
 )  # fmt: skip
-FAKES_A_PERSON = 2  # of FF++; its five forgeries take turns
-DARK = "ok: faces lost where dark skin meets noise and little light"
-SCENES = ("exit_phone_room", "kitchen_pan", "podium_speech_happy", "walking_outside_cafe_disgusted")
-TESTED = 1 / 3  # share of the persons, and of the strangers on YouTube, in Celeb-DF's test list
+FAKES_PER_PERSON = 2  # the five forgeries take turns
+FAR = 0.55  # size of the head against that in an image: about a third of the frame's width
+DARK_GAIN, DARK_NOISE = (0.70, 0.80), 0.020  # full scale; a camera that does not see dark skin well
+DARK_END = 0.45  # of that gain is left at the end of a dark take, where the light has gone
+FAULTS = {
+    "dark": "ok: faces lost where dark skin meets noise and little light",
+    "truncated": "failed: the file ends before its index",
+    "empty": "failed: empty file",
+    "no face": "failed: no face in any frame",
+}
+_REALS = "ffpp/original_sequences/youtube/c23/videos"
+# Without mbtree: with B frames it reads memory that was never written, so that now and then the bytes differ. What it
+# saves, three steps of crf save too.
+_X264 = {"crf": "26", "preset": "veryfast", "x264-params": "mbtree=0"}
 
 
-def generate_videos(out, layouts=DATASETS, identities=24, seconds=2.0, width=480, seed=0, jobs=-1):
-    """Film the corpora, once.
+@dataclass(frozen=True)
+class Person:
+    """Whose face it is: the name seeds everything about it."""
 
-    Files are written whole or not at all, so a run that was killed goes on where it stopped. A finished folder carries
-    ``complete.json``; the next call with the same parameters returns at once. A folder made by another version of the
-    code is made anew. The default corpus, 150 sound videos of 16 frames
-    and the planted ones, is 7 MB and costs 55 CPU-seconds.
+    name: str
+    group: str
+
+    def face(self, seed: int) -> Face:
+        return people.draw_face(named_generator(seed, "video face", self.name), *self.group.split("-"))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video: who is seen, by which forgery ("real": none) with whose face or expression, in which take.
+
+    Videos with the same ``take`` share motion, light and camera; ``fault`` is one of :data:`FAULTS` or empty.
+    """
+
+    path: str  # relative to the corpora, "/" between parts
+    dataset: str
+    forgery: str
+    person: Person
+    take: str
+    source: Person | None = None
+    fault: str = ""
+
+    @property
+    def video(self) -> str:
+        """The video's name in ledgers and manifests, such as "Deepfakes/000_003" or "Celeb-real/id0_0001"."""
+        path = PurePosixPath(self.path)
+        folder = path.parents[2] if path.parent.name == "videos" else path.parent
+        return f"{folder.name}/{path.stem}"
+
+
+@dataclass(frozen=True)
+class Filming:
+    """How all clips of a corpus are filmed."""
+
+    size: int = 288  # side of the square frames, px, even
+    frames: int = 12  # of each clip
+    seed: int = 0
+
+
+def generate_videos(
+    out: str | Path, identities: int = 24, frames: int = 12, size: int = 288, seed: int = 0, jobs: int = -1
+) -> Path:
+    """Film the corpus, once.
+
+    A run that was killed goes on where it stopped; a finished folder is not touched again unless the code changes.
+    The default corpus of 75 videos costs about 50 CPU-seconds.
 
     Parameters
     ----------
     out : str or Path
-        The corpora go to a folder below it that is named after the parameters.
-    layouts : sequence of {"ffpp", "dfdc", "celebdf", "dfd"}
+        The corpus goes to a folder below it that is named after the parameters.
     identities : int
-        Persons in FF++, an even number from 6 to 800; the others have a quarter to a half as many.
-    seconds : float
-        Length of a video, at 8 frames a second.
-    width : int
-        Width of a frame in pixels, 320 to 640 and even; frames are 16:9 and a face is about 0.2 of the width.
+        Persons, an even number from 6 to 800.
+    frames : int
+        Frames of a video, 4 to 480, at 8 per second.
+    size : int
+        Side of a frame in pixels, 240 to 640 and even; a face is about 0.3 of it.
     seed : int
         The same seed gives the same bytes.
     jobs : int
@@ -72,229 +124,183 @@ def generate_videos(out, layouts=DATASETS, identities=24, seconds=2.0, width=480
     Returns
     -------
     Path
-        The folder with one sub-folder a layout, ``annotations`` and ``planted.csv``.
+        The folder with ``ffpp``, ``annotations`` and ``planted.csv``.
 
     Raises
     ------
     ValueError
-        An unknown layout or a parameter out of range.
+        A parameter is out of range.
     """
-    layouts = _checked(layouts, identities, seconds, width)
-    filming = Filming(width=width, seconds=float(seconds), seed=seed)
-    root = Path(out) / f"{'-'.join(layouts)}-{identities}persons-{seconds:g}s-{width}px-seed{seed}"
-    parameters = json.dumps(
-        {"layouts": layouts, "identities": identities, **asdict(filming), "code": _digest()}, indent=1
-    )
-    started, complete = root / "started.json", root / "complete.json"
-    if complete.exists() and complete.read_text() == parameters:
-        return root
-    if not (started.exists() and started.read_text() == parameters):
-        shutil.rmtree(root, ignore_errors=True)  # another version's files may have other names
-    write_text(started, parameters)
-    clips = [clip for layout in layouts for clip in corpus_clips(layout, identities, seed)]
-    flaws = [flaw for flaw in planted_flaws.VIDEOS if flaw.layout in layouts]
-    _film(clips, flaws, filming, root, jobs)
-    for layout in layouts:
-        if layout in _LISTS:
-            _LISTS[layout](root / layout, [clip for clip in clips if clip.dataset == layout], seed)
-    _write_annotations(root, layouts, clips, flaws, filming)
-    write_text(complete, parameters)
-    started.unlink()
-    return root
-
-
-def main_videos(options):
-    """``python -m fairdf_utils synthetic --videos``: film the corpora into ``options.out`` with ``options.seed``.
-
-    Returns
-    -------
-    int
-        Exit code 0; parameters that cannot be used raise ValueError.
-    """
-    root = generate_videos(options.out, seed=options.seed)
-    planted = pd.read_csv(root / "planted.csv")
-    print(f"The videos are in {root}; {len(planted)} flaws were planted, see planted.csv there")
-    return 0
-
-
-def _checked(layouts, identities, seconds, width):
-    unknown = [layout for layout in layouts if layout not in DATASETS]
-    if unknown or not layouts:
-        raise ValueError(f"layouts is {list(layouts)}; use one or more of {', '.join(DATASETS)}.")
+    filming = Filming(size, frames, seed)
     if not 6 <= identities <= 800 or identities % 2:
         raise ValueError(f"identities is {identities}; use an even number from 6 to 800, FF++ swaps in pairs.")
-    if not 320 <= width <= 640 or width % 2:
-        raise ValueError(f"width is {width}; use an even number from 320 to 640 pixels.")
-    if not 0.5 <= seconds <= 60:
-        raise ValueError(f"seconds is {seconds}; use 0.5 to 60.")
-    return [layout for layout in DATASETS if layout in layouts]
+    if not 240 <= size <= 640 or size % 2:
+        raise ValueError(f"size is {size}; use an even number from 240 to 640 pixels.")
+    if not 4 <= frames <= 480:
+        raise ValueError(f"frames is {frames}; use 4 to 480.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; use 0 or more.")
+    code = b"".join(Path(module.__file__).read_bytes() for module in (people, drawing, forgeries, images))
+    digest = hashlib.sha256(code + Path(__file__).read_bytes()).hexdigest()
+    root = Path(out) / f"ffpp-{identities}persons-{frames}frames-{size}px-seed{seed}"
+    parameters = {"identities": identities, **asdict(filming), "code": digest}
+    return images.made_once(root, parameters, partial(_make_corpus, root, identities, filming, jobs))
 
 
-def _digest():
-    """SHA-256 of the code that makes the files."""
-    digest = hashlib.sha256()
-    for module in (drawing, forgeries, synthetic, rendered_clips, rendered_annotations, planted_flaws):
-        digest.update(Path(module.__file__).read_bytes())
-    digest.update(Path(__file__).read_bytes())
-    return digest.hexdigest()
+def _make_corpus(root, identities, filming, jobs):
+    clips = ffpp_clips(identities)
+    film(clips, filming, root, jobs)
+    _write_split_lists(root / "ffpp", clips, filming.seed)
+    tables = [annotation_rows(clip, filming) for clip in clips if clip.fault not in ("empty", "no face")]
+    planted = [(clip.path, clip.video, clip.fault, FAULTS[clip.fault]) for clip in clips if clip.fault]
+    planted += [("annotations/A-FF++.csv", *flaw) for flaw in _spoil_annotations(tables, clips)]
+    write_text(root / "annotations" / "A-FF++.csv", pd.concat(tables, ignore_index=True).to_csv())
+    table = pd.DataFrame(planted, columns=["file", "video", "flaw", "expected"])
+    write_text(root / "planted.csv", table.to_csv(index=False))
 
 
-def _film(clips, flaws, filming, root, jobs):
-    """Make the video files that are not there, in worker processes."""
-    tasks = [joblib.delayed(rendered_clips.make)(clip, filming, root) for clip in clips]
-    tasks += [joblib.delayed(planted_flaws.make)(flaw, filming, root) for flaw in flaws]
+def ffpp_clips(identities: int = 24) -> list[Clip]:
+    """The videos of the corpus, real ones and fakes, those with a fault of the file last."""
+    pairs = identities // 2
+    persons = [Person(f"ffpp-{n:03d}", FFPP_GROUPS[n % pairs % len(FFPP_GROUPS)]) for n in range(identities)]
+    clips = []
+    for number, person in enumerate(persons):
+        # The first of two black persons is filmed too dark: what detectors drop first.
+        fault = "dark" if number < pairs and person.group.endswith("black") else ""
+        other = (number + pairs) % identities
+        take = f"ffpp/{number:03d}"
+        clips.append(Clip(f"{_REALS}/{number:03d}.mp4", "ffpp", "real", person, take, fault=fault))
+        for turn in range(FAKES_PER_PERSON):
+            forgery = FORGERIES[1 + (FAKES_PER_PERSON * number + turn) % 5]
+            path = f"ffpp/manipulated_sequences/{forgery}/c23/videos/{number:03d}_{other:03d}.mp4"
+            clips.append(Clip(path, "ffpp", forgery, person, take, persons[other], fault))
+    for number, fault in enumerate(("truncated", "empty", "no face"), start=900):
+        path = f"{_REALS}/{number}.mp4"
+        clips.append(Clip(path, "ffpp", "real", Person(path, "male-black"), path, fault=fault))
+    return clips
+
+
+def film(clips: list[Clip], filming: Filming, root: Path, jobs: int = -1) -> None:
+    """Make the video files that are not there, below ``root``, in worker processes."""
+    tasks = [joblib.delayed(_film)(clip, filming, root) for clip in clips]
     with bar(total=len(tasks), desc="filming", unit="video") as shown:
         for _ in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
             shown.update()
 
 
-def _write_annotations(root, layouts, clips, flaws, filming):
-    """Write ``annotations/`` and the list of everything that is wrong on purpose."""
-    planted = [(flaw.layout, flaw.file, flaw.clip().video, flaw.flaw, flaw.expected) for flaw in flaws]
-    planted += [(clip.dataset, clip.path, clip.video, "dark", DARK) for clip in clips if clip.dark]
-    for layout in layouts:
-        shown = [clip for clip in clips if clip.dataset == layout]
-        shown += [flaw.clip() for flaw in flaws if flaw.layout == layout and flaw.group]
-        spoilt = rendered_annotations.write_annotations(root / "annotations", layout, shown, filming)
-        planted += [(layout, f"annotations/{file}", *rest) for file, *rest in spoilt]
-    if "celebdf" in layouts:
-        file, expected = "celebdf/List_of_testing_videos.txt", "listed as missing"
-        planted.append(("celebdf", file, planted_flaws.MISSING_TEST, "listed video missing", expected))
-    table = pd.DataFrame(planted, columns=["layout", "file", "video", "flaw", "expected"])
-    with replacing(root / "planted.csv") as partial:
-        table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
+def _film(clip, filming, root):
+    end_with_parent()
+    path = Path(root) / clip.path
+    if path.exists():
+        return
+    with replacing(path) as unfinished:
+        write_video(unfinished, frames(clip, filming))
+        share = {"empty": 0.0, "truncated": 0.6}.get(clip.fault, 1.0)  # the index, at the end of the file, is lost
+        unfinished.write_bytes(unfinished.read_bytes()[: round(share * unfinished.stat().st_size)])
 
 
-def corpus_clips(layout, identities=24, seed=0):
-    """The sound videos of a layout.
-
-    Returns
-    -------
-    list of Clip
-        Reals and fakes, paths relative to the corpora's root.
-    """
-    return _CLIPS[layout](identities, seed)
-
-
-def _ffpp_clips(identities, seed):
-    pairs = identities // 2
-    people = [
-        Person(f"ffpp-{number:03d}", FFPP_GROUPS[number % pairs % len(FFPP_GROUPS)]) for number in range(identities)
-    ]
-    clips = []
-    for number, person in enumerate(people):
-        # The first of two black persons is filmed too dark: what detectors drop first.
-        dark = number < pairs and person.group.endswith("black")
-        other = (number + pairs) % identities
-        take = f"ffpp/{number:03d}"
-        path = f"ffpp/original_sequences/youtube/c23/videos/{number:03d}.mp4"
-        clips.append(Clip(path, "ffpp", "real", person, take, dark=dark))
-        for turn in range(FAKES_A_PERSON):
-            forgery = FORGERIES[1 + (FAKES_A_PERSON * number + turn) % 5]
-            path = f"ffpp/manipulated_sequences/{forgery}/c23/videos/{number:03d}_{other:03d}.mp4"
-            clips.append(Clip(path, "ffpp", forgery, person, take, people[other], dark))
-    return clips
+def frames(clip: Clip, filming: Filming) -> Iterator[np.ndarray]:
+    """Film a clip: uint8 (size, size, 3), RGB, one after the other."""
+    seed, size = filming.seed, filming.size
+    face = clip.person.face(seed)
+    grain = drawing.skin_grain(named_generator(seed, "video grain", clip.take), size)
+    scenes, others = _scenes(clip.take, filming), _scenes(f"driver of {clip.path}", filming)
+    for number, (scene, other) in enumerate(zip(scenes, others, strict=True)):
+        if clip.fault == "no face":
+            scene = replace(scene, y=4.0)  # the person is below the frame
+        image = drawing.paint(face, scene, size, grain)
+        if clip.source:
+            # Blur is relative to the frame, of which a face is a smaller part than of an image.
+            strength = FAR * images.DOMAINS[clip.dataset].strength
+            source = clip.source.face(seed)
+            image = forgeries.forge(image, clip.forgery, face, source, scene, other, grain, strength)
+        noise = named_generator(seed, "film", clip.take, number)
+        yield np.asarray(Image.open(io.BytesIO(forgeries.capture(image, _camera(clip, filming, number), noise))))
 
 
-def _dfd_clips(identities, seed):
-    count = max(4, identities // 4)
-    rng = _rng(seed, "dfd names")
-    actors = [Person(f"dfd-{n + 1:02d}", SIX_GROUPS[n % 6]) for n in range(count)]
-    clips = []
-    for number, actor in enumerate(actors):
-        other = (number + 1) % count
-        for scene in (SCENES[number % 4], SCENES[(number + 1) % 4]):
-            take = f"{number + 1:02d}__{scene}"
-            path = f"dfd/original_sequences/actors/c23/videos/{take}.mp4"
-            clips.append(Clip(path, "dfd", "real", actor, f"dfd/{take}"))
-            code = _letters(rng, 8, string.ascii_uppercase + string.digits)
-            name = f"{number + 1:02d}_{other + 1:02d}__{scene}__{code}"
-            path = f"dfd/manipulated_sequences/DeepFakeDetection/c23/videos/{name}.mp4"
-            forgery = ("Deepfakes", "FaceShifter")[len(clips) // 2 % 2]
-            clips.append(Clip(path, "dfd", forgery, actor, f"dfd/{take}", actors[other]))
-    return clips
+def _scenes(take: str, filming: Filming) -> list[Scene]:
+    """One scene per frame: the head sways and the face moves slowly about what the take began with."""
+    first = people.draw_scene(*(named_generator(filming.seed, kind, take) for kind in ("take", "key")))
+    phase, speed = named_generator(filming.seed, "sway", take).uniform([[0], [1]], [[6.3], [3]], (2, 6))  # rad, rad/s
+    scenes = []
+    for number in range(filming.frames):
+        sway = np.sin(phase + speed * number / RATE).tolist()
+        scene = replace(first, zoom=FAR * first.zoom, x=first.x + 0.05 * sway[0], y=first.y - 0.12)
+        scene = replace(scene, yaw=first.yaw + 0.12 * sway[1], pitch=first.pitch + 0.08 * sway[2])
+        scene = replace(scene, roll=first.roll + 0.05 * sway[3], smile=first.smile + 0.3 * sway[4])
+        scenes.append(replace(scene, open=max(0.0, 0.01 + 0.06 * sway[5])))
+    return scenes
 
 
-def _letters(rng, count, alphabet=string.ascii_lowercase):
-    return "".join(alphabet[n] for n in rng.integers(len(alphabet), size=count))
+def _camera(clip, filming, number):
+    """The camera of a take, from the ranges of its data set, at a frame."""
+    domain, rng = images.DOMAINS[clip.dataset], named_generator(filming.seed, "video camera", clip.take)
+    dark = clip.fault == "dark"
+    light = 1 - (1 - DARK_END) * number / filming.frames if dark else 1.0
+    gain = light * rng.uniform(*(DARK_GAIN if dark else domain.gain)) * (1 + rng.uniform(-0.04, 0.04, 3))
+    blur, noise = rng.uniform(*domain.blur), rng.uniform(*domain.noise)
+    return forgeries.Camera(tuple(gain.tolist()), float(blur), float(max(noise, DARK_NOISE * dark)), quality=97)
 
 
-def _celebdf_clips(identities, seed):
-    count = max(4, identities // 4)
-    people = [Person(f"celebdf-id{n}", SIX_GROUPS[n % 6]) for n in range(count)]
-    clips = []
-    for number, person in enumerate(people):
-        for turn in range(2):
-            other = (number + 1 + turn) % count  # to the next and the one after: all persons hang together
-            take = f"celebdf/id{number}_{turn:04d}"
-            clips.append(Clip(f"celebdf/Celeb-real/id{number}_{turn:04d}.mp4", "celebdf", "real", person, take))
-            path = f"celebdf/Celeb-synthesis/id{number}_id{other}_{turn:04d}.mp4"
-            clips.append(Clip(path, "celebdf", "Deepfakes", person, take, people[other]))
-    for number in range(count):
-        stranger = Person(f"celebdf-youtube-{number:05d}", SIX_GROUPS[(number + 3) % 6])
-        name = f"celebdf/YouTube-real/{number:05d}"
-        clips.append(Clip(f"{name}.mp4", "celebdf", "real", stranger, name))
-    return clips
+def write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
+    """Encode uint8 (H, W, 3) frames, RGB, H and W even, as an H.264 mp4; equal frames give equal bytes."""
+    with av.open(str(path), "w", format="mp4") as container:
+        container.flags |= av.container.Flags.bitexact.value
+        stream = container.add_stream("libx264", rate=RATE, options=_X264)
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1  # the bytes must not depend on the number of cores
+        for number, picture in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
-def _dfdc_clips(identities, seed):
-    """Two parts for training and a test folder; a person has a real video and a fake, by another of their group."""
-    rng = _rng(seed, "dfdc names")
-    count = max(6, identities // 4 * 2)
-    people = [Person(f"dfdc-{n:03d}", FFPP_GROUPS[n // 2 % len(FFPP_GROUPS)]) for n in range(count)]
-    clips = []
-    for number, person in enumerate(people):
-        folder = ("dfdc_train_part_0", "dfdc_train_part_1", "test")[number // 2 % 3]
-        take = f"dfdc/{number:03d}"
-        dark = number % 2 == 0 and person.group.endswith("black")
-        clips.append(Clip(f"dfdc/{folder}/{_letters(rng, 10)}.mp4", "dfdc", "real", person, take, dark=dark))
-        path = f"dfdc/{folder}/{_letters(rng, 10)}.mp4"
-        clips.append(Clip(path, "dfdc", FORGERIES[1 + number % 5], person, take, people[number ^ 1], dark))
-    return clips
-
-
-def _write_ffpp_lists(folder, clips, seed):
+def _write_split_lists(folder, clips, seed):
     """The official split files: pairs, 60/20/20."""
-    pairs = sorted({tuple(sorted(Path(clip.path).stem.split("_"))) for clip in clips if clip.forgery != "real"})
+    pairs = sorted({tuple(sorted(PurePosixPath(clip.path).stem.split("_"))) for clip in clips if clip.source})
     held = max(1, len(pairs) // 5)
-    order = [pairs[n] for n in _rng(seed, "ffpp splits").permutation(len(pairs))]
+    order = [pairs[n] for n in named_generator(seed, "ffpp splits").permutation(len(pairs))]
     shares = {"val": order[:held], "test": order[held : 2 * held], "train": order[2 * held :]}
     for name, share in shares.items():
         write_text(folder / "splits" / f"{name}.json", json.dumps(sorted(share), indent=1) + "\n")
 
 
-def _write_celebdf_list(folder, clips, seed):
-    """Persons one after the other, who are swapped with each other: the swaps of the others are left to train on."""
-    rng, chosen = _rng(seed, "celebdf list"), set()
-    for strangers in (False, True):
-        names = list(dict.fromkeys(clip.person.name for clip in clips if ("YouTube" in clip.path) == strangers))
-        start = rng.integers(len(names))
-        chosen |= {names[(start + n) % len(names)] for n in range(max(2, round(TESTED * len(names))))}
-    tested = [clip for clip in clips if {clip.person.name, (clip.source or clip.person).name} <= chosen]
-    lines = [f"{int(clip.forgery == 'real')} {clip.path.split('/', 1)[1]}" for clip in tested]
-    lines.append(f"1 {planted_flaws.MISSING_TEST}.mp4")
-    write_text(folder / "List_of_testing_videos.txt", "\n".join(lines) + "\n")
+def annotation_rows(clip: Clip, filming: Filming, folder: str = "") -> pd.DataFrame:
+    """What annotators wrote about a clip: one row per frame; 1 = has the attribute, -1 = has not, 0 = undefined.
+
+    Parameters
+    ----------
+    folder : str
+        The annotators' folder of the clip's crops; by default as for FF++.
+    """
+    path = PurePosixPath(clip.path).relative_to(clip.dataset)
+    folder = folder or f"FaceForensics++/{path.parents[2]}/raw/face_images/{path.stem}"
+    gender, race = clip.person.group.split("-")
+    has = {"male": gender == "male"} | {name: race == name for name in ("asian", "white", "black")}
+    has["eyeglasses"] = clip.person.face(filming.seed).glasses > 0
+    table = pd.DataFrame({"path": [f"{folder}/frame{number}.png" for number in range(filming.frames)]})
+    table["label"] = int(clip.source is not None)
+    return table.assign(**{name: 1 if value else -1 for name, value in has.items()})
 
 
-def _write_dfdc_lists(folder, clips, seed):
-    parts = {}
-    originals = {clip.take: Path(clip.path).name for clip in clips if clip.forgery == "real"}
-    for clip in clips:
-        part, name = Path(clip.path).parts[1:]
-        fake = clip.forgery != "real"
-        entry = {"label": "FAKE" if fake else "REAL", "split": "train"}
-        parts.setdefault(part, {})[name] = entry | ({"original": originals[clip.take]} if fake else {})
-    for flaw in planted_flaws.VIDEOS:
-        if flaw.layout == "dfdc" and flaw.file.endswith(".mp4"):
-            part, name = Path(flaw.file).parts[1:]
-            parts.setdefault(part, {})[name] = {"label": "REAL", "split": "train"}
-    for part, entries in parts.items():
-        if part == "test":
-            rows = [f"{name},{int(entry['label'] == 'FAKE')}" for name, entry in sorted(entries.items())]
-            write_text(folder / part / "labels.csv", "\n".join(["filename,label", *rows]) + "\n")
-        else:
-            write_text(folder / part / "metadata.json", json.dumps(entries, ensure_ascii=False) + "\n")
-
-
-_CLIPS = {"ffpp": _ffpp_clips, "dfdc": _dfdc_clips, "celebdf": _celebdf_clips, "dfd": _dfd_clips}
-_LISTS = {"ffpp": _write_ffpp_lists, "dfdc": _write_dfdc_lists, "celebdf": _write_celebdf_list}
+def _spoil_annotations(tables, clips):
+    """Plant faults into the annotations, one table per clip, in place. Returns (video, flaw, expected) of each."""
+    reals = [n for n, clip in enumerate(clips) if not clip.source]
+    fakes = [n for n, clip in enumerate(clips) if clip.source]
+    twice, flips, undefined, disagrees, absent = *reals[:3], *fakes[:2]
+    tables[flips].loc[: len(tables[flips]) // 4 - 1, "male"] *= -1  # a quarter of the frames, the end included
+    tables[undefined][["male", "asian", "white", "black"]] = 0
+    tables[disagrees]["label"] = 0
+    tables[twice] = pd.concat([tables[twice].iloc[:1], tables[twice]], ignore_index=True)
+    nowhere = tables[flips].assign(path=tables[flips]["path"].str.replace("/[0-9]{3}/", "/999/", regex=True))
+    tables[absent] = nowhere.iloc[:0]
+    tables.append(nowhere)
+    return [
+        (clips[twice].video, "frame listed twice", "its frame 0 used once"),
+        (clips[flips].video, "group flips", f"settled by majority as {clips[flips].person.group}, listed"),
+        (clips[undefined].video, "undefined demographics", "kept out, counted"),
+        (clips[disagrees].video, "label disagreement", "listed; the video's folder says fake"),
+        (clips[absent].video, "crops without annotation", "its crops listed as unmatched"),
+        ("youtube/999", "annotated video does not exist", "listed as unmatched"),
+    ]

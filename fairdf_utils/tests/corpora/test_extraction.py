@@ -26,7 +26,7 @@ from fairdf_utils.corpora.layouts import CorpusError
 from fairdf_utils.corpora.videos import read_frames
 from fairdf_utils.figures import data as plots_faces
 from fairdf_utils.files import locked
-from fairdf_utils.rendered import drawing as renderer
+from fairdf_utils.rendered import drawing, people
 from fairdf_utils.tests.corpora.tiny_videos import (
     astronaut_clip,
     astronaut_frame,
@@ -114,8 +114,8 @@ def test_no_face_in_what_is_hardly_an_image(shape):
 
 def test_a_rendered_face_is_found():
     rng = np.random.default_rng(3)
-    face, scene = renderer.draw_face(rng, "female", "asian"), renderer.draw_scene(rng, rng)
-    painted = renderer.paint(face, scene, 300, renderer.skin_grain(rng, 300))
+    face, scene = people.draw_face(rng, "female", "asian"), people.draw_scene(rng, rng)
+    painted = drawing.paint(face, scene, 300, drawing.skin_grain(rng, 300))
     (found, *_) = find((255 * painted.transpose(1, 2, 0)).astype(np.uint8))
     eyes = found.landmarks[:4].mean(0) / 300  # between the eyes, in the rendered crop's sides
     assert np.abs(eyes - (0.5, 0.47)).max() < 0.08
