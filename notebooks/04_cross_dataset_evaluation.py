@@ -55,8 +55,8 @@ from fairdf_utils.evaluation import pictures, scoring
 from fairdf_utils.fairness import metrics, score_table, uncertainty
 from fairdf_utils.figures import detection, training
 from fairdf_utils.model import detectors, stored
-from fairdf_utils.rendered import videos
 from fairdf_utils.rendered.images import image_folder
+from fairdf_utils.rendered.videos import Clip, Filming, Person, frames
 
 target = stored.choose_device(device, threads)
 run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")
@@ -341,14 +341,14 @@ training.score_distributions(own)
 # room, once as filmed and once with another face swapped in:
 
 # %%
-person, other = videos.Person("the reader", "female-asian"), videos.Person("somebody else", "female-asian")
+person, other = Person("the reader", "female-asian"), Person("somebody else", "female-asian")
 filmed = [
-    videos.Clip("portrait/real.mp4", "ffpp", "real", person, "portrait"),
-    videos.Clip("portrait/swapped.mp4", "ffpp", "FaceSwap", person, "portrait", other),
+    Clip("portrait/real.mp4", "ffpp", "real", person, "portrait"),
+    Clip("portrait/swapped.mp4", "ffpp", "FaceSwap", person, "portrait", other),
 ]
 files = [run.path(f"portraits/{name}.png") for name in ("real", "swapped")]
 for path, clip in zip(files, filmed, strict=True):
-    Image.fromarray(next(videos.frames(clip, videos.Filming(size=480)))).save(path)  # the first frame
+    Image.fromarray(next(frames(clip, Filming(size=480)))).save(path)  # the first frame
 
 # %%
 show(pictures.score_file)
