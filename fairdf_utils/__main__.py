@@ -79,27 +79,29 @@ def _audit(options) -> int:
 
 
 def _reproduce(options) -> int:
-    from fairdf_utils.book.reproduce import ChapterFailed, reproduce
+    from fairdf_utils.book.engine import StepFailed, reproduce
 
     try:
-        reproduce(options.params, options.run, options.notebooks, options.jobs)
-    except ChapterFailed as error:
-        for failure in error.args:
-            print(f"error: {failure}", file=sys.stderr)
+        reproduce(options.params, options.run, options.notebooks, options.jobs, options.profile)
+    except StepFailed as error:
+        for report in error.args:
+            print(f"error: {report}", file=sys.stderr)
         return 1
     return 0
 
 
 def _notebooks(options) -> int:
-    from fairdf_utils.book.pairs import check, store_outputs
+    from fairdf_utils.book.pairs import check, store_outputs, update
 
-    if not options.check:
+    written = [] if options.check else update(options.notebooks)
+    if options.run:
         failed = _reproduce(options)
         if failed:
             return failed
-        for path in store_outputs(options.run, options.notebooks):
-            print(f"wrote {os.path.relpath(path)}")
-    problems = check(options.notebooks)
+        written = store_outputs(options.run, options.notebooks)
+    for path in written:
+        print(f"wrote {os.path.relpath(path)}")
+    problems = [] if options.update else check(options.notebooks)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -192,29 +194,35 @@ def _add_book(commands) -> None:
     whole = commands.add_parser(
         "reproduce",
         help="run the whole book into a run folder",
-        description="Run the chapters in order. What is done with the same inputs is skipped, what was interrupted is "
-        "resumed, results from other inputs are replaced.",
+        description="Snakemake runs the chapters. What is done from the same parameters, code and inputs is skipped, what "
+        "was interrupted goes on, results from other inputs are replaced.",
     )
     whole.add_argument("--params", required=True, help="name of a file in notebooks/params, such as cpu, or a path")
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")
     whole.add_argument(
         "--jobs",
         type=_at_least_one,
-        help="cells of a repeated chapter that run at a time (default: `jobs` of the parameters file, or 1)",
+        help="steps that run at a time (default: `jobs` of the parameters file, or 1)",
     )
+    whole.add_argument("--profile", help="a Snakemake profile that runs the steps elsewhere: notebooks/profiles/slurm")
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
 
     pairs = commands.add_parser(
         "notebooks",
-        help="check the committed notebooks, or store outputs in them",
+        help="check, update or execute the committed notebooks",
         description="Each chapter is a pair of files: .py (the source) and .ipynb (the same cells with outputs).",
     )
     what = pairs.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="list where the two files of a chapter differ")
-    what.add_argument("--run", help="run the book with the cpu profile into this folder, then write every .ipynb")
+    what.add_argument(
+        "--update", action="store_true", help="write each .ipynb from its .py, keep outputs of what is equal"
+    )
+    what.add_argument(
+        "--run", help="update, run the book with the cpu profile into this folder, store the outputs, check"
+    )
     _add_notebooks(pairs)
-    pairs.set_defaults(command=_notebooks, params="cpu", jobs=None)
+    pairs.set_defaults(command=_notebooks, params="cpu", jobs=None, profile=None)
 
 
 def _at_least_one(text) -> int:

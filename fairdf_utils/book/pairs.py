@@ -17,6 +17,7 @@ from fairdf_utils.book import BookError
 from fairdf_utils.files import write_text
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 FORMATS = "ipynb,py:percent"
 MOST_BYTES = 3_000_000
 
@@ -64,7 +65,7 @@ def read_chapter(path):
         noted = {key: value for key, value in cell.metadata.items() if key != "lines_to_next_cell"}
         cells.append(made(cell.source, id=f"{path.stem[:2]}-{place:03d}", metadata=noted))
     kernel = dict(source.metadata.get("kernelspec", {}))
-    about = {"jupytext": {"formats": FORMATS}, "kernelspec": kernel, "language_info": {"name": "python"}}
+    about = {"jupytext": {"formats": FORMATS}, "kernelspec": kernel, "language_info": LANGUAGE}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=about)
     return Chapter(path.stem, path, notebook, _defaults(path, notebook))
 
@@ -94,7 +95,46 @@ def _code(notebook):
     return [cell.source for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
-# --- storing outputs -------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def update(folder: str | Path) -> list[Path]:
+    """Write each chapter's `.ipynb` from its `.py`; code cells whose source is unchanged keep their outputs.
+
+    Returns
+    -------
+    list of Path
+        The notebooks written: those that differed.
+    """
+    written = []
+    for chapter in read_chapters(folder):
+        path, kept = chapter.path.with_suffix(".ipynb"), {}
+        before = nbformat.read(path, as_version=4) if path.exists() else None
+        if before and not list(_differences(chapter.notebook, before)):
+            continue
+        for cell in before.cells if before else []:
+            kept.setdefault(cell.source, []).append(cell)
+        for cell in chapter.notebook.cells:
+            same = kept.get(cell.source) if cell.cell_type == "code" else None
+            if same:
+                cell.outputs, cell.execution_count = same[0].get("outputs", []), same.pop(0).get("execution_count")
+        written.append(_write(chapter.notebook, path))
+    return written
+
+
+def refuse_differences(folder: Path) -> None:
+    """Raise BookError unless every `.ipynb`, which papermill runs, holds the cells of its `.py`."""
+    for chapter in read_chapters(folder):
+        path = chapter.path.with_suffix(".ipynb")
+        problems = _differences(chapter.notebook, nbformat.read(path, 4)) if path.exists() else ["is missing"]
+        for problem in problems:
+            raise BookError(f"{path.name}: {problem}; `python -m fairdf_utils notebooks --update` writes it anew")
+
+
+def _write(notebook, path: Path) -> Path:
+    nbformat.validate(notebook)
+    write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    return path
 
 
 def store_outputs(run, folder):
@@ -110,10 +150,7 @@ def store_outputs(run, folder):
     written = []
     for chapter in read_chapters(folder):
         notebook = _with_outputs(chapter, _executed_with_defaults(chapter, Path(run)), Path(folder).resolve())
-        nbformat.validate(notebook)
-        path = chapter.path.with_suffix(".ipynb")
-        write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
-        written.append(path)
+        written.append(_write(notebook, chapter.path.with_suffix(".ipynb")))
     return written
 
 
@@ -141,7 +178,6 @@ def _with_outputs(chapter, executed, folder):
     if any(cell.execution_count is None for cell in ran):
         raise BookError(f"the executed copy of {chapter.name} is not complete: run the book again")
     notebook = nbformat.from_dict(chapter.notebook)
-    notebook.metadata.language_info = {"name": "python", "pygments_lexer": "ipython3"}
     into = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     for count, (cell, done) in enumerate(zip(into, ran, strict=True), start=1):
         cell.execution_count = count

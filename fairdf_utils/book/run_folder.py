@@ -4,10 +4,12 @@ A run is a folder, `runs/<name>/`: one sub-folder a chapter, `manifest.json` wit
 what, and `notebooks/` with the executed copies. A chapter writes only under its own sub-folder.
 """
 
+import ast
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,7 +19,6 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from fairdf_utils.book import BookError
-from fairdf_utils.book.pairs import read_chapter
 from fairdf_utils.files import locked, write_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,7 +56,37 @@ class Run:
         self.started = _now()
         self._read = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        _hold(self.folder / ".lock")
+        if self._hold():
+            self._start_anew_if_inputs_changed()
+
+    def _hold(self) -> bool:
+        """Hold the folder until this process ends, however that happens; False if it did already."""
+        path = (self.folder / ".lock").resolve()
+        if path in _HELD:
+            return False
+        _HELD[path] = stack = ExitStack()
+        try:
+            file = stack.enter_context(locked(path, wait=False))
+        except BlockingIOError:
+            print(f"waiting for process {path.read_text()}, which writes into {self.folder}", flush=True)
+            file = stack.enter_context(locked(path))
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        return True
+
+    def _start_anew_if_inputs_changed(self) -> None:
+        """Under the Snakefile, a chapter goes on only with what was begun from the same inputs."""
+        inputs, noted = os.environ.get("FAIRDF_INPUTS"), self.folder / ".inputs"
+        if inputs is None:
+            return
+        if noted.exists() and noted.read_text(encoding="utf-8") != inputs:
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != ".lock":
+                    path.unlink()
+        write_text(noted, inputs)
 
     def path(self, name: str) -> Path:
         """A path under this chapter's own sub-folder, whose folders are made; the file is not."""
@@ -133,7 +164,10 @@ class Run:
         path = next((path for path in beside if path.is_file()), None)
         if path is None:
             raise BookError(f"{beside[0]} is missing: its parameters cell says what there is to record")
-        found = {name: values[name] for name in read_chapter(path).defaults if name in values}
+        # Not read by jupytext, whose import would take every kernel a second.
+        cell = re.search(r'^# %%.*"parameters".*\n((?:(?!# %%).*\n)*)', path.read_text(encoding="utf-8"), re.MULTILINE)
+        names = [getattr(part, "target", None) or part.targets[0] for part in ast.parse(cell[1]).body]
+        found = {name.id: values[name.id] for name in names if name.id in values}
         try:
             return json.loads(json.dumps(found))
         except TypeError as error:
@@ -157,23 +191,6 @@ def read_manifest_of_run(run_dir: str | Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise BookError(f"{path} is not readable JSON ({error}): delete it and run the book again") from None
-
-
-def _hold(path: Path) -> None:
-    """Hold a chapter's folder until this process ends; the system frees it however that happens."""
-    path = path.resolve()
-    if path in _HELD:
-        return
-    stack = ExitStack()
-    try:
-        file = stack.enter_context(locked(path, wait=False))
-    except BlockingIOError:
-        print(f"waiting for process {path.read_text()}, which writes into {path.parent}", flush=True)
-        file = stack.enter_context(locked(path))
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    _HELD[path] = stack
 
 
 def _contents(folder):

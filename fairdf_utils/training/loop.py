@@ -24,8 +24,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from fairdf_utils import progress
-from fairdf_utils.book.pairs import read_chapters
-from fairdf_utils.book.parameters import find_parameters, plan
+from fairdf_utils.book.parameters import read_plan
 from fairdf_utils.book.run_folder import REPOSITORY, BookError
 from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes
 from fairdf_utils.data.manifests import read_split
@@ -375,13 +374,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="one of the file's seeds (default: %(default)s)")
     options = parser.parse_args(arguments)
     notebooks = REPOSITORY / "notebooks"  # paths in a parameters file are relative to it
-    path = find_parameters(options.params, notebooks)
     wanted = f"03_sam_training/{options.detector}-s{options.seed}"
-    cells = {cell.name: cell.effective for cell in plan(read_chapters(notebooks), path).cells}
-    if wanted not in cells:
-        trained = ", ".join(name for name in cells if name.startswith("03_"))
-        raise BookError(f"{path} does not ask for {wanted}; it asks for {trained}")
-    given = cells[wanted]
+    steps = {step.folder: step.values for step in read_plan(options.params, notebooks).steps}
+    if wanted not in steps:
+        trained = ", ".join(name for name in steps if name.startswith("03_"))
+        raise BookError(f"{options.params} does not ask for {wanted}; it asks for {trained}")
+    given = steps[wanted]
     device = processes.join(choose_device(given["device"], given["threads"]))
     config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
     image_root, data_dir = given["image_root"] and str(notebooks / given["image_root"]), notebooks / given["data_dir"]

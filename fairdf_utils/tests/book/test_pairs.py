@@ -55,7 +55,7 @@ def edit_notebook(folder, name, change):
 
 
 def test_a_chapter_is_read_with_its_parameters_and_stable_ids(book):
-    chapter = read_chapter(book / "03_training.py")
+    chapter = read_chapter(book / "03_sam_training.py")
     assert chapter.defaults == {
         "run_dir": "../runs/tiny", "detector": "fair", "seed": 0, "rate": 0.5, "epochs": 2, "pause": 0.0, "fault": "",
         "wait_for": "",
@@ -66,16 +66,16 @@ def test_a_chapter_is_read_with_its_parameters_and_stable_ids(book):
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_chapter_has_one_parameters_cell(book, number):
-    path = book / "01_data.py"
+    path = book / "01_data_preparation.py"
     start = '# %% tags=["parameters"]\n'
     path.write_text(path.read_text().replace(start, start + "x = 1\n\n" + start if number else "# %%\n"))
-    with pytest.raises(BookError, match=f"01_data.py has {number} cells that begin"):
+    with pytest.raises(BookError, match=f"01_data_preparation.py has {number} cells that begin"):
         read_chapter(path)
 
 
 def test_stored_pairs_pass_the_check(stored):
     assert check(stored) == []
-    notebook = paired(stored, "03_training")
+    notebook = paired(stored, "03_sam_training")
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
@@ -86,9 +86,9 @@ def test_stored_pairs_pass_the_check(stored):
 
 
 def test_storing_twice_gives_the_same_bytes(stored, tmp_path):
-    before = (stored / "03_training.ipynb").read_bytes()
+    before = (stored / "03_sam_training.ipynb").read_bytes()
     store_outputs(tmp_path / "run", stored)
-    assert (stored / "03_training.ipynb").read_bytes() == before
+    assert (stored / "03_sam_training.ipynb").read_bytes() == before
 
 
 def test_the_copy_with_the_notebooks_own_parameters_is_taken(book, tmp_path):
@@ -99,11 +99,13 @@ def test_the_copy_with_the_notebooks_own_parameters_is_taken(book, tmp_path):
         return change
 
     pretend_executed(book, tmp_path / "run", mark("other"), "-a", seed=4)
-    with pytest.raises(BookError, match=r"no copy of 01_data .*01_data-a.ipynb differs in seed"):
+    with pytest.raises(
+        BookError, match=r"no copy of 01_data_preparation .*01_data_preparation-a.ipynb differs in seed"
+    ):
         store_outputs(tmp_path / "run", book)
     pretend_executed(book, tmp_path / "run", mark("own"), "-b")
     store_outputs(tmp_path / "run", book)
-    assert paired(book, "03_training").cells[-1].outputs[0].text == "own"
+    assert paired(book, "03_sam_training").cells[-1].outputs[0].text == "own"
 
 
 def test_outputs_lose_what_depends_on_machine_and_moment(book, tmp_path):
@@ -123,7 +125,7 @@ def test_outputs_lose_what_depends_on_machine_and_moment(book, tmp_path):
     pretend_executed(book, tmp_path / "run", change)
     store_outputs(tmp_path / "run", book)
     assert check(book) == []
-    cell = paired(book, "03_training").cells[-1]
+    cell = paired(book, "03_sam_training").cells[-1]
     text, result = cell.outputs
     assert text == {"output_type": "stream", "name": "stdout", "text": "in x\nrest\n"}
     assert result.execution_count == cell.execution_count == 4
@@ -131,17 +133,17 @@ def test_outputs_lose_what_depends_on_machine_and_moment(book, tmp_path):
 
 
 def test_outputs_of_other_code_are_refused(stored, tmp_path):
-    path = stored / "03_training.py"
-    before = (stored / "03_training.ipynb").read_bytes()
+    path = stored / "03_sam_training.py"
+    before = (stored / "03_sam_training.ipynb").read_bytes()
     path.write_text(path.read_text().replace("time.sleep(pause)", "time.sleep(2 * pause)"))
-    with pytest.raises(BookError, match="03_training.py was changed after it was executed"):
+    with pytest.raises(BookError, match="03_sam_training.py was changed after it was executed"):
         store_outputs(tmp_path / "run", stored)
-    assert (stored / "03_training.ipynb").read_bytes() == before
+    assert (stored / "03_sam_training.ipynb").read_bytes() == before
 
 
 def test_an_incomplete_copy_is_refused(book, tmp_path):
     pretend_executed(book, tmp_path / "run", lambda copy: copy.cells[-1].update(execution_count=None))
-    with pytest.raises(BookError, match="copy of 01_data is not complete"):
+    with pytest.raises(BookError, match="copy of 01_data_preparation is not complete"):
         store_outputs(tmp_path / "run", book)
 
 
@@ -173,9 +175,9 @@ OUTPUT = nbformat.v4.new_output
     ],
 )
 def test_the_check_finds(stored, change, message):
-    edit_notebook(stored, "03_training", change)
+    edit_notebook(stored, "03_sam_training", change)
     problems = check(stored)
-    assert problems and all(problem.startswith("03_training.ipynb: ") for problem in problems)
+    assert problems and all(problem.startswith("03_sam_training.ipynb: ") for problem in problems)
     assert any(re.search(message, problem) for problem in problems), problems
 
 
@@ -183,17 +185,17 @@ def test_the_check_finds(stored, change, message):
     "text", ["and/or 1/2 a / b", "see https://example.org/a/b", "../runs/cpu/x.csv", "<td></td></tr>"]
 )
 def test_the_check_leaves_other_slashes_alone(stored, text):
-    edit_notebook(stored, "03_training", set_output(OUTPUT("stream", text=text)))
+    edit_notebook(stored, "03_sam_training", set_output(OUTPUT("stream", text=text)))
     assert check(stored) == []
 
 
 def test_the_check_finds_missing_files_and_the_command_fails(stored, capsys):
-    (stored / "01_data.ipynb").unlink()
-    (stored / "03_training.py").unlink()
+    (stored / "01_data_preparation.ipynb").unlink()
+    (stored / "03_sam_training.py").unlink()
     assert main(["notebooks", "--check", "--notebooks", str(stored)]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "03_training.ipynb has no .py beside it",
-        "01_data.ipynb is missing: `make notebooks` writes it",
+        "03_sam_training.ipynb has no .py beside it",
+        "01_data_preparation.ipynb is missing: `make notebooks` writes it",
     ]
 
 
@@ -201,11 +203,11 @@ def test_one_command_runs_the_book_and_stores_its_outputs(book, tmp_path, capfd)
     assert main(["notebooks", "--run", str(tmp_path / "run"), "--notebooks", str(book)]) == 0
     assert capfd.readouterr().err == ""
     assert main(["notebooks", "--check", "--notebooks", str(book)]) == 0
-    training = paired(book, "03_training")
+    training = paired(book, "03_sam_training")
     (text,) = training.cells[3].outputs  # standard output only, in one piece
     assert text.text.split("\n", 1)[1] == "epoch 0 in ../notebooks\nepoch 1 in ../notebooks\n"
     assert training.cells[4].outputs[0].data == {"text/plain": "2"}
-    shown = paired(book, "01_data").cells[3].outputs[0].data["text/markdown"]
+    shown = paired(book, "01_data_preparation").cells[3].outputs[0].data["text/markdown"]
     assert "def path(self, name: str) -> Path:" in shown and sys.prefix not in shown
 
 

@@ -24,39 +24,39 @@ def chapters(tmp_path_factory, monkeypatch):
 @pytest.mark.parametrize("name", ["../01_other/x", "/x", "", "a/../../x"])
 def test_a_chapter_writes_only_under_its_own_folder(tmp_path, name):
     with pytest.raises(BookError, match="only under its own folder"):
-        Run(tmp_path, "03_training", "fair-s0").path(name)
+        Run(tmp_path, "03_sam_training", "fair-s0").path(name)
 
 
 def test_path_makes_folders_but_no_file(tmp_path):
-    path = Run(tmp_path, "03_training", "fair-s0").path("figures/loss.png")
-    assert path == tmp_path / "03_training/fair-s0/figures/loss.png"
+    path = Run(tmp_path, "03_sam_training", "fair-s0").path("figures/loss.png")
+    assert path == tmp_path / "03_sam_training/fair-s0/figures/loss.png"
     assert path.parent.is_dir() and not path.exists()
 
 
 def test_require_names_the_chapter_to_run(tmp_path):
-    run = Run(tmp_path, "03_training", "fair-s0")
-    with pytest.raises(MissingResult, match=r"run chapter 03_training \(fair-s0\)") as raised:
-        run.require("03_training/fair-s0/best.safetensors")
+    run = Run(tmp_path, "03_sam_training", "fair-s0")
+    with pytest.raises(MissingResult, match=r"run chapter 03_sam_training \(fair-s0\)") as raised:
+        run.require("03_sam_training/fair-s0/best.safetensors")
     assert isinstance(raised.value, FileNotFoundError)
-    with pytest.raises(MissingResult, match="run chapter 03_training"):
-        run.require_all("03_training/*/best.safetensors")
+    with pytest.raises(MissingResult, match="run chapter 03_sam_training"):
+        run.require_all("03_sam_training/*/best.safetensors")
 
 
 def test_finish_records_what_was_read_and_written(tmp_path):
-    first = Run(tmp_path / "run", "01_data")
+    first = Run(tmp_path / "run", "01_data_preparation")
     first.path("words.txt").write_text("words")
     first.finish()
     outside = tmp_path / "outside.csv"
     outside.write_text("1,2")
-    run = Run(tmp_path / "run", "03_training", "fair-s0")
-    assert run.require_all("01_data/*.txt") == [tmp_path / "run/01_data/words.txt"]
+    run = Run(tmp_path / "run", "03_sam_training", "fair-s0")
+    assert run.require_all("01_data_preparation/*.txt") == [tmp_path / "run/01_data_preparation/words.txt"]
     run.path("deep/model.bin").write_bytes(b"weights")
     values = {"run": run, "outside": outside, "seed": 4, "rate": 0.25, "run_dir": "x", "other": object()}
     exec('run.finish(device="one GPU", read=[outside])', values)  # as the cells of a notebook
 
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
-    assert sorted(manifest) == ["01_data", "03_training/fair-s0"]
-    entry = manifest["03_training/fair-s0"]
+    assert sorted(manifest) == ["01_data_preparation", "03_sam_training/fair-s0"]
+    entry = manifest["03_sam_training/fair-s0"]
     assert (
         entry["parameters"] == {"run_dir": "x", "seed": 4, "rate": 0.25}
         and entry["seed"] == 4
@@ -65,21 +65,21 @@ def test_finish_records_what_was_read_and_written(tmp_path):
     assert entry["started"] <= entry["ended"]
     assert entry["versions"]["python"] == sys.version.split()[0] and "numpy" in entry["versions"]
     wrote = {name: item["sha256"] for name, item in entry["wrote"].items()}
-    assert wrote == {"03_training/fair-s0/deep/model.bin": hashlib.sha256(b"weights").hexdigest()}
+    assert wrote == {"03_sam_training/fair-s0/deep/model.bin": hashlib.sha256(b"weights").hexdigest()}
     read = {name: item["sha256"] for name, item in entry["read"].items()}
     assert read == {
-        "01_data/words.txt": hashlib.sha256(b"words").hexdigest(),
+        "01_data_preparation/words.txt": hashlib.sha256(b"words").hexdigest(),
         outside.as_posix(): hashlib.sha256(b"1,2").hexdigest(),
     }
 
 
 def test_finish_does_not_record_hidden_files(tmp_path):
-    run = Run(tmp_path, "03_training", "fair-s0")
+    run = Run(tmp_path, "03_sam_training", "fair-s0")
     for name in (".parts/ffpp.parquet", "validation/.parts/ffpp/a.parquet", "validation/scores.csv"):
         run.path(name).write_text("1")
     run.finish()
     (entry,) = read_manifest_of_run(tmp_path).values()
-    assert list(entry["wrote"]) == ["03_training/fair-s0/validation/scores.csv"]
+    assert list(entry["wrote"]) == ["03_sam_training/fair-s0/validation/scores.csv"]
 
 
 def test_finish_hashes_an_unchanged_file_once_and_a_changed_one_again(tmp_path, monkeypatch):
@@ -87,26 +87,26 @@ def test_finish_hashes_an_unchanged_file_once_and_a_changed_one_again(tmp_path, 
     digest = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: hashed.append(file.name) or digest(file, kind))
     for content in (b"big", b"big", b"bigger"):
-        run = Run(tmp_path, "01_data")
+        run = Run(tmp_path, "01_data_preparation")
         path = run.path("file.bin")
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)
         run.finish()
     assert len(hashed) == 2
-    recorded = read_manifest_of_run(tmp_path)["01_data"]["wrote"]["01_data/file.bin"]
+    recorded = read_manifest_of_run(tmp_path)["01_data_preparation"]["wrote"]["01_data_preparation/file.bin"]
     assert recorded["sha256"] == hashlib.sha256(b"bigger").hexdigest()
 
 
 def test_a_full_folder_is_recorded_by_its_listing(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "MOST_FILES_HASHED", 2)
-    run = Run(tmp_path, "01_data")
+    run = Run(tmp_path, "01_data_preparation")
     digests = []
     for content in ("one", "two", "three"):  # of 3, 3 and 5 bytes
         for number in range(3):
             run.path(f"images/{number}.png").write_text(content)
         run.finish()
-        (name, item), *rest = read_manifest_of_run(tmp_path)["01_data"]["wrote"].items()
-        assert (name, item["files"], rest) == ("01_data/images", 3, [])
+        (name, item), *rest = read_manifest_of_run(tmp_path)["01_data_preparation"]["wrote"].items()
+        assert (name, item["files"], rest) == ("01_data_preparation/images", 3, [])
         digests.append(item["sha256"])
     assert digests[0] == digests[1] != digests[2]
 
@@ -117,15 +117,15 @@ def test_a_small_folder_read_is_recorded_by_content(tmp_path):
     digests = set()
     for content in ("one", "two"):
         (outside / "test.csv").write_text(content)
-        Run(tmp_path / "run", "01_data").finish(read=[outside])
-        digests.add(read_manifest_of_run(tmp_path / "run")["01_data"]["read"][outside.as_posix()]["sha256"])
+        Run(tmp_path / "run", "01_data_preparation").finish(read=[outside])
+        digests.add(read_manifest_of_run(tmp_path / "run")["01_data_preparation"]["read"][outside.as_posix()]["sha256"])
     assert len(digests) == 2
 
 
 def test_chapters_that_finish_at_the_same_time_lose_no_entry(tmp_path):
     code = (
         "import sys; from fairdf_utils.book.run_folder import Run\n"
-        "for i in range(10): Run(sys.argv[1], '03_training', f'{sys.argv[2]}{i}').finish()"
+        "for i in range(10): Run(sys.argv[1], '03_sam_training', f'{sys.argv[2]}{i}').finish()"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path, name]) for name in ("a", "b")]
     assert [process.wait() for process in processes] == [0, 0]
@@ -139,8 +139,8 @@ def test_an_unreadable_manifest_is_named(tmp_path):
 
 
 def test_a_parameter_that_became_something_else_is_named(tmp_path):
-    with pytest.raises(BookError, match="01_data.py gives one of its parameters another value.*set"):
-        exec("run.finish()", {"run": Run(tmp_path, "01_data"), "words": {1, 2}})
+    with pytest.raises(BookError, match="01_data_preparation.py gives one of its parameters another value.*set"):
+        exec("run.finish()", {"run": Run(tmp_path, "01_data_preparation"), "words": {1, 2}})
 
 
 def test_a_run_of_no_chapter_is_refused(tmp_path):
@@ -151,7 +151,7 @@ def test_a_run_of_no_chapter_is_refused(tmp_path):
 def test_a_folder_is_written_by_one_kernel_at_a_time(tmp_path):
     code = (
         "import sys, time; from fairdf_utils.book.run_folder import Run\n"
-        "run = Run(sys.argv[1], '03_training', 'fair-s0'); run = Run(sys.argv[1], '03_training', 'fair-s0')\n"
+        "run = Run(sys.argv[1], '03_sam_training', 'fair-s0'); run = Run(sys.argv[1], '03_sam_training', 'fair-s0')\n"
         "print('mine', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -164,7 +164,7 @@ def test_a_folder_is_written_by_one_kernel_at_a_time(tmp_path):
         orphan.kill()
         orphan.wait()
         assert successor.stdout.readline() == "mine\n"
-        assert (tmp_path / "03_training/fair-s0/.lock").read_text() == str(successor.pid)
+        assert (tmp_path / "03_sam_training/fair-s0/.lock").read_text() == str(successor.pid)
     finally:
         for process in processes:
             process.kill()

@@ -1,6 +1,10 @@
-"""A book of three small chapters, of the same shape as the real one, that needs seconds."""
+"""A book of four small chapters, named as the real ones and run by the same Snakefile, that needs seconds."""
 
+import shutil
 from pathlib import Path
+
+from fairdf_utils.book.pairs import update
+from fairdf_utils.book.run_folder import REPOSITORY
 
 HEADER = """\
 # ---
@@ -33,7 +37,7 @@ from pathlib import Path
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 
-run = Run(run_dir, "01_data")
+run = Run(run_dir, "01_data_preparation")
 run.path("words.txt").write_text("\\n".join(words))
 
 # %%
@@ -66,8 +70,8 @@ from pathlib import Path
 
 from fairdf_utils.book.run_folder import Run
 
-run = Run(run_dir, "03_training", f"{detector}-s{seed}")
-run.require("01_data/words.txt")
+run = Run(run_dir, "03_sam_training", f"{detector}-s{seed}")
+run.require("01_data_preparation/words.txt")
 checkpoint = run.path("epochs.txt")
 first = len(checkpoint.read_text().split()) if checkpoint.exists() else 0
 run.path("begun.txt").write_text("begun")
@@ -95,6 +99,25 @@ run.finish(device="cpu")
 epochs
 """
 
+EVALUATION = """\
+# %% [markdown]
+# # 4. Evaluation
+
+# %% tags=["parameters"]
+run_dir: str = "../runs/tiny"  # folder of this run
+detector: str = "fair"
+seed: int = 0
+
+# %%
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.data import vocabulary
+
+run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")
+epochs = run.require(f"03_sam_training/{detector}-s{seed}/epochs.txt").read_text()
+run.path("scores.csv").write_text(epochs)
+run.finish(device="cpu")
+"""
+
 FAIRNESS = """\
 # %% [markdown]
 # # 5. Fairness
@@ -106,7 +129,8 @@ run_dir: str = "../runs/tiny"  # folder of this run
 from fairdf_utils.book.run_folder import Run
 
 run = Run(run_dir, "05_fairness_analysis")
-rows = [f"{path.parent.name},ffpp,0.75,1.5,0.125,," for path in run.require_all("03_training/*/epochs.txt")]
+tables = run.require_all("04_cross_dataset_evaluation/*/scores.csv")
+rows = [f"{path.parent.name},ffpp,0.75,1.5,0.125,," for path in tables]
 run.path("results.csv").write_text("\\n".join(["detector,dataset,auc,fpr_sum,oae,dp,meo", *rows]))
 run.finish()
 """
@@ -117,11 +141,22 @@ seeds: [0]
 """
 
 
-def write_book(root: Path, profile: str = PROFILE) -> Path:
-    """Write the chapters and params/cpu.yaml under `root`/notebooks; that folder."""
+CHAPTERS = {
+    "01_data_preparation": DATA,
+    "03_sam_training": TRAINING,
+    "04_cross_dataset_evaluation": EVALUATION,
+    "05_fairness_analysis": FAIRNESS,
+}
+
+
+def write_book(root: Path, profile: str = PROFILE, chapters: str = "01 03 04 05") -> Path:
+    """Write chapters with their pairs, the Snakefile and params/cpu.yaml under `root`/notebooks; that folder."""
     folder = root / "notebooks"
     (folder / "params").mkdir(parents=True)
-    for name, text in (("01_data", DATA), ("03_training", TRAINING), ("05_fairness_analysis", FAIRNESS)):
-        (folder / f"{name}.py").write_text(HEADER + text)
+    for name, text in CHAPTERS.items():
+        if name[:2] in chapters.split():
+            (folder / f"{name}.py").write_text(HEADER + text)
+    update(folder)
+    shutil.copy(REPOSITORY / "notebooks" / "Snakefile", folder)
     (folder / "params" / "cpu.yaml").write_text(profile)
     return folder

@@ -1,0 +1,321 @@
+"""The real Snakefile with real kernels on a tiny book: what runs, what is skipped, what a fault leaves behind."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import psutil
+import pytest
+
+from fairdf_utils.__main__ import main
+from fairdf_utils.book import BookError, engine, parameters
+from fairdf_utils.book.engine import StepFailed, reproduce, result_table
+from fairdf_utils.book.pairs import update
+from fairdf_utils.book.parameters import read_plan
+from fairdf_utils.book.run_folder import read_manifest_of_run
+from fairdf_utils.tests.book.tiny_book import write_book
+
+DATA, FAIRNESS = "01_data_preparation", "05_fairness_analysis"
+FAIR, PLAIN = "03_sam_training fair-s0", "03_sam_training plain-s0"
+SCORED, SCORED_PLAIN = "04_cross_dataset_evaluation fair-s0", "04_cross_dataset_evaluation plain-s0"
+ONE = "grid: [{detector: fair}]\n"
+TWO = "grid: [{detector: fair}, {detector: plain}]\njobs: 2\n"
+
+
+def said(output):
+    """{step: what was said first of it}"""
+    found = {}
+    for name, words in re.findall(r"^\[\d+/\d+\] ([^:]+): ([^;\n]+)", output, re.MULTILINE):
+        found.setdefault(name, words)
+    return found
+
+
+def epochs(run, name):
+    path = run / name.replace(" ", "/") / "epochs.txt"
+    return path.read_text().split() if path.exists() else []
+
+
+def log_path(run, name):
+    return run / "notebooks" / f"{name.replace(' ', '-')}.log"
+
+
+def log_of(run, name):
+    return log_path(run, name).read_text()
+
+
+# --- what runs -------------------------------------------------------------------------------------------
+
+
+def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
+    book, run = write_book(tmp_path), tmp_path / "run"
+    package = tmp_path / "pack"  # stands for this package when inputs are looked for
+    for name in ("data/vocabulary.py", "figures/style.py"):
+        (package / name).parent.mkdir(parents=True)
+        (package / name).write_text("x = 1")
+    path = book / "04_cross_dataset_evaluation.py"
+    path.write_text(path.read_text() + "\n# %%\nif False:\n    import pack.data.vocabulary\n")
+    update(book)
+    monkeypatch.setattr(parameters, "PACKAGE", package)
+    profile = book / "params/cpu.yaml"
+    manifests = tmp_path / "manifests.csv"
+    manifests.write_text("1")
+    profile.write_text(f"{profile.read_text()}source: ../manifests.csv\n")
+
+    reproduce("cpu", run, book, jobs=2)
+    output = capfd.readouterr()
+    names = [DATA, FAIR, PLAIN, SCORED, SCORED_PLAIN, FAIRNESS]
+    assert said(output.out) == dict.fromkeys(names, "started")
+    assert output.err == "" and "75.0" in output.out
+    assert output.out.endswith(f"The executed chapters are in {run}/notebooks\n")
+    copy = nbformat.read(run / "notebooks/03_sam_training-plain-s0.ipynb", 4)
+    assert copy.metadata.papermill.parameters == {"detector": "plain", "rate": 1, "seed": 0, "run_dir": "../run"}
+    log = log_of(run, PLAIN)
+    given = "-y '{detector: plain, rate: 1, seed: 0}' -p run_dir ../run"
+    assert (
+        f"+ papermill 03_sam_training.ipynb ../run/notebooks/unfinished/03_sam_training-plain-s0.ipynb {given}" in log
+    )
+    assert f"epoch 1 in {book}" in log
+    assert read_manifest_of_run(run)["03_sam_training/fair-s0"]["parameters"]["rate"] == 0.5
+    assert {path.name for path in tmp_path.iterdir()} >= {"notebooks", "run"}
+    kept = ["Snakefile", "params"]
+    assert [path.name for path in sorted(book.iterdir()) if not path.name[0].isdigit()] == kept
+
+    parse = engine.parse_args
+    monkeypatch.setattr(engine, "parse_args", lambda arguments: parse([*arguments, "--dry-run"]))
+
+    def would_run():
+        reproduce("cpu", run, book)
+        return [name for name, words in said(capfd.readouterr().out).items() if words == "started"]
+
+    def edit(path, old, new):
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        if path.suffix == ".py" and path.parent == book:
+            update(book)
+        found = would_run()
+        path.write_text(text)
+        update(book)
+        return found
+
+    assert would_run() == []
+    assert edit(book / "01_data_preparation.py", "# # 1. Data", "# # 1. The data") == []  # prose is no input
+    assert edit(book / "05_fairness_analysis.py", "0.75", "0.5") == [FAIRNESS]
+    assert sorted(edit(package / "data/vocabulary.py", "1", "2")) == [SCORED, SCORED_PLAIN, FAIRNESS]
+    assert edit(package / "figures/style.py", "1", "2") == []
+    assert len(edit(manifests, "1", "2")) == len(names)
+    assert sorted(edit(profile, "rate: 1", "rate: 2")) == [PLAIN, SCORED_PLAIN, FAIRNESS]
+    assert sorted(edit(profile, "plain, rate: 1", "plain, rate: 1}, {detector: late")) == [
+        "03_sam_training late-s0", "04_cross_dataset_evaluation late-s0", FAIRNESS,
+    ]  # fmt: skip
+    assert would_run() == []
+
+    # What was begun from other inputs is not gone on with.
+    monkeypatch.setattr(engine, "parse_args", parse)
+    (run / "03_sam_training/plain-s0/stale.txt").write_text("from before")
+    profile.write_text(profile.read_text().replace("rate: 1", "rate: 2, epochs: 3"))
+    (book / "05_fairness_analysis.py").unlink()
+    reproduce("cpu", run, book)
+    assert said(capfd.readouterr().out) == {
+        **dict.fromkeys([DATA, FAIR, SCORED], "done before"), PLAIN: "started", SCORED_PLAIN: "started",
+    }  # fmt: skip
+    assert epochs(run, PLAIN) == ["0", "1", "2"] and "epoch 0" in log_of(run, PLAIN)
+    assert not (run / "03_sam_training/plain-s0/stale.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda book, run: (run / "03_sam_training/old-s0").mkdir(parents=True),
+            "not ask for.*: 03_sam_training/old-s0;",
+        ),
+        (lambda book, run: (book / "params/cpu.yaml").write_text("epocs: 1"), "did you mean 'epochs'"),
+        (lambda book, run: (book / f"{DATA}.ipynb").unlink(), f"{DATA}.ipynb: is missing; .* notebooks --update"),
+        (
+            lambda book, run: (book / f"{DATA}.py").write_text(
+                (book / f"{DATA}.py").read_text().replace("words.txt", "x.txt")
+            ),
+            f"{DATA}.ipynb: cell 3 .* differs from the .py in its source; .* notebooks --update",
+        ),
+    ],
+)
+def test_what_is_refused_before_anything_runs(tmp_path, capsys, change, message):
+    book, run = write_book(tmp_path, ONE), tmp_path / "run"
+    change(book, run)
+    assert main(["reproduce", "--params", "cpu", "--run", str(run), "--notebooks", str(book)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and re.search(message, error)
+    assert not (run / "notebooks").exists()
+
+
+def test_the_result_table_is_in_percent(tmp_path):
+    assert result_table(tmp_path) == ""
+    (tmp_path / FAIRNESS).mkdir()
+    (tmp_path / FAIRNESS / "results.csv").write_text("detector,dataset,auc,fpr_sum,meo\nfair,dfdc,0.875,1.25,\n")
+    assert [line.split() for line in result_table(tmp_path).splitlines()] == [
+        ["detector", "dataset", "auc", "fpr_sum", "meo"],
+        ["fair", "dfdc", "87.5", "125.0", "-"],
+    ]
+
+
+def test_an_executor_runs_the_steps_elsewhere(tmp_path, capfd):
+    book, run = write_book(tmp_path, "", chapters="01"), tmp_path / "run"
+    submit = tmp_path / "submit.sh"
+    submit.write_text(
+        f'#!/bin/sh\necho "$1" >> {tmp_path}/submitted.txt\nsh "$1" > {tmp_path}/job.txt 2>&1 &\necho 7\n'
+    )
+    submit.chmod(0o755)
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile/config.yaml").write_text(
+        f"executor: cluster-generic\ncluster-generic-submit-cmd: {submit}\nlatency-wait: 5\n"
+        "seconds-between-status-checks: 1\n"
+    )
+    reproduce("cpu", run, book, profile=str(tmp_path / "profile"))
+    output = capfd.readouterr()
+    assert said(output.out) == {DATA: "started"} and output.err == ""
+    assert len((tmp_path / "submitted.txt").read_text().split()) == 1
+    assert (run / DATA / "words.txt").read_text() == "a\nb"
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------
+
+
+def test_what_fails_is_named_and_its_neighbour_is_kept(tmp_path, capfd):
+    book, run = write_book(tmp_path, chapters="01 03"), tmp_path / "run"
+    (book / "params/cpu.yaml").write_text(
+        """grid:
+- {detector: fair, fault: error, wait_for: '03_sam_training/plain-s0/begun.txt: begun'}
+- {detector: dying, fault: death, wait_for: '03_sam_training/plain-s0/begun.txt: begun'}
+- {detector: plain, wait_for: 'notebooks/03_sam_training-fair-s0.log: Error'}
+jobs: 3
+"""
+    )
+    assert main(["reproduce", "--params", "cpu", "--run", str(run), "--notebooks", str(book)]) == 1
+    output = capfd.readouterr()
+    log, copy = log_path(run, FAIR), run / "notebooks/unfinished/03_sam_training-fair-s0.ipynb"
+    report = (
+        "error: 03_sam_training fair-s0 failed in In [4], which begins `# train`\n"
+        f"  AssertionError: the loss is not finite\n  log:                 {log}\n  half-executed copy:  {copy}\n"
+    )
+    assert report in output.err
+    assert (
+        "error: 03_sam_training dying-s0 failed in In [4], which begins `# train`\n  the kernel died: out" in output.err
+    )
+    assert output.err.count("\n") == 8  # and no words of the engine
+    assert output.out.count("failed after") == 2
+    assert "epoch 0" in log.read_text() and epochs(run, FAIR) == ["0"]
+    outputs = [output for cell in nbformat.read(copy, 4).cells for output in cell.get("outputs", [])]
+    assert any("epoch 0" in output.get("text", "") for output in outputs)
+    assert list(read_manifest_of_run(run)) == [DATA, "03_sam_training/plain-s0"]
+
+    # The same inputs go on from the checkpoint, which here is behind the fault.
+    for name in ("fair", "dying"):
+        (run / f"03_sam_training/{name}-s0/epochs.txt").write_text("0\n1\n")
+    reproduce("cpu", run, book)
+    assert said(capfd.readouterr().out) == {
+        DATA: "done before", FAIR: "started", "03_sam_training dying-s0": "started", PLAIN: "done before",
+    }  # fmt: skip
+    assert epochs(run, FAIR) == ["0", "1"]
+
+
+def start(book, run):
+    """The command in a process group of its own, once a training has written two epochs; its kernels."""
+    command = [sys.executable, "-m", "fairdf_utils", "reproduce", "--params", "cpu", "--run", run, "--notebooks", book]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 90
+    while len(epochs(run, FAIR)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0].decode()
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    return process, [child for child in family if "ipykernel" in " ".join(child.cmdline())]
+
+
+def ended(processes):
+    return all(not process.is_running() or process.status() == psutil.STATUS_ZOMBIE for process in processes)
+
+
+@pytest.mark.parametrize("killed", ["engine", "everything"])
+def test_kill_9_then_the_same_command_goes_on(tmp_path, capfd, killed):
+    book, run = write_book(tmp_path, f"{ONE}epochs: 40\npause: 0.1\n", chapters="01 03"), tmp_path / "run"
+    process, (kernel,) = start(book, run)
+    with pytest.raises(BookError, match=f"is being run by process {process.pid}"):
+        reproduce("cpu", run, book)
+    if killed == "engine":
+        process.kill()  # its kernel goes on: the successor waits for it
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        psutil.wait_procs([kernel], timeout=20)
+        assert ended([kernel])
+    process.wait()
+    done = len(epochs(run, FAIR))
+
+    reproduce("cpu", run, book)
+    assert said(capfd.readouterr().out) == {DATA: "done before", FAIR: "started"}
+    assert epochs(run, FAIR) == [str(epoch) for epoch in range(40)]
+    log = log_of(run, FAIR)
+    assert (f"waiting for process {kernel.pid}" in log) == (killed == "engine") and "epoch 0 " not in log
+    assert 2 <= done < 40 and ended([kernel])
+    assert "03_sam_training/fair-s0" in read_manifest_of_run(run)
+
+
+def test_an_interrupt_ends_all_kernels(tmp_path):
+    book, run = write_book(tmp_path, f"{ONE}epochs: 1000\npause: 0.1\n", chapters="01 03"), tmp_path / "run"
+    process, kernels = start(book, run)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130
+    assert output.endswith("Interrupted; the same command goes on from here.\n")
+    assert "Traceback" not in output and "error" not in output
+    assert kernels and ended(kernels)
+
+
+# --- what the terminal shows -----------------------------------------------------------------------------
+
+
+def event(kind, **values):
+    return SimpleNamespace(event=kind, levelname="INFO", **values)
+
+
+def test_a_terminal_shows_what_is_left_and_the_latest_words(tmp_path, monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(engine, "_past_durations", lambda run: {"sam_training": [60.0, 120.0], "fairness_analysis": []})
+    plan = read_plan("cpu", write_book(tmp_path, TWO, chapters="01 03 05"))
+    (tmp_path / "notebooks/03_sam_training-fair-s0.log").write_text("+ papermill\nepoch 1\nEnding Cell 4----\n")
+    progress = engine._Progress(plan, tmp_path, jobs=2)
+    progress.hear(event("run_info", stats={"sam_training": 2, "fairness_analysis": 1, "all": 1, "total": 4}))
+    progress.hear(event("job_info", jobid=3, log=["notebooks/03_sam_training-fair-s0.log"]))
+    deadline = time.monotonic() + 10
+    while "epoch 1" not in screen.getvalue():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    progress.hear(event("job_finished", job_id=3))
+    progress.to_end["fairness_analysis"] = 0
+    progress.hear(event("job_info", jobid=4, log=["notebooks/03_sam_training-plain-s0.log"]))
+    progress.stop()
+    lines = [line.strip() for line in re.split(r"\r\x1b\[K", screen.getvalue())]
+    assert lines[1:4] == [
+        "[1/4] 01_data_preparation: done before",
+        "[2/4] 03_sam_training fair-s0: started; 3 of 4 steps left",
+        "fair-s0: epoch 1",
+    ]
+    assert any(re.fullmatch(r"\[2/4\] 03_sam_training fair-s0: [01] s; 2 of 4 steps left", line) for line in lines)
+    assert "[3/4] 03_sam_training plain-s0: started; 1 of 4 steps left, about 30 s" in lines
+
+
+def test_a_failure_before_any_kernel_shows_the_last_line_of_the_log(tmp_path, capfd):
+    book, run = write_book(tmp_path, "", chapters="01"), tmp_path / "run"
+    path = book / "Snakefile"
+    path.write_text(path.read_text().replace("papermill {params", "echo no kernel; false {params"))
+    with pytest.raises(StepFailed, match="01_data_preparation failed\n  no kernel\n"):
+        reproduce("cpu", run, book)
+    assert Path(run / "notebooks").exists() and capfd.readouterr().err == ""

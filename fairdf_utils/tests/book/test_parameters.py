@@ -1,0 +1,140 @@
+"""What a parameters file asks for, and what is refused before anything runs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fairdf_utils.book import BookError, parameters
+from fairdf_utils.book.pairs import read_chapters
+from fairdf_utils.book.parameters import imported_modules, read_plan
+from fairdf_utils.tests.book.tiny_book import write_book
+
+FAIR, SCORED = "03_sam_training/fair-s0", "04_cross_dataset_evaluation/fair-s0"
+ONCE = ["01_data_preparation", "05_fairness_analysis"]
+
+
+@pytest.fixture
+def book(tmp_path):
+    return write_book(tmp_path)
+
+
+def steps_of(folder, profile):
+    (folder / "params" / "cpu.yaml").write_text(profile)
+    return read_plan("cpu", folder).steps
+
+
+def test_chapters_with_a_detector_are_repeated_over_grid_and_seeds(book):
+    steps = steps_of(book, "epochs: 3\ngrid: [{detector: fair}, {detector: plain-2, rate: 1}]\nseeds: [0, 4]\n")
+    assert [(step.folder, step.given) for step in steps[:5]] == [
+        ("01_data_preparation", {}),
+        ("03_sam_training/fair-s0", {"epochs": 3, "detector": "fair", "seed": 0}),
+        ("03_sam_training/fair-s4", {"epochs": 3, "detector": "fair", "seed": 4}),
+        ("03_sam_training/plain-2-s0", {"epochs": 3, "detector": "plain-2", "rate": 1, "seed": 0}),
+        ("03_sam_training/plain-2-s4", {"epochs": 3, "detector": "plain-2", "rate": 1, "seed": 4}),
+    ]
+    assert steps[5].given == {"detector": "fair", "seed": 0}  # only what the chapter declares
+    assert steps[3].name == "03_sam_training-plain-2-s0" and str(steps[3]) == "03_sam_training plain-2-s0"
+    assert steps[3].text == "{epochs: 3, detector: plain-2, rate: 1, seed: 0}"
+    assert steps[3].values["pause"] == 0.0
+
+
+def test_without_a_grid_the_notebooks_own_values_run(book):
+    assert [step.folder for step in steps_of(book, "")] == [ONCE[0], FAIR, SCORED, ONCE[1]]
+
+
+def test_rows_may_share_values_by_a_merge_key(book):
+    steps = steps_of(
+        book, "grid:\n- &base {detector: fair, rate: 1, epochs: 3}\n- {<<: *base, detector: plain, rate: 2}\n"
+    )
+    assert steps[2].given == {"detector": "plain", "rate": 2, "epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("epocs: 3", r"cpu.yaml: .*'epocs'; did you mean 'epochs'\?"),
+        ("grid: [{detectr: fair}]", r"'detectr'; did you mean 'detector'\?"),
+        ("grid: [{words: [x]}]", "'words'"),  # declared, but by no repeated chapter
+        ("epochs: '3'", "epochs is '3', but 03_sam_training has epochs = 2: a value of type int"),
+        ("epochs: 3.0", "a value of type int"),
+        ("epochs: true", "a value of type int"),
+        ("epochs: ", "epochs is None"),
+        ("rate: 1e-3", r"rate is '1e-3'.* 1.0e-3"),
+        ("detector: ''", "not an empty one"),
+        ("words: [a, 1]", "words is"),
+        ("words: a", "a value of type list"),
+        ("run_dir: x", "run_dir is set by --run"),
+        ("epochs: 1\nepochs: 2", "'epochs' is given twice"),
+        ("grid: [{detector: a, detector: b}]", "'detector' is given twice"),
+        ("grid: [{detector: a}, {detector: a, rate: 1.0}]", "asks for 03_sam_training/a-s0 twice"),
+        ("grid: [{detector: a, seed: 1}]\nseeds: [0]", "a row of the grid sets `seed`, but `seeds`"),
+        ("grid: [{detector: ../a}]", "names a folder"),
+        ("grid: {detector: a}", "grid is a list"),
+        ("seeds: 0", "seeds is a list"),
+        ("jobs: 0", "jobs is a whole number from 1"),
+        ("jobs: true", "jobs is a whole number from 1"),
+        ("[", "cpu.yaml"),
+    ],
+)
+def test_a_profile_that_asks_for_something_else_is_refused(book, profile, message):
+    with pytest.raises(BookError, match=message) as refused:
+        steps_of(book, profile)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_not_text_is_refused(book):
+    (book / "params" / "cpu.yaml").write_bytes("# für\nepochs: 3".encode("latin-1"))
+    with pytest.raises(BookError, match="cpu.yaml is not UTF-8 text"):
+        read_plan("cpu", book)
+
+
+def test_an_unknown_profile_names_the_known_ones(book):
+    with pytest.raises(BookError, match="no parameters file gpuu: .* names: cpu"):
+        read_plan("gpuu", book)
+
+
+def test_jobs_is_one_unless_the_profile_says_more(book):
+    assert read_plan("cpu", book).jobs == 1
+    assert not any("jobs" in step.given for step in steps_of(book, "jobs: 2"))
+    assert read_plan("cpu", book).jobs == 2
+
+
+@pytest.mark.parametrize("line", ["rate = 1 / 2", "seed = other = 1", "import os", "names[0] = 1"])
+def test_a_parameters_cell_holds_only_plain_values(book, line):
+    path = book / "03_sam_training.py"
+    path.write_text(path.read_text().replace("epochs: int = 2", f"epochs: int = 2\n{line}"))
+    with pytest.raises(BookError, match=r"03_sam_training.py: the parameters cell holds"):
+        read_chapters(book)
+
+
+def test_a_chapter_depends_on_the_modules_it_uses_and_on_no_others(tmp_path, monkeypatch):
+    package = tmp_path / "pack"
+    files = {"top/a.py": "def f():\n    from pack.low import b", "low/b.py": "x = 1", "other.py": "import pack.low.b",
+             "book/show.py": "import pack.other"}  # fmt: skip
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    monkeypatch.setattr(parameters, "PACKAGE", package)
+    wanted = [package / "low/b.py", package / "top/a.py"]
+    for form in (
+        "from pack.top import a",
+        "from pack.top.a import f",
+        "import pack.top.a",
+        "import numpy, pack.top.a as t",
+    ):
+        assert imported_modules(f"{form}\nfrom pack.book.show import show") == wanted
+
+
+def test_modules_that_real_chapters_import_are_found():
+    code = "from fairdf_utils.training import loop"
+    listed = "print(*(name for name in sys.modules if name.startswith('fairdf_utils.')))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\n{listed}"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    found = {
+        ".".join(path.relative_to(parameters.PACKAGE.parent).with_suffix("").parts) for path in imported_modules(code)
+    }
+    modules = {name for name in loaded if name.count(".") > 1 and ".book." not in name}
+    assert modules <= found
