@@ -65,6 +65,43 @@ def _check(options) -> int:
     return main_check(options)
 
 
+def _train(options) -> int:
+    from fairdf_utils.model.stored import DetectorError
+    from fairdf_utils.training.loop import TrainingError
+
+    return _refusing(_train_detector, options, DetectorError, TrainingError, ValueError, FileNotFoundError)
+
+
+def _train_detector(options) -> int:
+    """Train a detector of a parameters file as chapter 3 would; under torchrun as one of several processes."""
+    from dataclasses import fields
+    from pathlib import Path
+
+    from fairdf_utils.book.parameters import read_plan
+    from fairdf_utils.data.manifests import read_split
+    from fairdf_utils.model.config import TrainingConfig
+    from fairdf_utils.model.stored import choose_device
+    from fairdf_utils.rendered.images import image_folder
+    from fairdf_utils.training import distributed
+    from fairdf_utils.training.loop import train_detector
+
+    notebooks = REPOSITORY / "notebooks"  # paths in a parameters file are relative to it
+    wanted = f"03_sam_training/{options.detector}-s{options.seed}"
+    steps = {step.folder: step.values for step in read_plan(options.params, notebooks).steps}
+    if wanted not in steps:
+        trained = ", ".join(name for name in steps if name.startswith("03_"))
+        raise BookError(f"{options.params} does not ask for {wanted}; it asks for {trained}")
+    given = steps[wanted]
+    config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
+    device = distributed.init_process_group(choose_device(given["device"], given["threads"]))
+    image_root, data_dir = given["image_root"] and str(notebooks / given["image_root"]), notebooks / given["data_dir"]
+    with distributed.rank_zero_first():
+        images_at = image_folder(image_root, data_dir, config.image_size, given["bias"])
+    sets = [read_split(notebooks / given["manifests"] / given["train_set"], split) for split in ("train", "val")]
+    train_detector(config, *sets, Path(options.run) / wanted, images_at, data_dir, device, given["tensorboard"])
+    return 0
+
+
 def _predict(options) -> int:
     from fairdf_utils.evaluation.pictures import PictureError, main_predict
     from fairdf_utils.model.stored import DetectorError
@@ -207,6 +244,20 @@ def _add_book(commands) -> None:
     whole.add_argument("--profile", help="a Snakemake profile that runs the steps elsewhere: notebooks/profiles/slurm")
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
+
+    train = commands.add_parser(
+        "train",
+        help="train one detector of a parameters file, with torchrun in several processes",
+        description="What chapter 3 does, without the chapter, which then finds it finished: torchrun --nproc-per-node "
+        "2 -m fairdf_utils train --params gpu --run-dir runs/gpu --detector fairdf --seed 0",
+    )
+    train.add_argument("--params", required=True, help="name of a file in notebooks/params, or a path")
+    train.add_argument(  # torchrun takes --run for one of its own options
+        "--run-dir", "--run", dest="run", required=True, help="the run folder, e.g. runs/gpu"
+    )
+    train.add_argument("--detector", required=True, help="name of a detector in the file's grid")
+    train.add_argument("--seed", type=int, default=0, help="one of the file's seeds (default: %(default)s)")
+    train.set_defaults(command=_train)
 
     pairs = commands.add_parser(
         "notebooks",

@@ -3,31 +3,23 @@
 `Training` trains any of `TRAINING_METHODS` on the same batches with the same budget. Everything random in an
 epoch comes from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see
 the same dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
-
-    torchrun --nproc-per-node 2 -m fairdf_utils.training.loop --params gpu --run-dir runs/gpu --detector fairdf
-
-trains one detector of a parameters file with several processes; chapter 3 then finds it finished.
 """
 
-from __future__ import annotations
-
-import argparse
+import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
 
 from fairdf_utils import progress
-from fairdf_utils.book.parameters import read_plan
-from fairdf_utils.book.run_folder import REPOSITORY, BookError
 from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes
-from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import FORGERIES
 from fairdf_utils.evaluation.scoring import predict, score_table
 from fairdf_utils.fairness.metrics import fairness_metrics
@@ -36,12 +28,14 @@ from fairdf_utils.model import losses
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import Outputs, build
 from fairdf_utils.model.layers import HeadOutput
-from fairdf_utils.model.stored import DetectorError, choose_device, save_detector
-from fairdf_utils.rendered.images import image_folder
-from fairdf_utils.training import distributed as processes
+from fairdf_utils.model.stored import save_detector
+from fairdf_utils.training import distributed
 from fairdf_utils.training.sam import SAM, frozen_batch_norm
 
 CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
+PUBLISHED = "best.safetensors"
+KEPT = ".best.safetensors"  # a second name of the same file: what clears a step's results may take the first
+WRITTEN = (PUBLISHED, KEPT, "last.pt", "previous.pt", "history.csv", "tensorboard")
 
 
 class TrainingError(RuntimeError):
@@ -49,7 +43,7 @@ class TrainingError(RuntimeError):
 
 
 def build_optimizer(
-    config: TrainingConfig, model: torch.nn.Module, steps_per_epoch: int
+    config: TrainingConfig, model: nn.Module, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The optimizer, wrapped in SAM where asked, and its schedule, which advances once a step."""
     if config.optimizer == "sgd":
@@ -66,11 +60,11 @@ def build_optimizer(
 
 
 def training_step(
-    model: torch.nn.Module,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    weighted_terms: Callable[[], dict[str, torch.Tensor]],
+    weighted_terms: Callable[[], dict[str, Tensor]],
     seed: int,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     """One update; with SAM, two passes over the same function (same dropout masks, frozen batch-norm statistics).
 
     Parameters
@@ -83,7 +77,7 @@ def training_step(
     dict of scalars, detached: the terms at the weights before the update
     """
 
-    def backward() -> dict[str, torch.Tensor]:
+    def backward() -> dict[str, Tensor]:
         torch.manual_seed(seed)
         optimizer.zero_grad()
         terms = weighted_terms()
@@ -102,8 +96,8 @@ def training_step(
 
 
 def objective(
-    config: TrainingConfig, model: torch.nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: torch.Tensor
-) -> dict[str, torch.Tensor]:
+    config: TrainingConfig, model: nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: Tensor
+) -> dict[str, Tensor]:
     """Terms of the loss, weighted: scalars whose sum is minimised (Lin et al. 2024, overall objective).
 
     With several processes, `batch.images` is this process's share; the logits of all are brought together.
@@ -112,7 +106,7 @@ def objective(
         outputs = gather_outputs(model(batch.images))
         terms = losses.fairdf_terms(outputs, batch, triplets, group_counts, config)
         return {name: value * config.weight(name) for name, value in terms.items()}
-    errors = losses.cross_entropy(processes.gather(model(batch.images)), batch.label)  # (2B,)
+    errors = losses.cross_entropy(distributed.all_gather(model(batch.images)), batch.label)  # (2B,)
     if config.method == "dag_fdd":
         return {"detection": losses.cvar(errors, config.alpha_across)}
     if config.method == "daw_fdd":
@@ -123,7 +117,8 @@ def objective(
 def gather_outputs(outputs: Outputs) -> Outputs:
     """Logits and pooled vectors of all processes; reconstructions stay where they are, their loss is a mean."""
     heads = {name: getattr(outputs, name) for name in ("specific", "agnostic", "demographic", "fused")}
-    return replace(outputs, **{name: head and HeadOutput(*map(processes.gather, head)) for name, head in heads.items()})
+    gathered = {name: head and HeadOutput(*map(distributed.all_gather, head)) for name, head in heads.items()}
+    return replace(outputs, **gathered)
 
 
 class Training:
@@ -134,7 +129,7 @@ class Training:
     config : what to train
     train, validation : canonical manifests
     folder : where checkpoints and the history go
-    image_root, data_dir : see `data.decode`
+    image_root, data_dir : folder that img_path starts from; folder of the decoded images, see `batches.decode`
     device : where to train
     tensorboard : also write the history as TensorBoard scalars, into `folder`/tensorboard
     """
@@ -151,37 +146,33 @@ class Training:
         tensorboard: bool = False,
     ) -> None:
         self.config, self.train, self.validation, self.folder = config, train, validation, folder
-        self.device = processes.join(device)
-        if config.batch_size % processes.count():
-            raise TrainingError(
-                f"batch_size {config.batch_size} cannot be shared by {processes.count()} processes; make it a multiple"
-            )
+        self.device = distributed.init_process_group(device)
+        self.main, processes = distributed.rank() == 0, distributed.world_size()  # the main process prints and writes
+        if config.batch_size % processes:
+            raise TrainingError(f"batch_size {config.batch_size} must be a multiple of the {processes} processes")
         unnamed = sorted(set(train["forgery"]) - set(FORGERIES))
         if unnamed and config.method in ("fairdf", "ucf"):
             raise TrainingError(
                 f"{config.method} learns to tell forgeries apart, and the training set has fakes of unknown forgery "
                 f"({', '.join(unnamed)}); train on FF++, name the forgeries, or choose another method"
             )
-        with processes.first_alone():
+        with distributed.rank_zero_first():
             self.train_images = decode(train, image_root, config.image_size, data_dir)
             self.validation_images = decode(validation, image_root, config.image_size, data_dir)
-        self.spread = processes.spread(build(config).to(self.device, memory_format=torch.channels_last))
-        self.model = processes.bare(self.spread)
+        self.parallel = distributed.parallel(build(config).to(self.device, memory_format=torch.channels_last))
+        self.model = self.parallel.module if processes > 1 else self.parallel
         self.steps_per_epoch = max(1, int((train["label"] == 1).sum()) // config.batch_size)
         self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
         self.history: list[dict[str, float]] = []
-        self.board = _open_board(folder) if tensorboard and self.main else None
+        data = ((train, self.train_images), (validation, self.validation_images))
+        self.origin = {"config": asdict(config), "data": _digest(*data)}  # what a resumed checkpoint must agree in
+        self.tensorboard, self.board = tensorboard, None
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def epoch(self) -> int:
         """Epochs completed."""
         return len(self.history)
-
-    @property
-    def main(self) -> bool:
-        """Whether this process prints and writes."""
-        return processes.rank() == 0
 
     def run(self, stop_after: int | None = None) -> pd.DataFrame:
         """Train until `stop_after` epochs (default: all) are done, from the last checkpoint on if there is one.
@@ -191,16 +182,24 @@ class Training:
         DataFrame, one row an epoch: what `train_epoch` and `validate` return
         """
         self.resume()
+        if self.tensorboard and self.main:
+            from torch.utils.tensorboard import SummaryWriter  # an extra of the installation
+
+            self.board = SummaryWriter(str(self.folder / "tensorboard"))
         total = self.config.epochs * self.steps_per_epoch
-        with progress.bar(
-            total=total, initial=self.epoch * self.steps_per_epoch, desc=self.config.detector, unit="step"
-        ) as steps:
+        done = self.epoch * self.steps_per_epoch
+        with progress.bar(total=total, initial=done, desc=self.config.detector, unit="step") as steps:
             while self.epoch < (stop_after or self.config.epochs):
                 self.history.append(self.train_epoch(steps.update) | self.validate())
                 if self.main:
-                    print(_epoch_line(self.history[-1], self.config.epochs), flush=True)
+                    self._report(self.history[-1])
                     self.save()
         return pd.DataFrame(self.history)
+
+    def _report(self, row: dict[str, float]) -> None:
+        done = f"epoch {row['epoch']:>3}/{self.config.epochs}  loss {row['loss']:.3f}"
+        found = f"validation AUC {row['val_auc']:.3f}  F_FPR {row['val_fpr_sum']:.2f}"
+        print(f"{done}  {found}  {row['images_per_second']:.0f} images/s", flush=True)
 
     def train_epoch(self, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
         """One pass over the fakes; returns the epoch's row of the history: mean terms, learning rate, images/s."""
@@ -212,7 +211,7 @@ class Training:
         seeds = generator.integers(2**31, size=self.steps_per_epoch)
         group_counts = torch.from_numpy(group_sizes(self.train)).to(self.device)
         rows, log = [], []
-        share = (processes.rank(), processes.count())
+        share = (distributed.rank(), distributed.world_size())
         drawn = batches(self.train, self.train_images, pairs, self.config.batch_size, self.device, share)
         for batch, step_seed in zip(drawn, seeds, strict=True):
             terms = self._step(batch, int(step_seed), group_counts)
@@ -223,7 +222,7 @@ class Training:
             advance()
         log = torch.stack(log)
         self._refuse_non_finite(log, list(terms), rows)
-        log = processes.mean(log)
+        log = distributed.all_reduce_mean(log)
         mean = log.double().mean(0).tolist()
         seconds = time.perf_counter() - started
         return {
@@ -235,36 +234,36 @@ class Training:
             "seconds": seconds,
         }
 
-    def _step(self, batch: Batch, seed: int, group_counts: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _step(self, batch: Batch, seed: int, group_counts: Tensor) -> dict[str, Tensor]:
         config = self.config
         triplets = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(seed))
 
-        def weighted_terms() -> dict[str, torch.Tensor]:
+        def weighted_terms() -> dict[str, Tensor]:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                return objective(config, self.spread, batch, triplets, group_counts)
+                return objective(config, self.parallel, batch, triplets, group_counts)
 
-        terms = training_step(self.spread, self.optimizer, weighted_terms, seed)
+        terms = training_step(self.parallel, self.optimizer, weighted_terms, seed)
         self.schedule.step()
         return terms
 
-    def _refuse_non_finite(self, log: torch.Tensor, names: list[str], rows: list[np.ndarray]) -> None:
-        finite = torch.isfinite(processes.mean(log.clone())).cpu()  # all processes stop together
+    def _refuse_non_finite(self, log: Tensor, names: list[str], rows: list[np.ndarray]) -> None:
+        finite = torch.isfinite(distributed.all_reduce_mean(log.clone())).cpu()  # all processes stop together
         if finite.all():
             return
         step = int((~finite.all(1)).nonzero()[0])
         term = names[int((~finite[step]).nonzero()[0])]
-        paths = self.train["img_path"].iloc[rows[step]].tolist()
+        paths = ", ".join(self.train["img_path"].iloc[rows[step]])
+        kept = f"; the checkpoint of epoch {self.epoch} is kept in {self.folder}" if self.epoch else ""
         raise TrainingError(
             f"the loss term {term!r} became {log[step][names.index(term)].item()} in epoch {self.epoch + 1}, "
-            f"step {step + 1}; the last good checkpoint is kept in {self.folder}. Lower lr, or look at this batch: "
-            + ", ".join(paths)
+            f"step {step + 1}{kept}. Lower lr, or look at this batch: {paths}"
         )
 
     def validate(self) -> dict[str, float]:
         """Validation AUC and fairness by intersectional group, as columns of the history."""
-        share = np.array_split(np.arange(len(self.validation)), processes.count())[processes.rank()]
+        share = np.array_split(np.arange(len(self.validation)), distributed.world_size())[distributed.rank()]
         logits = predict(self.model, self.validation_images[share], self.device, self.config.precision)
-        logits = np.concatenate(processes.gather_rows(logits))
+        logits = np.concatenate(distributed.all_gather_object(logits))
         table = score_table(self.validation, logits)
         fairness = fairness_metrics(table, "group")
         return {
@@ -273,11 +272,15 @@ class Training:
             "val_oae": float(fairness["oae"]),
         }
 
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch with the highest validation AUC, from 1."""
+        return max(self.history, key=lambda row: row["val_auc"])["epoch"]
+
     def save(self) -> None:
         """Write the history, the best weights if this epoch is the best, and the checkpoint, each atomically."""
-        best = max(self.history, key=lambda row: row["val_auc"])
-        if best is self.history[-1]:
-            save_detector(self.folder / "best.safetensors", self.model, self.config, self.epoch)
+        if self.best_epoch == self.epoch:
+            self._publish()
         with replacing(self.folder / "history.csv") as partial:
             pd.DataFrame(self.history).to_csv(partial, index=False)
         if self.board:
@@ -285,7 +288,7 @@ class Training:
                 self.board.add_scalar(name, value, self.epoch)
             self.board.flush()
         state = {
-            "config": asdict(self.config),
+            **self.origin,
             "history": self.history,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -293,36 +296,77 @@ class Training:
         }
         last = self.folder / "last.pt"
         if last.exists():
-            with replacing(self.folder / "previous.pt") as partial:
-                os.link(last, partial)
+            _link(last, self.folder / "previous.pt")
         with replacing(last) as partial:
             torch.save(state, partial)
 
     def resume(self) -> None:
-        """Restore the last checkpoint, if any.
+        """Restore the last checkpoint, if there is one of this configuration and data; another one is set aside.
 
         Raises
         ------
         TrainingError
-            The checkpoint is damaged, or belongs to another configuration; the message names both.
+            The checkpoint is damaged, or the best weights are gone.
         """
-        path = self.folder / "last.pt"
-        if not path.exists():
+        with distributed.rank_zero_first():  # the first sets aside, the others then find nothing
+            state = self._own_checkpoint()
+        if state is None:
             return
-        state = _read_checkpoint(path)
-        _refuse_other_config(path, state["config"], asdict(self.config))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.history = state["history"]
+        if self.main and not (self.folder / PUBLISHED).exists():
+            self._publish_again()
+
+    def _own_checkpoint(self) -> dict | None:
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return None
+        state, asked = _read_checkpoint(path), self.origin
+        was = [
+            f"{name} {state['config'].get(name)!r} (now {value!r})"
+            for name, value in asked["config"].items()
+            if state["config"].get(name) != value
+        ] or ["other data"] * (state.get("data") != asked["data"])
+        if not was:
+            return state
+        aside = self.folder / "set_aside" / time.strftime("%Y-%m-%d_%H-%M-%S")
+        aside.mkdir(parents=True)
+        for name in WRITTEN:
+            if (self.folder / name).exists():
+                (self.folder / name).rename(aside / name)
+        print(f"{self.folder} was trained with {', '.join(was)}; moved to {aside}, training starts anew", flush=True)
+        return None
+
+    def _publish(self) -> None:
+        save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch)
+        _link(self.folder / PUBLISHED, self.folder / KEPT)
+
+    def _publish_again(self) -> None:
+        if (self.folder / KEPT).exists():
+            _link(self.folder / KEPT, self.folder / PUBLISHED)
+        elif self.best_epoch == self.epoch:
+            self._publish()
+        else:
+            gone = f"{self.folder / PUBLISHED} is gone: it held epoch {self.best_epoch}, last.pt holds {self.epoch}"
+            raise TrainingError(f"{gone}. Bring it back, or delete the folder to train again")
 
 
-def _open_board(folder: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise TrainingError("tensorboard is not installed: pip install tensorboard, or train without it") from error
-    return SummaryWriter(str(folder / "tensorboard"))
+def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
+    """Tells data apart by their rows and by the pixels of some 256 images."""
+    digest = hashlib.sha256()
+    for frame, images in data:
+        rows = frame[["img_path", "label", "forgery", "group"]].astype(str)
+        digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+        digest.update(images[:: max(1, len(images) // 256)].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _link(path: Path, second: Path) -> None:
+    """Give a file a second name, which may have named another file before."""
+    with replacing(second) as partial:
+        os.link(path, partial)
 
 
 def _read_checkpoint(path: Path) -> dict:
@@ -338,59 +382,6 @@ def _read_checkpoint(path: Path) -> dict:
     raise TrainingError(f"{path} is not a whole checkpoint of a training ({reason}); {remedy}")
 
 
-def _refuse_other_config(path: Path, stored: dict, asked: dict) -> None:
-    differing = [name for name in asked if stored.get(name) != asked[name]]
-    if differing:
-        was = ", ".join(f"{name} {stored.get(name)!r} (now {asked[name]!r})" for name in differing)
-        raise TrainingError(f"{path} was trained with {was}; choose another `detector` name, or delete the folder")
-
-
-def _epoch_line(row: dict[str, float], epochs: int) -> str:
-    return (
-        f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.3f}  validation AUC {row['val_auc']:.3f}  "
-        f"F_FPR {row['val_fpr_sum']:.2f}  {row['images_per_second']:.0f} images/s"
-    )
-
-
-def train_detector(*arguments) -> None:
-    """`Training(*arguments).run()`, as a function that `accelerate.notebook_launcher` can start in each process."""
-    Training(*arguments).run()
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Train one detector of a parameters file as chapter 3 would, in this process or as one of several.
-
-    Raises
-    ------
-    BookError
-        The parameters file is faulty, or does not ask for this detector.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m fairdf_utils.training.loop", description=main.__doc__.split("\n")[0]
-    )
-    parser.add_argument("--params", required=True, help="name of a file in notebooks/params, or a path")
-    parser.add_argument("--run-dir", required=True, help="the run folder, e.g. runs/gpu")
-    parser.add_argument("--detector", required=True, help="name of a detector in the file's grid")
-    parser.add_argument("--seed", type=int, default=0, help="one of the file's seeds (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    notebooks = REPOSITORY / "notebooks"  # paths in a parameters file are relative to it
-    wanted = f"03_sam_training/{options.detector}-s{options.seed}"
-    steps = {step.folder: step.values for step in read_plan(options.params, notebooks).steps}
-    if wanted not in steps:
-        trained = ", ".join(name for name in steps if name.startswith("03_"))
-        raise BookError(f"{options.params} does not ask for {wanted}; it asks for {trained}")
-    given = steps[wanted]
-    device = processes.join(choose_device(given["device"], given["threads"]))
-    config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
-    image_root, data_dir = given["image_root"] and str(notebooks / given["image_root"]), notebooks / given["data_dir"]
-    with processes.first_alone():
-        images_at = image_folder(image_root, data_dir, config.image_size, given["bias"])
-    sets = [read_split(notebooks / given["manifests"] / given["train_set"], split) for split in ("train", "val")]
-    train_detector(config, *sets, Path(options.run_dir) / wanted, images_at, data_dir, device)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (BookError, DetectorError, TrainingError) as error:
-        raise SystemExit(f"error: {error}") from None
+def train_detector(*arguments, **options) -> None:
+    """`Training(...).run()`, as a function that Accelerate's `notebook_launcher` can start in each process."""
+    Training(*arguments, **options).run()

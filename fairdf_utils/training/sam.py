@@ -25,24 +25,20 @@ class SAM(torch.optim.Optimizer):
     Parameters
     ----------
     params : iterable of tensors or of parameter groups
-        A group may have its own "rho" and "adaptive".
+        A group may have its own "rho".
     base_optimizer : callable
         Class or function (params, **base_kwargs) -> torch optimizer.
     rho : float >= 0
         Radius of the uphill step (0.05 in the paper).
-    adaptive : bool
-        Adaptive SAM (Kwon et al. 2021): the step scales with w^2, its norm is taken of |w| g.
     **base_kwargs
         For the base optimizer.
     """
 
-    def __init__(
-        self, params: Iterable, base_optimizer: Callable, rho: float = 0.05, adaptive: bool = False, **base_kwargs
-    ):
+    def __init__(self, params: Iterable, base_optimizer: Callable, rho: float = 0.05, **base_kwargs):
         if rho < 0:
             raise ValueError(f"rho must not be negative, is {rho}")
         self.base = base_optimizer(params, **base_kwargs)
-        super().__init__(self.base.param_groups, {**self.base.defaults, "rho": rho, "adaptive": adaptive})
+        super().__init__(self.base.param_groups, {**self.base.defaults, "rho": rho})
         self._share()
         self._moved: list[Tensor] = []
         self._origin: list[Tensor] = []
@@ -52,17 +48,16 @@ class SAM(torch.optim.Optimizer):
         """Moves to w + rho * g / (|g| + 1e-12), |g| the norm over all parameters that have a gradient."""
         if self._moved:
             raise RuntimeError("first_step() was called twice: call second_step() to return before moving again")
-        groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        groups = [(group, moved) for group, moved in groups if moved]
+        groups = [(group["rho"], [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
+        groups = [(rho, moved) for rho, moved in groups if moved]
         if not groups:
             raise RuntimeError("no parameter has a gradient: call backward() before first_step()")
-        directions = [_directions(moved, group["adaptive"]) for group, moved in groups]
-        norms = torch._foreach_norm([slope for slopes, _ in directions for slope in slopes])
+        norms = torch._foreach_norm([p.grad for _, moved in groups for p in moved])
         norm = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
-        for (group, moved), (_, steps) in zip(groups, directions, strict=True):
+        for rho, moved in groups:
             origin = [torch.empty_like(p) for p in moved]
             torch._foreach_copy_(origin, moved)  # a copy: subtracting the step would not restore every bit
-            torch._foreach_add_(moved, torch._foreach_mul(steps, group["rho"] / (norm + 1e-12)))
+            torch._foreach_add_(moved, torch._foreach_mul([p.grad for p in moved], rho / (norm + 1e-12)))
             self._moved += moved
             self._origin += origin
 
@@ -96,7 +91,7 @@ class SAM(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict:
-        """The base optimizer's state (momentum, schedules), with rho and adaptive in its groups."""
+        """The base optimizer's state (momentum, schedules), with rho in its groups."""
         return self.base.state_dict()
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -106,15 +101,6 @@ class SAM(torch.optim.Optimizer):
 
     def _share(self) -> None:
         self.param_groups, self.state = self.base.param_groups, self.base.state
-
-
-def _directions(params: list[Tensor], adaptive: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """What the norm is taken of, and the step's direction: g and g, or |w| g and w^2 g."""
-    slopes = [p.grad for p in params]
-    if not adaptive:
-        return slopes, slopes
-    slopes = torch._foreach_mul(torch._foreach_abs(params), slopes)
-    return slopes, torch._foreach_mul(torch._foreach_abs(params), slopes)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run by torchrun in test_processes.py: one training on the small corpus."""
+"""Run by torchrun in test_distributed.py: one training on the small corpus."""
 
 import sys
 from dataclasses import replace

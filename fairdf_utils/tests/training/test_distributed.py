@@ -1,5 +1,6 @@
 """Two processes with half of every batch each train what one process trains."""
 
+import re
 import subprocess
 import sys
 
@@ -7,11 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from fairdf_utils.book.run_folder import BookError
+from fairdf_utils.__main__ import main
 from fairdf_utils.model.stored import load_detector
 from fairdf_utils.tests.training.spread_training import trained
-from fairdf_utils.training import distributed as processes
-from fairdf_utils.training.loop import main
+from fairdf_utils.training import distributed
 
 CPU = torch.device("cpu")
 
@@ -48,14 +48,14 @@ def test_two_processes_with_batch_norm_and_dropout_stay_close(corpus, tmp_path):
 
 def test_one_process_gathers_what_it_has():
     rows = torch.arange(6.0, requires_grad=True)
-    assert processes.gather(rows) is rows
-    assert processes.gather_rows(rows) == [rows]
-    assert processes.count() == 1 and processes.rank() == 0
-    assert processes.join(CPU) == CPU
+    assert distributed.all_gather(rows) is rows
+    assert distributed.all_gather_object(rows) == [rows]
+    assert distributed.world_size() == 1 and distributed.rank() == 0
+    assert distributed.init_process_group(CPU) == CPU
 
 
 def test_torchrun_trains_a_detector_of_a_parameters_file(tmp_path, corpus):
-    """The command line of the training module, with the chapter's own parameters where the file says nothing."""
+    """The command `train`, with the chapter's own parameters where the file says nothing."""
     (tmp_path / "small.yaml").write_text(
         f"""
 manifests: {corpus}/manifests
@@ -71,7 +71,7 @@ grid:
 """
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "fairdf_utils.training.loop", "--params", str(tmp_path / "small.yaml"), "--detector", "mine"]
+    command += ["-m", "fairdf_utils", "train", "--params", str(tmp_path / "small.yaml"), "--detector", "mine"]
     command += ["--seed", "3", "--run-dir", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -79,6 +79,6 @@ grid:
     assert (config.method, config.seed, config.epochs, config.optimizer) == ("daw_fdd", 3, 1, "adamw")
 
 
-def test_a_detector_that_the_file_does_not_ask_for_is_refused(tmp_path):
-    with pytest.raises(BookError, match="does not ask for 03_sam_training/none-s0; it asks for .*fairdf-s0"):
-        main(["--params", "cpu", "--run-dir", str(tmp_path), "--detector", "none"])
+def test_a_detector_that_the_file_does_not_ask_for_is_refused(tmp_path, capsys):
+    assert main(["train", "--params", "cpu", "--run", str(tmp_path), "--detector", "none"]) == 2
+    assert re.search("does not ask for 03_sam_training/none-s0; it asks for .*fairdf-s0", capsys.readouterr().err)

@@ -171,10 +171,52 @@ def test_history_file_holds_every_epoch(start, tmp_path):
     assert written.columns.tolist() == history.columns.tolist() and len(written) == SMALL.epochs
 
 
-def test_other_parameters_are_refused_by_name(start):
+def test_a_training_of_another_configuration_is_set_aside(start, tmp_path, capsys):
     start().run(stop_after=1)
-    with pytest.raises(TrainingError, match=r"lr 0.01 \(now 0.02\).*another `detector` name"):
-        start(replace(SMALL, lr=0.02)).run()
+    held = (tmp_path / "a/last.pt").read_bytes()
+    history = start(replace(SMALL, lr=0.02)).run()
+    (aside,) = (tmp_path / "a/set_aside").iterdir()
+    assert {path.name for path in aside.iterdir()} >= {"best.safetensors", "last.pt", "history.csv"}
+    assert (aside / "last.pt").read_bytes() == held
+    lines = [line for line in capsys.readouterr().out.splitlines() if "starts anew" in line]
+    assert len(lines) == 1 and "lr 0.01 (now 0.02)" in lines[0] and str(aside) in lines[0]
+    expected = start(replace(SMALL, lr=0.02), "b").run()
+    pd.testing.assert_frame_equal(history.drop(columns=TIMES), expected.drop(columns=TIMES), check_exact=True)
+    assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
+
+
+def test_a_training_on_other_data_is_set_aside(start, training_set, validation_set, corpus, tmp_path):
+    start().run(stop_after=1)
+    others = training_set.iloc[:-1]
+    Training(SMALL, others, validation_set, tmp_path / "a", corpus / "images", tmp_path / "data", CPU).run(1)
+    assert len(list((tmp_path / "a/set_aside").iterdir())) == 1
+
+
+@pytest.mark.parametrize("stop_after", [2, 3])
+def test_published_weights_that_are_gone_come_back(start, tmp_path, stop_after):
+    start().run(stop_after)
+    published = tmp_path / "a/best.safetensors"
+    held = published.read_bytes()
+    published.unlink()
+    start().run(stop_after)
+    assert published.read_bytes() == held
+
+
+def test_published_weights_are_written_again_from_the_last_checkpoint_or_missed(start, tmp_path, monkeypatch):
+    aucs = iter([0.6, 0.9, 0.7])
+    monkeypatch.setattr(Training, "validate", lambda self: {"val_auc": next(aucs), "val_fpr_sum": 0.0, "val_oae": 0.0})
+    names = tmp_path / "a/best.safetensors", tmp_path / "a/.best.safetensors"
+    start().run(stop_after=2)
+    held = names[0].read_bytes()
+    for path in names:
+        path.unlink()
+    start().run(stop_after=2)
+    assert names[0].read_bytes() == held
+    start().run()
+    for path in names:
+        path.unlink()
+    with pytest.raises(TrainingError, match="best.safetensors is gone: it held epoch 2, last.pt holds 3. Bring it"):
+        start().run()
 
 
 @pytest.mark.parametrize("method", ["fairdf", "ucf", "ori"])
@@ -249,11 +291,20 @@ def test_non_finite_loss_names_epoch_step_term_and_images(start, monkeypatch, tm
         return terms
 
     monkeypatch.setattr(training, "objective", poisoned)
-    with pytest.raises(TrainingError, match=r"'fairness' became nan in epoch 2, step 2") as caught:
+    with pytest.raises(TrainingError, match=r"epoch 2, step 2; the checkpoint of epoch 1 is kept in") as caught:
         attempt.run()
+    assert "the loss term 'fairness' became nan" in str(caught.value)
     first_image = attempt.train["img_path"].iloc[calls[2].rows[0]]
     assert first_image in str(caught.value)
     assert torch.load(tmp_path / "a/last.pt", weights_only=True)["history"][-1]["epoch"] == 1
+
+
+def test_non_finite_loss_in_the_first_epoch_promises_no_checkpoint(start, monkeypatch):
+    monkeypatch.setattr(
+        training, "objective", lambda config, model, *_: {"detection": next(model.parameters()).sum() * np.nan}
+    )
+    with pytest.raises(TrainingError, match=r"'detection' became nan in epoch 1, step 1\. Lower lr"):
+        start().run()
 
 
 def test_tensorboard_holds_the_history_when_asked(corpus, training_set, validation_set, tmp_path):
