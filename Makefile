@@ -14,7 +14,7 @@ export GOMP_SPINCOUNT := 0
 help:
 	@echo "make reproduce   run the whole book on the embedded benchmark into $(RUN)"
 	@echo "make test        ruff, unit tests, notebook pairs, notebooks (nbval)"
-	@echo "make notebooks   re-execute the committed notebooks and store their outputs"
+	@echo "make notebooks   write each .ipynb from its .py, run the book, store the outputs, check the pairs"
 	@echo "make book        build the HTML site from the executed notebooks"
 	@echo "make lab         open JupyterLab in notebooks/"
 	@echo "make clean       remove built files and $(VENV); runs/ is kept"

@@ -1,21 +1,19 @@
-"""Fair deepfake detection: the package behind the notebook book. Each module is one idea; where to look:
+"""Fair deepfake detection: the package behind the notebook book. A folder is a part of the method; where to look:
 
-===============================  ======================================================================================
-from videos to manifests         corpora, video, alignment, faces, ledger; annotations, splits, partition, split_lists
-manifests                        manifests, names, csv_rows, seed_form, foreign, crop_names; checks, checks_rows,
-                                 checks_images, findings
-the embedded benchmark           synthetic, renderer, forgery; video_corpus, rendered_clips, rendered_annotations,
-                                 planted_flaws
-the method                       model, layers, encoders, losses, sam, methods; released
-training and scoring             data, training, processes, evaluation, scores, released_scores; predict, boxes
-fairness                         fairness, auc, clusters, resampling, intervals, power, thresholds, calibration, front;
-                                 audit, gaps, audit_findings, audit_warnings, report
-robustness and explanation       perturbations, explain, landscape, probes
-figures                          plot_style, plots, plots_faces, plots_splits, plots_scores, plots_fairness,
-                                 plots_explain, plots_audit
-the book                         book, notebooks, plan, reproduce
-speed                            benchmark, benchmark_network, benchmark_metrics, benchmark_faces, straightforward,
-                                 timing
-small helpers                    files, progress, workers
-===============================  ======================================================================================
+============  =========================================================================================================
+data          a row of data: vocabulary, manifests, lists in other forms, checks, batches
+corpora       from the videos of FF++, DFD, Celeb-DF and DFDC to aligned faces, annotations and splits
+rendered      the embedded benchmark: people, forgeries, images and videos that are drawn
+model         encoders, layers, detectors, losses, their configuration, stored detectors
+training      the training loop, SAM, several processes
+evaluation    scores of test sets, perturbations, one's own pictures
+fairness      score tables, metrics, uncertainty, thresholds, calibration, sample size, verdicts
+explanation   probes, Grad-CAM, the loss landscape
+released      what the authors published: checkpoints and score files
+figures       every figure of the chapters
+book          what chapters need of the book, and the engine that runs it: show, run folders, pairs, parameters
+speed         the hot paths against what libraries offer
+============  =========================================================================================================
+
+Beside the folders: files (whole or not there, locks), progress bars, worker processes, and the command line.
 """

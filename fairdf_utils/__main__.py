@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from fairdf_utils.book.run_folder import REPOSITORY, BookError
+from fairdf_utils.book import REPOSITORY, BookError
 
 
 def main(arguments=None) -> int:
@@ -231,8 +231,8 @@ def _add_book(commands) -> None:
     whole = commands.add_parser(
         "reproduce",
         help="run the whole book into a run folder",
-        description="Snakemake runs the chapters. What is done from the same parameters, code and inputs is skipped, what "
-        "was interrupted goes on, results from other inputs are replaced.",
+        description="Snakemake runs the chapters. What is done from the same parameters, code and inputs is skipped, "
+        "what was interrupted goes on, results from other inputs are replaced.",
     )
     whole.add_argument("--params", required=True, help="name of a file in notebooks/params, such as cpu, or a path")
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")

@@ -84,6 +84,8 @@ def reproduce(
     arguments += [str(word) for option in options.items() for word in option]
     arguments += ["--config", f"params={params}", *([] if profile else [f"threads={threads}"])]
     _prepare_environment()
+    if profile:
+        os.environ["FAIRDF_PROFILE"] = str(Path(profile).resolve())  # its scripts lie there
     lock = run / ".lock"
     try:
         with locked(lock, wait=False) as file:

@@ -18,10 +18,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from fairdf_utils.book import BookError
+from fairdf_utils.book import REPOSITORY, BookError
 from fairdf_utils.files import locked, write_text
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 # A folder with more than this is recorded by the list of its files, not by their content.
 MOST_FILES_HASHED = 200

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from fairdf_utils.book import BookError
+from fairdf_utils.book import REPOSITORY, BookError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # A kernel loads its modules in the first cells: what is older than this moment is what was loaded.
 _LOADED = time.time()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fairdf_utils
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "fairdf_utils"
 
@@ -32,13 +34,38 @@ FOR_ALL = {"files", "progress", "workers"}
 WITHOUT_TORCH = ("fairness", "figures", "book")
 
 
-def test_environment_yml_repeats_pyproject():
+# What is needed although no line imports it, and where a package is not called as what it is imported as.
+NOT_IMPORTED = {"face_recognition_models", "ipywidgets", "jupyterlab", "nbval", "papermill", "pyarrow"}
+OTHERWISE_CALLED = {
+    "IPython": "ipython",
+    "PIL": "pillow",
+    "dlib": "dlib-bin",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+PARTS = {"snakemake_interface_logger_plugins", "tensorboard"}  # of snakemake; of an extra
+
+
+def test_environment_yml_installs_what_pyproject_says():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
-    extras = project["optional-dependencies"]
     assert f"python{project['requires-python']}" in environment
-    assert sorted(pip) == sorted([*project["dependencies"], *extras["test"], *extras["book"], "--editable ."])
+    assert pip == ["--editable .[test,book]"] and set(project["optional-dependencies"]) >= {"test", "book"}
+
+
+def test_dependencies_are_what_is_imported():
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    paths = [path for path in PACKAGE.rglob("*.py") if "tests" not in path.parts]
+    names = {name.split(".")[0] for path in [*paths, *(ROOT / "notebooks").glob("*.py")] for name in imported(path)}
+    names -= {*sys.stdlib_module_names, PACKAGE.name, *PARTS}
+    declared = {re.match(r"[\w-]+", need)[0] for need in needs}
+    assert {OTHERWISE_CALLED.get(name, name) for name in names} | NOT_IMPORTED == declared
+
+
+def test_the_map_of_folders_is_whole():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert all(re.search(rf"^{folder} ", fairdf_utils.__doc__, re.MULTILINE) for folder in folders - {"tests"})
 
 
 def imported(path: Path) -> set[str]:

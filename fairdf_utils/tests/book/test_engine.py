@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from fairdf_utils.__main__ import main
-from fairdf_utils.book import BookError, engine, parameters
+from fairdf_utils.book import REPOSITORY, BookError, engine, parameters
 from fairdf_utils.book.engine import StepFailed, reproduce, result_table
 from fairdf_utils.book.pairs import update
 from fairdf_utils.book.parameters import read_plan
@@ -166,22 +167,42 @@ def test_the_result_table_is_in_percent(tmp_path):
     ]
 
 
-def test_an_executor_runs_the_steps_elsewhere(tmp_path, capfd):
-    book, run = write_book(tmp_path, "", chapters="01"), tmp_path / "run"
-    submit = tmp_path / "submit.sh"
-    submit.write_text(
-        f'#!/bin/sh\necho "$1" >> {tmp_path}/submitted.txt\nsh "$1" > {tmp_path}/job.txt 2>&1 &\necho 7\n'
-    )
-    submit.chmod(0o755)
-    (tmp_path / "profile").mkdir()
-    (tmp_path / "profile/config.yaml").write_text(
-        f"executor: cluster-generic\ncluster-generic-submit-cmd: {submit}\nlatency-wait: 5\n"
-        "seconds-between-status-checks: 1\n"
-    )
-    reproduce("cpu", run, book, profile=str(tmp_path / "profile"))
+KUBECTL = """#!/bin/sh
+if [ "$1" = create ]; then
+    cat > {0}/job.yaml
+    bash "$(sed -n 's/.*command: \\[bash, "\\(.*\\)"\\]/\\1/p' {0}/job.yaml)" > {0}/job.txt 2>&1 && echo 1/ > {0}/status
+    echo job.batch/fairdf-1
+else
+    cat {0}/status
+fi
+"""
+SBATCH = '#!/bin/sh\necho "$@" > {0}/job.yaml\nfor script; do :; done\nbash "$script" > {0}/job.txt 2>&1 && echo 7\n'
+SACCT = "#!/bin/sh\necho COMPLETED\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "programs", "asked"),
+    [
+        ("slurm", {"sbatch": SBATCH, "sacct": SACCT}, "--cpus-per-task=4 --mem=8000M --time=120 --gpus=0"),
+        ("kubernetes", {"kubectl": KUBECTL}, "requests: {cpu: 4, memory: 8000M}"),
+    ],
+)
+def test_a_cluster_runs_the_steps(tmp_path, capfd, monkeypatch, name, programs, asked):
+    """The shipped profiles, with programs that run a submitted job at once."""
+    book, run, profile = write_book(tmp_path, "", chapters="01"), tmp_path / "run", tmp_path / "profile"
+    shutil.copytree(REPOSITORY / "notebooks" / "profiles" / name, profile)
+    config = profile / "config.yaml"
+    config.write_text(config.read_text().replace("status-checks: 10", "status-checks: 1"))
+    for program, text in programs.items():
+        (profile / program).write_text(text.format(tmp_path))
+        (profile / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{profile}:{os.environ['PATH']}")
+    for variable in ("FAIRDF_IMAGE", "FAIRDF_CLAIM", "FAIRDF_MOUNT"):
+        monkeypatch.setenv(variable, "x")
+    reproduce("cpu", run, book, profile=str(profile))
     output = capfd.readouterr()
     assert said(output.out) == {DATA: "started"} and output.err == ""
-    assert len((tmp_path / "submitted.txt").read_text().split()) == 1
+    assert asked in (tmp_path / "job.yaml").read_text()
     assert (run / DATA / "words.txt").read_text() == "a\nb"
 
 

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from fairdf_utils.book import REPOSITORY
 from fairdf_utils.book.pairs import update
-from fairdf_utils.book.run_folder import REPOSITORY
 
 HEADER = """\
 # ---
