@@ -1,87 +1,128 @@
-"""Figures of the extraction of faces: what the detector sees, and for whom it loses frames."""
+"""Figures of chapter 1: what the face detector sees, for whom it loses frames, and who is linked to whom by swaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from fairdf_utils.fairness.metrics import rate_interval
 from fairdf_utils.figures.style import need_columns, styled, write_beside
 
 BOX, OTHER, LANDMARKS, LOST = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
+SPLITS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "": "#999999"}
+ACROSS = "#D55E00"
+WIDTH = 18.0  # of an identity graph; two linked persons are 1 apart
 
 
 @styled
-def detection(frames, faces, crops, title=None):
+def detection(frames: Sequence[np.ndarray], faces: Sequence[list], crops: Sequence[np.ndarray | None]) -> Figure:
     """Frames with box and landmarks of the largest face, each with the crop that was cut out.
 
     Parameters
     ----------
     frames : sequence of uint8 (H, W, 3)
-    faces : sequence of list of Face
+    faces : sequence of list of FoundFace
         What `faces.find` returned for each frame: the first is drawn in full, of the others only the box.
     crops : sequence of uint8 (size, size, 3), or None where there is no face
     """
-    rows = -(-len(frames) // 2) if len(frames) > 1 else 1
-    pairs = min(2, len(frames))
+    rows, pairs = -(-len(frames) // 2), min(2, len(frames))
     wide = max(image.shape[1] / image.shape[0] for image in frames)
-    figure = plt.figure(figsize=(4.75 * pairs, rows * 4.75 / (wide + 1) + 0.45 * rows + (0.3 if title else 0)))
+    figure = plt.figure(figsize=(4.75 * pairs, rows * (4.75 / (wide + 1) + 0.45)))
     grid = figure.subplots(rows, 2 * pairs, squeeze=False, width_ratios=[wide, 1] * pairs)
     for axes in grid.flat:
         axes.axis("off")
     for left, right, image, found, crop in zip(grid.flat[::2], grid.flat[1::2], frames, faces, crops, strict=False):
         left.imshow(image)
-        for place, face in enumerate(found):
-            _draw_face(left, face, largest=place == 0)
+        for face in found[::-1]:  # the largest last, over the others
+            x, y, x_end, y_end = face.box
+            style = {"linewidth": 2, "edgecolor": BOX} if face is found[0] else {"linewidth": 1.2, "edgecolor": OTHER}
+            left.add_patch(Rectangle((x, y), x_end - x, y_end - y, fill=False, **style))
         words = f"score {found[0].score:.1f}" if found else "no face found"
         left.set_title(f"{words}, largest of {len(found)}" if len(found) > 1 else words, fontsize=9)
         if crop is not None:
+            left.plot(*found[0].landmarks.T, "o", color=LANDMARKS, markersize=3.5, markeredgecolor="white")
             right.imshow(crop)
             right.set_title(f"crop, {crop.shape[0]} px", fontsize=9)
-    if title:
-        figure.suptitle(title)
     return figure
 
 
-def _draw_face(axes, face, largest):
-    left, top, right, bottom = face.box
-    style = {"fill": False, "linewidth": 2 if largest else 1.2, "edgecolor": BOX if largest else OTHER}
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
-    if largest:
-        axes.plot(*face.landmarks.T, "o", color=LANDMARKS, markersize=3.5, markeredgecolor="white", markeredgewidth=0.6)
-
-
 @styled
-def losses(table, title=None):
-    """Share of the frames in which no face was found, by group, with Wilson intervals and n.
+def losses(table: pd.DataFrame) -> Figure:
+    """Share of the frames in which no face was found, by group, with the frames and videos that it rests on.
 
     Parameters
     ----------
     table : DataFrame
         From `annotations.lost_by_group`: index group; columns videos, asked, lost (frames). Groups without frames are
-        left out. The intervals take frames as independent; frames of one video are not, so they are too narrow.
+        left out. There are no intervals: frames of one video are near copies.
     """
     need_columns(table, ["videos", "asked", "lost"], "The table of losses")
     table = table[table["asked"] > 0]
-    rows, lost, asked = np.arange(len(table)), table["lost"].to_numpy(), table["asked"].to_numpy()
-    low, high = rate_interval(lost, asked)
-    share = lost / asked
+    rows, share = np.arange(len(table)), 100 * table["lost"] / table["asked"]
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(table) + 1.5))
-    axes.barh(rows, 100 * share, height=0.6, color=LOST, alpha=0.75)
-    spread = 100 * np.stack([share - low, high - share])
-    axes.errorbar(
-        100 * share, rows, xerr=np.maximum(spread, 0), fmt="none", ecolor="#333333", elinewidth=1.4, capsize=3
-    )
-    axes.axvline(100 * lost.sum() / asked.sum(), color="#444444", linestyle="--", linewidth=1.2)
+    axes.barh(rows, share, height=0.6, color=LOST, alpha=0.75)
+    axes.axvline(100 * table["lost"].sum() / table["asked"].sum(), color="#444444", linestyle="--", linewidth=1.2)
     texts = [
-        f"{a:,} of {b:,} frames, {v:,} video{'s' * (v != 1)}"
-        for a, b, v in zip(lost, asked, table["videos"], strict=True)
+        f"{row.lost:,} of {row.asked:,} frames, {row.videos:,} video{'s' * (row.videos != 1)}"
+        for row in table.itertuples()
     ]
     write_beside(axes, rows, texts, "lost")
     axes.set(yticks=rows, yticklabels=table.index, xlabel="Frames without a face (%)  – – all groups")
-    axes.set(ylim=(len(table) - 0.45, -0.55), xlim=(0, max(1.0, 105 * float(high.max(initial=0)))))
+    axes.set(ylim=(len(table) - 0.45, -0.55), xlim=(0, max(1.0, 1.05 * share.max())))
     axes.grid(False, axis="y")
     sns.despine(figure)
-    if title:
-        axes.set_title(title)
     return figure
+
+
+@styled
+def identity_graph(graph, split=None) -> Figure:
+    """Draw persons as dots and swaps as lines, component by component.
+
+    Parameters
+    ----------
+    graph : splits.IdentityGraph
+    split : splits.Split, optional
+        Colours every person by the split that shows it; swaps between two splits, which are dropped, are dashed.
+    """
+    places, home = _places(graph.persons), {}
+    for column in ("source_identity", "identity") if split else ():
+        home |= dict(zip(split.rows[column], split.rows["split"], strict=True))
+    x, y = np.array([places[person] for person in graph.persons["identity"]]).T
+    height = y.max() - y.min() + 1
+    figure, axes = plt.subplots(figsize=(9, 0.8 + 9 * height / WIDTH), layout="constrained")
+    for swap in graph.swaps.itertuples():
+        across = split is not None and home.get(swap.identity) != home.get(swap.source_identity)
+        style = {"color": ACROSS, "linestyle": "--"} if across else {"color": "#777777", "linestyle": "-"}
+        ends = places[swap.identity], places[swap.source_identity]
+        axes.plot(*zip(*ends, strict=True), linewidth=1, zorder=1, **style)
+    axes.scatter(x, y, c=[SPLITS[home.get(person, "")] for person in graph.persons["identity"]], s=60, zorder=2)
+    axes.set(aspect="equal", xlim=(0, WIDTH), ylim=(y.min() - 0.5, y.max() + 0.5))
+    axes.axis("off")
+    if split:
+        dots = [Line2D([], [], marker="o", linestyle="", color=SPLITS[name], label=name) for name in SPLITS if name]
+        handles = [*dots, Line2D([], [], color=ACROSS, linestyle="--", label="swap between splits: dropped")]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def _places(persons: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Position (x, y) of each person: components as circles, the largest first, in lines as long as WIDTH."""
+    places, left, top, line = {}, 0.0, 0.0, 0.0
+    for _, members in persons.groupby("component"):
+        count = len(members)
+        radius = 0.0 if count == 1 else min(0.5 * max(1.0, count / np.pi), WIDTH / 2 - 0.5)
+        side = 2 * radius + 1
+        middle = side / 2 if count > 2 else 0.5  # two lie side by side
+        if left + side > WIDTH and left > 0:
+            left, top, line = 0.0, top - line, 0.0
+        angles = np.pi / 2 + 2 * np.pi * np.arange(count) / count + (np.pi / 2 if count == 2 else 0)
+        for person, angle in zip(members["identity"], angles, strict=True):
+            places[person] = (left + side / 2 + radius * np.cos(angle), top - middle + radius * np.sin(angle))
+        left, line = left + side, max(line, side if count > 2 else 1.0)
+    return places

@@ -9,13 +9,11 @@ import sys
 import time
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
@@ -24,7 +22,6 @@ from fairdf_utils.corpora.extraction import COUNTS, LEDGER, append_row, open_led
 from fairdf_utils.corpora.faces import FoundFace, _similarity, align, canonical, find
 from fairdf_utils.corpora.layouts import CorpusError
 from fairdf_utils.corpora.videos import read_frames
-from fairdf_utils.figures import data as plots_faces
 from fairdf_utils.files import locked
 from fairdf_utils.rendered import drawing, people
 from fairdf_utils.tests.corpora.tiny_videos import (
@@ -487,32 +484,3 @@ def test_the_ledger_keeps_any_name_and_its_last_row(tmp_path):
     )
     write_ledger(tmp_path / "ledger.csv", rows)
     pd.testing.assert_frame_equal(read_ledger(tmp_path / "ledger.csv"), rows)
-
-
-# Figures and benchmark
-
-
-def test_detection_shows_box_landmarks_and_crop(clip):
-    images = [*clip[0][:2], np.zeros((360, 480, 3), np.uint8)]
-    found = [find(image) for image in images]
-    crops = [align(image, each[0]) if each else None for image, each in zip(images, found, strict=True)]
-    figure = plots_faces.detection(images, found, crops, title="Seen")
-    assert isinstance(figure, Figure) and plt.get_fignums() == []
-    titles = [axes.get_title() for axes in figure.axes if axes.get_images()]
-    assert titles.count("crop, 256 px") == 2 and titles[-1] == "no face found"
-    first = figure.axes[0]
-    left, top, right, bottom = found[0][0].box
-    assert first.patches[0].get_bbox().bounds == (left, top, right - left, bottom - top)
-    assert (first.lines[0].get_xydata() == found[0][0].landmarks).all()
-
-
-def test_losses_by_group():
-    table = pd.DataFrame({"videos": [6, 1, 0], "asked": [180, 30, 0], "lost": [18, 30, 0]}, index=["a", "b", "c"])
-    figure = plots_faces.losses(table)
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"] and plt.get_fignums() == []
-    assert [bar.get_width() for bar in axes.patches] == pytest.approx([10, 100])
-    words = [text.get_text() for text in axes.texts]
-    assert words[:2] == ["18 of 180 frames, 6 videos", "30 of 30 frames, 1 video"]
-    with pytest.raises(ValueError, match="no column asked"):
-        plots_faces.losses(table.drop(columns="asked"))
