@@ -1,0 +1,536 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 9. Inside the detector
+#
+# | | |
+# |---|---|
+# | **Needs** | `03_sam_training/<detector>-s<seed>/best.safetensors`, the test and training manifests, their images |
+# | **Produces** | `09_inside_the_detector/`: `probes.csv`, `heat.csv`, `sharpness.csv` |
+# | **Time on 2 CPU cores** | about a minute for four detectors |
+# | **Time on one GPU** | seconds on the embedded benchmark; the probes run on the CPU |
+#
+# Chapter 5 says whether a detector errs more often for some groups; this one looks for the place in the network where
+# that begins. Three questions, each with a tool of the field: which attributes can be read from the features (*linear
+# probes*), which part of the face speaks for a fake (*Grad-CAM*), and how flat the loss is around the weights (*loss
+# landscape and sharpness*). Nothing else in the book needs what is computed here.
+
+# %% tags=["parameters"]
+run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
+manifests: str = "../data_manifests/synthetic"  # one sub-folder a data set
+train_set: str = "ffpp"  # the data set that the detectors were trained on
+test_sets: list = ["ffpp", "dfdc", "celebdf", "dfd"]  # sub-folders of manifests with a test.csv, that of training first
+image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
+data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
+bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
+threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
+reference: str = "ori"  # detector that the others are compared with
+explained: list = ["ori", "balanced", "fairdf-nosam", "fairdf"]  # detectors whose inside is looked at, first seed
+explained_images: int = 200  # of each test set, for probes and embeddings; Grad-CAM takes four times as many of one
+
+# %%
+import re
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import balanced_accuracy_score
+
+from fairdf_utils.book.run_folder import Run
+from fairdf_utils.book.show import show
+from fairdf_utils.data.batches import decode, to_device
+from fairdf_utils.data.manifests import read_split
+from fairdf_utils.evaluation.perturbations import subsample
+from fairdf_utils.evaluation.scoring import predict
+from fairdf_utils.explanation import grad_cam, landscape, probes
+from fairdf_utils.figures import explanation
+from fairdf_utils.model.detectors import build
+from fairdf_utils.model.stored import choose_device, load_detector
+from fairdf_utils.rendered.images import image_folder
+
+pd.options.display.float_format = "{:.3f}".format
+target = choose_device(device, threads)
+run = Run(run_dir, "09_inside_the_detector")
+
+# %% [markdown]
+# ## 9.1 Detectors and images
+#
+# The detectors named in `explained` are opened, each with its first seed; where the run has none of these names, all
+# of its detectors are. The images come from the test sets, which no detector has seen: as many of each group and label
+# as there are, and each video once before any is taken twice.
+
+# %%
+stored = {}
+for path in run.require_all("03_sam_training/*/best.safetensors"):
+    stored.setdefault(re.sub(r"-s\d+$", "", path.parent.name), path)  # sorted: the first seed
+names = [name for name in explained if name in stored] or list(stored)
+models, configs = {}, {}
+for name in names:
+    models[name], configs[name] = load_detector(stored[name], target)
+shown = next(name for name in ("fairdf", *reversed(names)) if name in names)
+beside = reference if reference in names else names[0]
+side = configs[shown].image_size
+assert all(config.image_size == side for config in configs.values()), "explain detectors of one image size"
+pd.DataFrame({name: [configs[name].method, configs[name].sam] for name in names}, ["method", "SAM"]).T
+
+# %%
+images_at = image_folder(image_root, data_dir, side, bias)
+tests = {dataset: read_split(f"{manifests}/{dataset}", "test") for dataset in test_sets}
+sample = pd.concat([frame.iloc[subsample(frame, explained_images)] for frame in tests.values()], ignore_index=True)
+sample["identity"] = sample["identity"].where(sample["identity"] != "", sample["video"])  # unknown: of its own
+images = decode(sample, images_at, side, data_dir)
+sizes = sample.groupby("dataset", sort=False).agg(
+    images=("label", "size"), fakes=("label", "sum"), videos=("video", "nunique"), groups=("group", "nunique")
+)
+assert sizes["images"].sum() == len(images) == len(sample)
+sizes
+
+# %% [markdown]
+# ## 9.2 Features
+#
+# **Why.** The method splits what it sees into features: forgery in general (*domain-agnostic*), the particular forgery
+# (*domain-specific*), the person (*demographic*). A feature is a map $F$ of $C$ channels on a grid of 8 x 8; a head
+# sees no more of it than the mean of each channel, the *pooled* vector
+#
+# $$ f_c = \frac{1}{HW} \sum_{x, y} F_{c, x, y} . $$
+#
+# These vectors are what a probe reads. Here is where each comes from:
+
+# %%
+show(grad_cam.feature_maps, docstring=False)
+
+# %%
+vectors = {name: grad_cam.features(model, images, target) for name, model in models.items()}
+rows = {name: {feature: vector.shape[1] for feature, vector in found.items()} for name, found in vectors.items()}
+pd.DataFrame(rows).T.astype("Int64").rename_axis("numbers in a pooled vector")
+
+# %% [markdown]
+# By hand, for the first eight images of one detector: pool the map that the answering head gets, apply the layers of
+# that head, and the result must be the logits that the detector answers with.
+
+# %%
+model = models[shown]
+with torch.inference_mode():
+    seen = grad_cam.answering_map(model, to_device(images[:8], target))  # (8, C, 8, 8)
+    by_hand = grad_cam.answering_head(model).layers(seen.mean((2, 3))).cpu().numpy()  # (8, 2)
+assert np.allclose(by_hand, predict(model, images[:8], target), rtol=1e-2, atol=1e-3)
+pooled = next(vectors[shown][key] for key in ("fused", "encoder", "domain_agnostic") if key in vectors[shown])
+assert np.allclose(pooled[:8], seen.mean((2, 3)).cpu().numpy(), rtol=1e-2, atol=1e-3)
+print(f"{shown}: a map of {tuple(seen.shape[1:])}, pooled to {seen.shape[1]} numbers, gives the two logits")
+
+# %% [markdown]
+# **What you should see.** Plain detectors have one feature, `encoder`. The detectors with disentanglement have four or
+# five; `content` serves only the reconstruction, and the answer comes from `fused`.
+#
+# ## 9.3 Linear probes
+#
+# **Why.** Did the split succeed? A *linear probe* is a logistic regression that tries to read an attribute from a
+# frozen feature. If the group can be read from the domain-agnostic feature as well as from the demographic one, they
+# were not disentangled. The measure is the *balanced accuracy*, the mean of the classes' recalls,
+#
+# $$ \frac{1}{K} \sum_k \frac{|\{i : y_i = k,\ \hat y_i = k\}|}{|\{i : y_i = k\}|} , $$
+#
+# of which chance reaches $1/K$, whatever the shares of the classes. By hand, on a feature of one number with one image
+# on the wrong side:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+feature = np.array([[-2.0], [-1.5], [-1.0], [1.0], [1.5], [-1.2]])  # the last one lies on the wrong side
+label = np.array([0, 0, 0, 1, 1, 1])
+by_hand = (3 / 3 + 2 / 3) / 2
+print(f"{by_hand:.3f}, and 0.500 by chance")
+
+# %%
+show(probes.linear_probe)
+
+# %%
+everything = np.arange(6)
+(package,) = probes.linear_probe(feature, label, [(everything, everything)])
+assert np.isclose(package, by_hand)
+assert np.isclose(balanced_accuracy_score(label, [0, 0, 0, 1, 1, 0]), by_hand)
+
+# %% [markdown]
+# **Identity-disjoint folds.** A probe must not recognise a *person* whose group it learnt by heart. Nobody whose face
+# is tested, as the person shown or as the source of a swap, may occur among the images that the probe is fitted on.
+
+# %%
+show(probes.identity_folds)
+
+# %% [markdown]
+# By hand: six images of four people; b's face was put on c. Two folds of two people each: where b is tested, the image
+# of c that wears b's face must not train.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+identity = np.array(["a", "a", "b", "b", "c", "d"])
+source = np.array(["", "", "", "", "b", ""])
+group = np.array([0, 0, 1, 1, 0, 1])
+for train, test in probes.identity_folds(group, identity, source, folds=2):
+    hidden = set(identity[test]) | set(source[test]) - {""}
+    by_hand = [i for i in range(6) if identity[i] not in hidden and source[i] not in hidden]
+    assert list(train) == by_hand
+    print(f"tests {' and '.join(sorted(set(identity[test])))}, trains on images {by_hand}")
+
+# %% [markdown]
+# Every attribute is read from every feature. An attribute with a class of fewer than five people is left out: it could
+# not be in every fold.
+
+# %%
+people = sample["dataset"] + "/" + sample["identity"].astype(str)
+targets = [name for name in probes.TARGETS if people.groupby(sample[name]).nunique().min() >= 5]
+read = {name: probes.probes(found, sample, targets) for name, found in vectors.items()}
+read = pd.concat(read, names=["detector"]).reset_index(level=0).reset_index(drop=True)
+assert read["accuracy"].between(0, 1).all() and np.allclose(read["chance"], 1 / read["classes"])
+print("attributes:", ", ".join(targets), "| left out:", ", ".join(set(probes.TARGETS) - set(targets)) or "none")
+explanation.probe_table(read, "Attributes (columns) read from features (rows)")
+
+# %% [markdown]
+# The question of disentanglement in one line each: how far above chance is the group, of what lies between chance and
+# perfect?
+
+# %%
+above = read.assign(above=(read["accuracy"] - read["chance"]) / (1 - read["chance"]))
+of_people = above[above["target"].isin(["gender", "race", "group"])]
+of_people = of_people.pivot(index=["detector", "feature"], columns="target", values="above")
+of_people = of_people.loc[[(name, feature) for name in names for feature in vectors[name]]]
+if "group" in of_people:
+    of_groups = of_people.loc[shown, "group"]
+    assert set(of_groups.index) == set(vectors[shown])
+    print(
+        f"In this run: from {of_groups.idxmax()} the group is read best, {of_groups.max():.0%} of the way up ({shown}),"
+    )
+    print(f"from {of_groups.idxmin()} worst, {of_groups.min():.0%}.")
+of_people
+
+# %% [markdown]
+# **What you should see.** In each column of the figure dark where the attribute belongs and white elsewhere would be
+# perfect disentanglement. Group, gender and race should be read best from the demographic feature. From the
+# domain-agnostic one they can still be read above chance, as they can from the plain detector's only feature: part of
+# that is the bias itself, for where poor captures belong to certain groups, seeing the capture is seeing the group. The
+# fused feature carries the group *on purpose*. Nearly white in the column of the label would be alarming. A probe at
+# chance says that no linear rule finds the attribute, not that it is absent.
+#
+# ## 9.4 Principal components and t-SNE
+#
+# **Why.** A number says how much can be read, a picture how. The first two *principal components* are the directions in
+# which the standardised feature varies most; with the singular value decomposition $X = U S V^\top$ of its $N$ rows the
+# coordinates are the first two columns of $U S$. They keep distances. *t-SNE* keeps neighbours and nothing else: the
+# sizes of its clusters and the distances between them mean nothing. By hand, and by scikit-learn:
+
+# %%
+feature = vectors[shown][list(vectors[shown])[0]]
+spread = feature.std(0)
+standard = (feature - feature.mean(0)) / np.where(spread > 0, spread, 1)
+left, strength, _ = np.linalg.svd(standard.astype(np.float64), full_matrices=False)
+by_hand = left[:, :2] * strength[:2]  # (N, 2), each column up to its sign
+package = probes.embed(feature, "pca")
+assert np.allclose(np.abs(by_hand), np.abs(package), atol=1e-2 * strength[0] / np.sqrt(len(feature)))
+assert np.allclose(
+    np.abs(PCA(2).fit_transform(standard)), np.abs(package), atol=1e-2 * np.abs(package).to_numpy().max()
+)
+print(package.attrs["words"])
+
+# %%
+kept = [name for name in vectors[shown] if name in ("domain_agnostic", "domain_specific", "demographic", "encoder")]
+embedded = {name: probes.embed(vectors[shown][name], "pca") for name in kept}
+figure = explanation.embeddings(embedded, sample, ("label", "group"), shown)
+figure.set_dpi(62)
+figure
+
+# %%
+rows = subsample(sample, 2 * explained_images)
+embedded = {name: probes.embed(vectors[shown][name][rows], "tsne") for name in kept}
+figure = explanation.embeddings(embedded, sample.iloc[rows], title=shown)
+figure.set_dpi(62)
+figure
+
+# %% [markdown]
+# **What you should see.** In the domain-agnostic feature real images and fakes apart, and the groups mixed; in the
+# demographic one the other way round. A data set that stands alone in the t-SNE of the domain-agnostic feature is a
+# data set whose looks the detector recognises, and its threshold need not fit there (chapter 8).
+#
+# ## 9.5 Grad-CAM
+#
+# **Why.** A detector that looks at the whole picture for one group and at the mouth for another treats them unlike,
+# whatever its rates. Grad-CAM weighs each channel $A_c$ of the last map by how much it moves the log odds
+# $z = z_\text{fake} - z_\text{real}$, and keeps what speaks for a fake:
+#
+# $$ w_c = \frac{1}{HW} \sum_{x, y} \frac{\partial z}{\partial A_{c, x, y}} , \qquad
+#    \mathrm{heat} = \max\Big(0, \sum_c w_c A_c\Big) . $$
+#
+# By hand: two channels, a head that averages each over the map and answers $z = 3 m_1 - m_2$, so that
+# $w = (3/4, -1/4)$ on a map of four cells.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+maps = np.array([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [0.0, 0.0]]])  # (2, 2, 2)
+by_hand = np.maximum(0, 3 / 4 * maps[0] - 1 / 4 * maps[1])
+print(by_hand.tolist())
+
+# %%
+show(grad_cam.class_activation)
+
+
+# %%
+class TinyHead(torch.nn.Module):
+    """The head of the example, with the one attribute that Grad-CAM asks for."""
+
+    def forward(self, seen):
+        first, second = seen.mean((2, 3)).T
+        self.logits = torch.stack([torch.zeros_like(first), 3 * first - second], 1)  # of real, of fake
+        return self
+
+
+package = grad_cam.class_activation(TinyHead(), torch.tensor(maps[None], dtype=torch.float32))
+assert np.allclose(package[0], by_hand)
+
+# %% [markdown]
+# For an image the heat is enlarged to its size and divided by its largest value. Single images first: those of the
+# first test set that the detector finds most suspicious, real and fake.
+
+# %%
+faces = tests[test_sets[0]]
+faces = faces.iloc[subsample(faces, 4 * explained_images)].reset_index(drop=True)
+pixels = decode(faces, images_at, side, data_dir)
+heat = {name: grad_cam.grad_cam(model, pixels, target) for name, model in models.items()}
+assert all(set(maps.max((1, 2)).round(4)) <= {0.0, 1.0} for maps in heat.values()), (
+    "the largest value is 1, or all are 0"
+)
+
+# %%
+logits = predict(models[shown], pixels, target)
+order = pd.Series(logits[:, 1] - logits[:, 0]).sort_values(ascending=False).index
+few = np.concatenate([order[faces.loc[order, "label"] == label][:3] for label in (0, 1)])
+table = faces.loc[few].assign(detector=shown, image=[f"{faces['forgery'][i]}\nno. {i}" for i in few])
+single = [grad_cam.mean_by(values[few], table, "detector", "image") for values in (pixels, heat[shown])]
+assert (single[0].count == 1).all(), "a mean of one image is that image"
+figure = explanation.grad_cam_grid(*single, f"The most suspicious of {test_sets[0]}")
+figure.set_size_inches(9.2, 2.2)
+figure.axes[1].set_ylabel("heat")
+figure
+
+# %% [markdown]
+# Now the means over all images of a group and forgery, beside the mean face:
+
+# %%
+mean_faces = grad_cam.mean_by(pixels, faces)
+mean_heat = {name: grad_cam.mean_by(maps, faces) for name, maps in heat.items()}
+assert mean_faces.count.sum() == len(faces)
+
+
+def heat_figure(name):
+    figure = explanation.grad_cam_grid(mean_faces, mean_heat[name], f"{name} on {test_sets[0]}")
+    figure.set(size_inches=(6.6, 6.4), dpi=75)
+    figure.axes[0].tick_params(axis="x", labelsize=7.5)
+    return figure
+
+
+heat_figure(shown)
+
+# %%
+heat_figure(beside)
+
+# %% [markdown]
+# The same in one number a cell: the share of the image that is hot (at least half of the largest heat of that image),
+# in real and in fake images of each group.
+
+# %%
+hot = {}
+for name, maps in heat.items():
+    share = (maps >= 0.5).mean((1, 2))  # (N,)
+    hot[name] = pd.Series(share).groupby([faces["group"], faces["label"].map({0: "real", 1: "fake"})]).mean().unstack()
+    assert hot[name].stack().between(0, 1).all()
+most = hot[shown]["real"].idxmax()
+print(
+    f"In this run: {shown} finds the most evidence against real images in {most}, {hot[shown]['real'].max():.0%} of the"
+)
+print(f"image; the mean of the groups is {hot[shown]['real'].mean():.0%}.")
+pd.concat(hot, axis=1)
+
+# %% [markdown]
+# **What you should see.** Little heat in the column of the real images and much in those of the fakes. Where a row's
+# real images are as hot as its fakes, that group's real images are mistaken for fakes: compare the rates of chapter 5.
+# Rows that differ show a detector that looks at groups differently, and heat beside the face evidence that no forgery
+# left there. The map has 8 x 8 cells, so read regions, not pixels, and mean faces hide what single ones do.
+#
+# ## 9.6 Loss landscape
+#
+# **Why.** SAM looks for weights around which the loss stays low, in the hope that what is flat travels better. Did it
+# find them? The loss is drawn on two random directions $d$ through the weights. Since a filter can be scaled without
+# changing what the network says (batch norm takes it out again), each filter of a direction gets the length of that
+# filter of the weights (*filter normalisation*):
+#
+# $$ d_f \leftarrow \frac{\lVert w_f \rVert}{\lVert d_f \rVert} d_f . $$
+#
+# By hand, for two filters of lengths 5 and 1:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+weights, direction = np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [2.0, 0.0]])
+lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (weights, direction)]
+by_hand = direction * lengths[0] / lengths[1]
+print(by_hand.tolist())
+
+# %%
+show(landscape.normalised)
+
+# %%
+(package,) = landscape.normalised([torch.tensor(direction)], [torch.tensor(weights)])
+assert np.allclose(package, by_hand)
+
+# %% [markdown]
+# The loss is the cross-entropy of the answer on training images, because that is the loss that SAM flattened. Each
+# detector that was trained with SAM is drawn beside its twin, which differs in nothing else; without such a pair all
+# detectors are drawn.
+
+# %%
+twins = [
+    (plain, flat)
+    for flat, plain in product(names, names)
+    if configs[flat].sam and replace(configs[flat], sam=False, detector=plain) == configs[plain]
+]
+drawn = list(dict.fromkeys(name for pair in twins for name in pair)) or names
+trained = read_split(f"{manifests}/{train_set}", "train")
+trained = trained.iloc[subsample(trained, 128)]
+loss = landscape.answer_loss(decode(trained, images_at, side, data_dir), trained["label"].to_numpy(), target)
+surfaces = {name: landscape.landscape(models[name], loss, steps=9) for name in drawn}
+print("with and without SAM:", twins or "no such pair in this run")
+explanation.landscapes(surfaces, f"Loss of {len(trained)} training images")
+
+# %% [markdown]
+# **What you should see.** Valleys with the detector, the star, near the bottom. The axes are in lengths of a filter:
+# at 0.5 every filter has moved by half of its length, far more than an optimiser ever moves it in one step.
+#
+# ## 9.7 Sharpness
+#
+# **Why.** A picture of two directions out of thousands convinces nobody. *Sharpness* says how much the loss rises
+# within a small distance $r$ (in lengths of a filter): along the filter-normalised gradient $n(g)$, the worst way to
+# first order, and in the mean over random directions $d$, walked both ways so that the slope cancels:
+#
+# $$ \mathrm{ascent} = L(w + r\, n(g)) - L(w) , \qquad
+#    \mathrm{random} = \mathbb{E}_d \big[ \tfrac12 L(w + r d) + \tfrac12 L(w - r d) \big] - L(w) . $$
+#
+# By hand for $L(w) = \frac12 \lVert w \rVert^2$: the gradient is $w$ itself, so the ascent step goes to $(1 + r) w$,
+# and
+# $d$ has the length of $w$:
+
+
+# %%
+class Bowl(torch.nn.Module):
+    """One filter of two weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+
+
+r = 0.1
+by_hand = {"loss": 25 / 2, "ascent": 25 / 2 * ((1 + r) ** 2 - 1), "random": 25 / 2 * r**2}
+
+# %%
+show(landscape.sharpness, docstring=False)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+package = landscape.sharpness(Bowl(), lambda bowl: [bowl.weight.square().sum() / 2], radius=r)
+assert all(np.isclose(package[name], value) for name, value in by_hand.items())
+print({name: round(value, 4) for name, value in by_hand.items()})
+
+# %%
+rises = {name: landscape.sharpness(models[name], loss) for name in drawn}
+for name, surface in surfaces.items():
+    middle = len(surface.x) // 2
+    assert np.isclose(surface.loss[middle, middle], rises[name]["loss"], rtol=1e-3), "the centre is the detector"
+rises = pd.DataFrame(rises).T.rename_axis("detector")
+for plain, flat in twins:
+    ratio = rises.loc[plain, "ascent"] / rises.loc[flat, "ascent"]
+    print(f"In this run: the worst rise around {plain} is {ratio:.1f} times that around {flat}.")
+rises
+
+# %% [markdown]
+# **What you should see.** `ascent` is the rise when each filter moves by a twentieth of its length the worst way, what
+# SAM works against; `random` the rise in random directions. Smaller is flatter. Read them beside `loss`: a detector
+# that has learnt less is often flatter for that reason alone. One pair of trainings is an anecdote; a claim about SAM
+# needs several seeds, and flatter weights are no proof of fairer ones: the comparison of chapter 5 has the answer to
+# that.
+#
+# ## 9.8 Save
+
+# %%
+warm = pd.concat(hot, names=["detector"]).reset_index()
+for name, table in {"probes.csv": read, "heat.csv": warm, "sharpness.csv": rises.reset_index()}.items():
+    table.to_csv(run.path(name), index=False, lineterminator="\n", float_format="%.6f")
+assert len(warm) == len(names) * faces["group"].nunique()
+run.finish(device=target.type, read=[f"{manifests}/{name}" for name in dict.fromkeys([*test_sets, train_set])])
+
+# %% [markdown]
+# ## Summary
+#
+# - A head sees the pooled vector of a map; a probe reads the same vector, so it measures what the answer could use.
+# - Probes are judged by balanced accuracy on people whom they have not seen; chance is one over the classes.
+# - Grad-CAM shows where on an 8 x 8 map the evidence lies, for single images and as means over groups.
+# - Sharpness is comparable between networks of one architecture, because directions are filter-normalised.
+# - All three describe; none of them says what *causes* an error, and none replaces the rates of chapter 5.
+#
+# ## Exercises
+#
+# **1.** Forget that people must be disjoint: deal the images out to the folds one by one. How much better does the
+# probe for the group seem to be?
+
+# %% tags=["solution"]
+group = sample["group"].to_numpy(str)
+alone = np.full(len(sample), "")
+splits = {
+    "people apart": probes.identity_folds(group, people.to_numpy(str), alone),
+    "images apart": probes.identity_folds(group, np.arange(len(sample)).astype(str), alone),
+}
+seems = {
+    feature: {how: probes.linear_probe(vector, group, folds).mean() for how, folds in splits.items()}
+    for feature, vector in vectors[shown].items()
+}
+seems = pd.DataFrame(seems).T
+assert seems.stack().between(0, 1).all()
+seems
+
+# %% [markdown]
+# Where the second number is the higher one, the probe has recognised people whom it knew from other images.
+#
+# **2.** Does Grad-CAM need a trained network? Compute the heat of the same detector with random weights. (Adebayo et
+# al. 2018 found explanations that hardly change when the weights are drawn anew, and so explain the image, not the
+# network.)
+
+# %% tags=["solution"]
+untrained = [build(replace(configs[shown], seed=seed)).to(target).eval() for seed in range(1, 5)]
+alike = [
+    np.corrcoef(trained_map.ravel(), random_map.ravel())[0, 1]
+    for model in untrained
+    for trained_map, random_map in zip(heat[shown], grad_cam.grad_cam(model, pixels, target), strict=True)
+    if trained_map.std() > 0 and random_map.std() > 0  # one that calls everything real has no heat
+]
+assert (np.abs(alike) <= 1 + 1e-6).all()
+print(f"correlation of trained and random heat in {len(alike)} pairs: {np.mean(alike or np.nan):.2f}; 1 is alarming")
+
+# %% [markdown]
+# **3.** To first order the ascent grows in proportion to the radius, the random rise with its square. Check it at half
+# the radius.
+
+# %% tags=["solution"]
+small, large = (landscape.sharpness(models[shown], loss, radius=radius) for radius in (0.01, 0.02))
+ratios = {name: large[name] / small[name] for name in ("ascent", "random")}
+assert np.isclose(small["loss"], large["loss"])
+print({name: round(ratio, 1) for name, ratio in ratios.items()}, "expected: 2 and 4, as long as the radius is small")
