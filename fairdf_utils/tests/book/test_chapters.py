@@ -22,8 +22,9 @@ def parameters_of(chapter):
     return {name: value for name, value in namespace.items() if not name.startswith("__")}
 
 
-def test_there_are_five_chapters():
-    assert [chapter.stem[:2] for chapter in CHAPTERS] == ["01", "02", "03", "04", "05"]
+def test_the_five_chapters_of_the_paper_come_first_and_no_number_twice():
+    numbers = [chapter.stem[:2] for chapter in CHAPTERS]
+    assert numbers[:5] == ["01", "02", "03", "04", "05"] and len(set(numbers)) == len(numbers)
 
 
 def test_training_chapter_declares_every_field_of_the_configuration():
