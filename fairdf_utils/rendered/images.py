@@ -140,8 +140,16 @@ def _scene(row, identity, seed):
     )
 
 
-def _capture_conditions(row, melanin, size, bias, seed):
-    """Draw a row's camera. Returns (Camera, whether the capture is poor, gain without white balance, generator)."""
+def capture_conditions(
+    row: tuple, melanin: float, size: int, bias: float, seed: int
+) -> tuple[forgeries.Camera, bool, float, np.random.Generator]:
+    """Draw the camera of a manifest's row (a named tuple) whose face has this melanin (0 to 1).
+
+    Returns
+    -------
+    tuple
+        The camera; whether the capture is poor; the gain without white balance; the generator of the noise.
+    """
     domain = _domain(row)
     clip = named_generator(seed, "camera", row.identity)
     gain = clip.uniform(*domain.gain) * (1 - EXPOSURE_LOSS * bias * melanin)
@@ -179,7 +187,7 @@ def _jpeg(row, size, bias, seed):
     if row.label:
         source, other = _face(row, row.source_identity, seed), _scene(row, row.source_identity, seed)
         image = forgeries.forge(image, row.forgery, face, source, scene, other, grain, _domain(row).strength)
-    camera, _, _, shot = _capture_conditions(row, face.melanin, size, bias, seed)
+    camera, _, _, shot = capture_conditions(row, face.melanin, size, bias, seed)
     return forgeries.capture(image, camera, shot)
 
 
@@ -231,7 +239,7 @@ def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: i
     rows = []
     for row in frame.itertuples(index=False):
         melanin = _face(row, row.identity, seed).melanin
-        camera, poor, gain, _ = _capture_conditions(row, melanin, size, bias, seed)
+        camera, poor, gain, _ = capture_conditions(row, melanin, size, bias, seed)
         rows.append((melanin, gain, poor, camera.blur, camera.noise, camera.quality))
     return pd.DataFrame(rows, index=frame.index, columns=["melanin", "gain", "poor", "blur", "noise", "quality"])
 
