@@ -26,10 +26,10 @@
 # controlled way, and trains so that the groups with the largest losses count most. This chapter builds the network and
 # its six losses, piece by piece, on one batch of pictures. Training is chapter 3.
 #
-# At two places of the released code one step undoes another. We derive both from one equation, measure them, and repair
-# them. The detector has a switch for this: `fidelity="official"` computes network, condition, fairness loss and score
-# as the released code does, `fidelity="corrected"` (the default) as it set out to. How training goes (one randomness
-# for both passes of SAM, a fixed validation set) is ours in both.
+# At two places of the released code one step undoes another. The detector has a switch for this: `fidelity="official"`
+# computes network, condition, fairness loss and score as the released code does, `fidelity="corrected"` (the default)
+# as it set out to. This chapter builds the corrected one and derives what makes it necessary; chapter 7 measures what
+# the released code computes instead.
 #
 # Source of the method: Lin et al., "Preserving Fairness Generalization in Deepfake Detection", CVPR 2024
 # (arXiv 2402.17229).
@@ -42,41 +42,37 @@ image_root: str = ""  # folder that img_path starts from; "" renders the embedde
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
-seed: int = 0  # the batch, the initial weights, the triplets, the noise
+seed: int = 0  # the batch, the initial weights, the triplets
 backbone: str = "tiny"  # "tiny" or the name of a timm model
 image_size: int = 64  # pixels
 width: int = 64  # channels of the encoders' feature map (paper: 512)
 pair_count: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
 
 # %%
-from dataclasses import replace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 import torch.nn.functional as F
+from IPython.display import display
 from matplotlib.colors import LogNorm
 
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
-from fairdf_utils.data import batches as data
+from fairdf_utils.data import batches
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
-from fairdf_utils.figures import style as plot_style
-from fairdf_utils.figures import training as plots
-from fairdf_utils.model import detectors as model
-from fairdf_utils.model import encoders, layers, losses
+from fairdf_utils.figures import style, training
+from fairdf_utils.model import detectors, encoders, layers, losses
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.stored import choose_device
-from fairdf_utils.released.checkpoints import load_released_checkpoint
 from fairdf_utils.rendered.images import image_folder
 
 run = Run(run_dir, "02_model")
 target = choose_device(device)
 torch.backends.cudnn.allow_tf32 = False  # this chapter compares by hand with the package, digit by digit
-sns.set_theme(style="whitegrid", palette="colorblind", rc=plot_style.STYLE)
+sns.set_theme(style="whitegrid", palette="colorblind", rc=style.STYLE)
 torch.manual_seed(seed)
 print(f"torch {torch.__version__} on {target.type}")
 
@@ -94,13 +90,10 @@ print(f"torch {torch.__version__} on {target.type}")
 # %%
 pixels = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)  # one picture of one pixel
 by_hand = [0 / 127.5 - 1, 51 / 127.5 - 1, 255 / 127.5 - 1]
+show(batches.to_device)
 
-# %%
-show(data.to_device)
-
-# %%
-# NBVAL_CHECK_OUTPUT
-package = data.to_device(pixels, torch.device("cpu")).flatten()
+# %% tags=["nbval-check-output"]
+package = batches.to_device(pixels, torch.device("cpu")).flatten()
 assert torch.allclose(package, torch.tensor(by_hand))
 print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 
@@ -110,28 +103,26 @@ print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 
 # %%
 train = read_split(f"{manifests}/{train_set}", "train")
-pairs = data.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
+pairs = batches.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
 root = image_folder(image_root, data_dir, image_size, bias)
-pictures = data.decode(rows, root, image_size, data_dir)
+pictures = batches.decode(rows, root, image_size, data_dir)
 order = np.arange(2 * pair_count).reshape(2, pair_count).T
-batch = next(data.batches(rows, pictures, order, pair_count, target))
+batch = next(batches.batches(rows, pictures, order, pair_count, target))
 assert (batch.label[:pair_count] == 1).all() and (batch.label[pair_count:] == 0).all()
 assert (batch.forgery[pair_count:] == 0).all() and batch.images.abs().max() <= 1
 print("images", tuple(batch.images.shape), " groups present", len(batch.group.unique()))
 
-# %%
 first = [*range(8), *range(pair_count, pair_count + 8)]  # eight fakes, then their reals
-titles = [f"{rows['method'][row]}\n{rows['group'][row]}" for row in first]
-plots.image_grid(pictures[first], titles, columns=8)
+titles = [f"{rows['forgery'][row]}\n{rows['group'][row]}" for row in first]
+training.image_grid(pictures[first], titles, columns=8)
 
 # %% [markdown]
 # **What you should see.** Eight fakes above, the reals they are paired with below. The two of a pair need not share
 # person or group: the real is drawn at random. With the embedded benchmark the faces are drawn by a program; they are
-# made to exercise the method and say nothing about real people. Alarming would be a method other than "real" in the
+# made to exercise the method and say nothing about real people. Alarming would be a forgery other than "real" in the
 # lower row, or the same picture everywhere.
-
-# %% [markdown]
+#
 # ## 2.2 Three encoders
 #
 # **Why.** A picture mixes three kinds of information: traces of a forgery, content (pose, background, light), and the
@@ -157,52 +148,37 @@ with torch.no_grad():
     mixed = torch.einsum("oc,nchw->nohw", matrix, features) + bias_vector  # the same matrix at every position
     variance, mean = torch.var_mean(mixed, (0, 2, 3), correction=0, keepdim=True)  # of the batch, per channel
     by_hand = ((mixed - mean) / (variance + 1e-5).sqrt()).relu()
+show(encoders.Encoder, docstring=False)
 
-# %%
-show(encoders.Encoder)
-
-# %%
+# %% tags=["nbval-check-output"]
 with torch.no_grad():
     assert torch.allclose(by_hand, encoder(batch.images), atol=1e-4)
 assert by_hand.shape == (2 * pair_count, width, 8, 8)
-print("backbone's map", tuple(features.shape), " encoder's map", tuple(by_hand.shape))
 
-# %% [markdown]
-# Any convolutional backbone of `timm` will do, by name. The table builds some on PyTorch's `meta` device, which
-# computes shapes but holds no numbers, so that even the large ones cost nothing here.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-choices = {
-    "tiny": 64,
-    "mobilenetv3_small_050": 64,
-    "resnet18": 128,
-    "resnet50": 256,
-    "efficientnet_b3": 256,
-    "legacy_xception": 256,
-}
-table = []
+choices = {"tiny": 64, "mobilenetv3_small_050": 64, "resnet50": 256, "efficientnet_b3": 256, "legacy_xception": 256}
+table = {}
 for name, size in choices.items():
     with torch.device("meta"):
         built = encoders.Encoder(name, size, width=512)
         shapes = [tuple(part(torch.zeros(1, 3, size, size)).shape[1:]) for part in (built.features, built)]
     million = sum(p.numel() for p in built.parameters()) / 1e6
-    table.append((name, size, size // 8, *shapes, round(million, 2)))
-columns = ["backbone", "image, px", "stride", "backbone's map", "encoder's map", "million weights"]
-table = pd.DataFrame(table, columns=columns).set_index("backbone")
+    table[name] = (size, size // 8, *shapes, round(million, 2))
+columns = ["image, px", "stride", "backbone's map", "encoder's map", "million weights"]
+table = pd.DataFrame.from_dict(table, orient="index", columns=columns)
 assert (table["encoder's map"] == (512, 8, 8)).all()
 table
 
 # %% [markdown]
-# **What you should see.** Every backbone's map is 8 x 8, whatever the size of the picture; only the number of channels
-# differs, and the 1 x 1 convolution brings it to the chosen width. A backbone that has no stage of the right stride is
-# refused with the sizes that would work. Xception's last number is the paper's 21.9 million parameters an encoder.
-
-# %% [markdown]
+# **What you should see.** Any convolutional backbone of `timm` will do, by name. The table builds some on PyTorch's
+# `meta` device, which computes shapes but holds no numbers, so that even the large ones cost nothing here. Every
+# backbone's map is 8 x 8, whatever the size of the picture; only the number of channels differs, and the 1 x 1
+# convolution brings it to the chosen width. A backbone that has no stage of the right stride is refused with the sizes
+# that would work. Xception's last number is the paper's 21.9 million parameters an encoder.
+#
 # ## 2.3 Disentanglement: the split blocks
 #
-# **Why.** Forgery features themselves mix two kinds: traces of one forgery method (useful to tell FaceSwap from
-# NeuralTextures, harmful on a method never seen) and traces that all methods share. Two blocks split them; a third
+# **Why.** Forgery features themselves mix two kinds: traces of one forgery (useful to tell FaceSwap from
+# NeuralTextures, harmful on a forgery never seen) and traces that all forgeries share. Two blocks split them; a third
 # turns the demographic features into a map of the same size:
 #
 # $$ f_s = S_s(h_f), \qquad f_a = S_a(h_f), \qquad d = S_d(h_d) \qquad \in \mathbb{R}^{C/2 \times 8 \times 8} $$
@@ -214,12 +190,10 @@ table
 # %%
 block = layers.pointwise_block(6, 4, 4)
 vector = torch.randn(6)  # one position of a map of 6 channels
-first, second, third = (layer for layer in block if hasattr(layer, "weight"))
-step = F.leaky_relu(first.weight[:, :, 0, 0] @ vector + first.bias, 0.01)
-step = F.leaky_relu(second.weight[:, :, 0, 0] @ step + second.bias, 0.01)
-by_hand = third.weight[:, :, 0, 0] @ step + third.bias
-
-# %%
+lower, middle, upper = (layer for layer in block if hasattr(layer, "weight"))
+step = F.leaky_relu(lower.weight[:, :, 0, 0] @ vector + lower.bias, 0.01)
+step = F.leaky_relu(middle.weight[:, :, 0, 0] @ step + middle.bias, 0.01)
+by_hand = upper.weight[:, :, 0, 0] @ step + upper.bias
 show(layers.pointwise_block)
 
 # %%
@@ -231,35 +205,31 @@ elsewhere[0, :, 0, 0] += 10  # another position changes, and this one does not n
 assert torch.allclose(block(small_map)[0, :, 3, 5], block(elsewhere)[0, :, 3, 5], atol=1e-6)
 
 # %% [markdown]
-# Now both detectors of this chapter. They get the same weights, so that whatever differs below is the work of
-# `fidelity`; the corrected one has two more blocks, which sections 2.5 and 2.6 explain. Dropout is off, so that two
-# passes can be compared. The heads and 1 x 1 blocks start from Kaiming's initialisation, as in chapter 3.
+# Now the detector of this chapter. One configuration object says everything about it (chapter 3 trains with the same
+# object). Dropout is off, so that two passes can be compared. The heads and 1 x 1 blocks start from Kaiming's
+# initialisation, as in chapter 3.
 
 # %%
 config = TrainingConfig(
     backbone=backbone, weights="", image_size=image_size, width=width, reconstruction_size=image_size,
     initialisation="kaiming", logit_dropout=0.0,
 )  # fmt: skip
-corrected = model.FairDetector(config).to(target)
-official = model.FairDetector(replace(config, fidelity="official")).to(target)
-corrected.decoder.dropout.p = official.decoder.dropout.p = 0.0
-official.load_state_dict(corrected.state_dict(), strict=False)  # not strict: it lacks the two extra blocks
-detectors = {"official": official, "corrected": corrected}
+detector = detectors.FairDetector(config).to(target)
+detector.decoder.dropout.p = 0.0
 
 with torch.no_grad():
-    h_f, h_c, h_d = (getattr(corrected, part)(batch.images) for part in ("forgery", "content", "demographic"))
-    f_s, f_a = corrected.specific_split(h_f), corrected.agnostic_split(h_f)
-    d = corrected.demographic_split(h_d)
+    h_f, h_c, h_d = (getattr(detector, part)(batch.images) for part in ("forgery", "content", "demographic"))
+    f_s, f_a, d = detector.specific_split(h_f), detector.agnostic_split(h_f), detector.demographic_split(h_d)
+    outputs = detector(batch.images)
 assert h_f.shape == h_c.shape == h_d.shape == (2 * pair_count, width, 8, 8)
 assert f_s.shape == f_a.shape == d.shape == (2 * pair_count, width // 2, 8, 8)
-print("each encoder", tuple(h_f.shape), " each split", tuple(d.shape))
+show(detectors.FairDetector.forward, docstring=False)
 
 # %% [markdown]
-# **What you should see.** Three maps of the full width, three of half the width. Nothing in the shapes separates
-# "specific" from "agnostic": the two blocks have the same form, and only the losses of sections 2.8 and 2.9 pull them
-# apart.
-
-# %% [markdown]
+# **What you should see.** The whole forward pass; the next four sections are its lines. Three maps of the full width
+# become three of half the width. Nothing in the shapes separates "specific" from "agnostic": the two blocks have the
+# same form, and only the losses of sections 2.8 and 2.9 pull them apart.
+#
 # ## 2.4 AdaIN: one map's pattern with another's statistics
 #
 # **Why.** Demographic and forgery features must be combined into one answer. Adaptive instance normalisation (AdaIN,
@@ -270,23 +240,15 @@ print("each encoder", tuple(h_f.shape), " each split", tuple(d.shape))
 # $$ \mathrm{AdaIN}(x, y) = \sigma(y)\,\frac{x - \mu(x)}{\sigma(x)} + \mu(y), \qquad
 # \sigma(x)^2 = \frac{1}{63}\sum_{p=1}^{64} \big(x_p - \mu(x)\big)^2 + 10^{-5}. $$
 #
+# In the package `adain(x, y)` is `restyle` with the statistics of `y`.
 # By hand, one channel of four positions. The pattern "low, low, high, high" meets the numbers 10, 20, 30, 40:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 x = np.array([1.0, 1.0, 3.0, 3.0])
 y = np.array([10.0, 20.0, 30.0, 40.0])
 by_hand = (x - x.mean()) / np.sqrt(x.var(ddof=1) + 1e-5) * np.sqrt(y.var(ddof=1) + 1e-5) + y.mean()
 print(f"{by_hand.round(2)}  mean {by_hand.mean():.2f}  standard deviation {by_hand.std(ddof=1):.2f}")
-
-# %%
-show(layers.adain)
-
-# %%
-show(layers.restyle)
-
-# %%
-show(layers.channel_statistics)
+display(show(layers.restyle), show(layers.channel_statistics))
 
 # %%
 package = layers.adain(torch.tensor(x).view(1, 1, 2, 2), torch.tensor(y).view(1, 1, 2, 2))
@@ -294,10 +256,6 @@ assert np.allclose(by_hand, package.flatten().numpy())
 one_by_one = layers.adain(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
 assert one_by_one.isnan().all()  # a single position has no standard deviation: why every map here is 8 x 8
 
-# %% [markdown]
-# On the batch, $\mathrm{AdaIN}(d, f_a)$ for the first image and the first five channels:
-
-# %%
 fused = layers.adain(d, f_a)
 maps = {"d": d, "f_a": f_a, "AdaIN(d, f_a)": fused}
 statistics = {name: torch.cat([m[0, :5].mean((1, 2)), m[0, :5].std((1, 2))]).tolist() for name, m in maps.items()}
@@ -305,103 +263,44 @@ columns = pd.MultiIndex.from_product([["mean", "standard deviation"], range(5)],
 pd.DataFrame(statistics.values(), index=statistics, columns=columns).round(3)
 
 # %% [markdown]
-# **What you should see.** The last row repeats the row above it: the result has the level and contrast of $f_a$, and
-# from $d$ only *where* it is high and low. Keep this table in mind; both faults of the released code follow from it.
-
-# %% [markdown]
+# **What you should see.** The table shows the first image of the batch and its first five channels. The last row
+# repeats the row above it: the result has the level and contrast of $f_a$, and from $d$ only *where* it is high and
+# low.
+#
 # ## 2.5 Fusion: why pooling must wait
 #
-# **Why.** The detector's answer is meant to know the demographic features, so that it can allow for them. The
-# released code pools the map right after AdaIN: it takes the mean over space and hands it to the last head. But for
-# every channel
+# **Why.** The detector's answer is meant to know the demographic features, so that it can allow for them. A head pools
+# its map: it takes the mean over space. But for every channel
 #
 # $$ \mu\big(\mathrm{AdaIN}(d, f_a)\big)
 #  = \sigma(f_a)\,\frac{\mu(d) - \mu(d)}{\sigma(d)} + \mu(f_a) = \mu(f_a). $$
 #
-# The demographic map is gone. Not weakened: absent from the formula. By hand, with two demographic maps that could not
-# differ more:
+# Pooled right after AdaIN, as in the released code, the demographic map is gone. Not weakened: absent from the formula.
+# By hand, with two demographic maps that could not differ more:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for name, x in {"a ramp": np.arange(4.0), "a spike": np.array([0.0, 0.0, 0.0, 900.0])}.items():
     by_hand = (x - x.mean()) / x.std(ddof=1) * y.std(ddof=1) + y.mean()
     print(f"d = {name:8} AdaIN(d, f_a) = {by_hand.round(1)!s:26} pooled {by_hand.mean():.1f}")
-
-# %% [markdown]
-# The repair is to look at the map before pooling it: three 1 x 1 convolutions with LeakyReLU between them. A bend at
-# zero makes the mean depend on *how* the values are spread, not only on their mean. (The bend is essential: exercise
-# 1.)
-
-# %%
-show(model.FairDetector._fuse)
+show(detectors.FairDetector._fuse)
 
 # %%
 pooled = fused.mean((2, 3))
 assert torch.allclose(pooled, f_a.mean((2, 3)), atol=1e-5)
 assert torch.allclose(layers.adain(torch.randn_like(d), f_a).mean((2, 3)), pooled, atol=1e-5)
-difference = (pooled - f_a.mean((2, 3))).abs().max()
-print(f"largest difference between the pooled AdaIN(d, f_a) and the pooled f_a: {difference:.0e}")
-
-
-# %% [markdown]
-# So much for the formula. Does it hold for the whole network? Two experiments. First, put noise in the place of one
-# part's result and see whether the answer moves. A forward hook does that without touching the model:
-
-
-# %%
-def with_noise(detector, part):
-    """Outputs of a detector one of whose parts returns noise instead of features."""
-    noise = lambda module, inputs, result: torch.randn_like(result)  # noqa: E731
-    hook = getattr(detector, part).register_forward_hook(noise)
-    outputs = detector(batch.images)
-    hook.remove()
-    return outputs
-
-
-def gradient_norms(loss, detector, parts=("forgery", "content", "demographic")):
-    """Norm of a loss's gradient with respect to all weights of each part; 0 for a part it does not see."""
-    weights = [(part, w) for part in parts for w in getattr(detector, part).parameters()]
-    gradients = torch.autograd.grad(loss, [w for _, w in weights], retain_graph=True, allow_unused=True)
-    squares = dict.fromkeys(parts, 0.0)
-    for (part, _), gradient in zip(weights, gradients, strict=True):
-        squares[part] += 0.0 if gradient is None else float((gradient**2).sum())
-    return [square**0.5 for square in squares.values()]
-
+with torch.no_grad():
+    ours, noisy = (detector._fuse(each, f_a).mean((2, 3)) for each in (d, torch.randn_like(d)))
+assert torch.allclose(ours, outputs.fused.pooled, atol=1e-4)
+print(f"d = noise moves the pooled AdaIN(d, f_a) by at most {(pooled - f_a.mean((2, 3))).abs().max():.0e}")
+print(f"and the pooled map of the corrected detector by up to {(ours - noisy).abs().max():.0e}")
 
 # %% [markdown]
-# Second, take the gradient of the fairness loss (section 2.13) with respect to the weights of each encoder. What has no
-# gradient cannot learn.
-
-# %%
-report = {}
-for name, detector in detectors.items():
-    outputs = detector(batch.images)
-    with torch.no_grad():
-        moved = with_noise(detector, "demographic_split").fused.logits - outputs.fused.logits
-    fairness = losses.group_cvar(losses.cross_entropy(outputs.fused.logits, batch.label), batch.group)
-    to_forgery, to_demographic = gradient_norms(fairness, detector, ("forgery", "demographic"))
-    report[name] = {
-        "spread of the fused logits": outputs.fused.logits.std(0).mean().item(),
-        "largest change, d = noise": moved.abs().max().item(),
-        "fairness gradient into E_f": to_forgery,
-        "into E_d": to_demographic,
-        "E_d / E_f": to_demographic / to_forgery,
-    }
-report = pd.DataFrame(report).T
-relative = report["largest change, d = noise"] / report["spread of the fused logits"]
-assert relative["official"] < 1e-4 and relative["corrected"] > 0.1
-assert report.loc["official", "E_d / E_f"] < 1e-5 and report.loc["corrected", "E_d / E_f"] > 0.01
-report.map("{:.1e}".format)
-
-# %% [markdown]
-# **What you should see.** In the official form, noise in the place of $d$ moves the logits by rounding errors only,
-# many orders of magnitude below their spread; the fairness loss sends the demographic encoder a gradient that is
-# rounding too. In the corrected form the largest move is of the size of the logits' spread, and both encoders get
-# gradients of similar size. Alarming would be a corrected row that looks like the official one: the repair would be
-# dead as well.
-
-# %% [markdown]
-# ## 2.6 The decoder, and how its condition erased the content
+# **What you should see.** Three 1 x 1 convolutions with LeakyReLU between them look at the map before it is pooled. A
+# bend at zero makes the mean depend on *how* the values are spread, not only on their mean. (The bend is essential:
+# exercise 1.) Without it noise in the place of $d$ moves the pooled map by rounding errors only; with it, by several
+# orders of magnitude more. Chapter 7 follows this through the whole released network, with its gradients.
+#
+# ## 2.6 The decoder and its condition
 #
 # **Why.** How do we know that the three encoders keep different things and lose nothing? By drawing the picture again
 # from the parts. A decoder $G$ gets the forgery features $(f_s, f_a)$ and a *condition* that should carry everything
@@ -411,43 +310,13 @@ report.map("{:.1e}".format)
 # $$ c_{k+1} = \mathrm{conv}_k\big(\mathrm{up}(\mathrm{AdaIN}(c_k, f_k))\big), \qquad
 #  f_{k+1} = \mathrm{conv}_k\big(\mathrm{up}(f_k)\big), \qquad k = 0, 1, 2, $$
 #
-# and $\tanh$ of a last 1 x 1 convolution of $c_3$ is the picture. The released condition is
-# $c_0 = \mathrm{AdaIN}(h_d, h_c)$: of the content $h_c$ it holds only two numbers a channel, level and contrast. And
-# the decoder's first act replaces exactly these two numbers:
+# and $\tanh$ of a last 1 x 1 convolution of $c_3$ is the picture. The condition is
+# $c_0 = S_c\big(\mathrm{AdaIN}(h_c, h_d)\big)$: the content lends its *pattern* and the demographics their statistics,
+# and a block with bends writes both into the pattern. It has to, because AdaIN after AdaIN forgets the statistics that
+# the first one gave: $\mathrm{AdaIN}(\mathrm{AdaIN}(h_d, h_c), f) = \mathrm{AdaIN}(h_d, f)$. The released condition
+# $\mathrm{AdaIN}(h_d, h_c)$ loses the content this way (chapter 7).
 #
-# $$ \mathrm{AdaIN}\big(\mathrm{AdaIN}(h_d, h_c),\, f\big) = \mathrm{AdaIN}(h_d, f). $$
-#
-# The content has left. By hand, one channel of four positions, two contents that could not differ more:
-
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def normalise(values):
-    """Mean 0 and standard deviation 1."""
-    return (values - values.mean()) / values.std(ddof=1)
-
-
-h_demographic, forgery = np.array([1.0, 1.0, 3.0, 3.0]), np.array([0.0, 1.0, 1.0, 2.0])
-for content in (np.array([10.0, 20.0, 30.0, 40.0]), np.array([-7.0, 0.0, 0.0, 900.0])):
-    condition = normalise(h_demographic) * content.std(ddof=1) + content.mean()
-    drawn = normalise(condition) * forgery.std(ddof=1) + forgery.mean()
-    print(f"condition {condition.round(1)!s:30} after the first AdaIN {drawn.round(2)}")
-
-# %% [markdown]
-# The repair: let the content lend its *pattern* and the demographics their statistics, and pass the result through a
-# block with bends, so that both are written into the pattern before the decoder normalises it:
-# $c_0 = S_c\big(\mathrm{AdaIN}(h_c, h_d)\big)$.
-
-# %%
-show(model.FairDetector._reconstruct)
-
-# %%
-show(layers.Decoder)
-
-
-# %% [markdown]
-# The package draws the four reconstructions of a batch in one pass. By hand it is one call for each pair of condition
-# and forgery map:
+# By hand it is one call for each pair of condition and forgery map; the package draws all four of a batch in one pass:
 
 
 # %%
@@ -465,14 +334,15 @@ def draw(decoder, condition, forgery):
     return enlarge(decoder.to_rgb(condition), image_size).tanh()
 
 
+display(show(detectors.FairDetector._reconstruct), show(layers.Decoder.forward, docstring=False))
+
 # %%
 with torch.no_grad():
     forgery_map = torch.cat([f_s, f_a], 1)  # (32, width, 8, 8)
     partners = torch.cat([forgery_map[pair_count:], forgery_map[:pair_count]])  # fake i <-> real i
-    condition = corrected.condition(layers.adain(h_c, h_d))
-    own = draw(corrected.decoder, condition, forgery_map)
-    cross = draw(corrected.decoder, condition, partners)
-    outputs = corrected(batch.images)
+    condition = detector.condition(layers.adain(h_c, h_d))
+    own = draw(detector.decoder, condition, forgery_map)
+    cross = draw(detector.decoder, condition, partners)
 assert torch.allclose(own, outputs.self_reconstruction, atol=1e-5)
 assert torch.allclose(cross, outputs.cross_reconstruction, atol=1e-5)
 one, two, three = torch.randn(3, 4, width, 8, 8)
@@ -480,43 +350,12 @@ assert torch.allclose(layers.adain(layers.adain(one, two), three), layers.adain(
 print("own", tuple(own.shape), " cross", tuple(cross.shape), f" values {own.min():.2f} to {own.max():.2f}")
 
 # %% [markdown]
-# The same two experiments as for the fusion, now with noise in the place of the content features, and with the
-# gradient of the reconstruction error (section 2.10) with respect to each encoder:
-
-# %%
-report = {}
-for name, detector in detectors.items():
-    outputs = detector(batch.images)
-    with torch.no_grad():
-        moved = with_noise(detector, "content").self_reconstruction - outputs.self_reconstruction
-    error = losses.reconstruction(batch.images, outputs.self_reconstruction, outputs.cross_reconstruction)
-    norms = gradient_norms(error, detector)
-    report[name] = {
-        "spread inside a picture": outputs.self_reconstruction.std((2, 3)).mean().item(),
-        "change, h_c = noise": moved.square().mean().sqrt().item(),
-        **dict(zip(("gradient into E_f", "into E_c", "into E_d"), norms, strict=True)),
-    }
-report = pd.DataFrame(report).T
-change = report["change, h_c = noise"]
-assert change["official"] < 0.05 * change["corrected"]
-assert change["corrected"] > 0.05 * report.loc["corrected", "spread inside a picture"]
-assert report.loc["official", "into E_c"] < 0.05 * report.loc["official", "into E_d"]
-assert report.loc["corrected", "into E_c"] > 0.01 * report.loc["corrected", "gradient into E_f"]
-assert (report.loc["corrected"] > 0).all()
-report.map("{:.1e}".format)
-
-# %% [markdown]
-# **What you should see.** In the official form one may replace the content of every picture by noise, and the
-# reconstructions move by rounding errors. What little gradient reaches the content encoder comes from the $10^{-5}$
-# under the square root, which matters only in channels that are almost flat (other backbones have more of them: then a
-# percent may leak through, no more). That encoder cannot learn, and it holds close to a third of the network's weights
-# (section 2.15). In the corrected form the pictures change about as much as they vary, and all three encoders get
-# gradient. The decoder is untrained, so its pictures are grey and not worth looking at.
-
-# %% [markdown]
+# **What you should see.** Two reconstructions of every picture, one with its own forgery map and one with its
+# partner's. The decoder is untrained, so its pictures are grey and not worth looking at.
+#
 # ## 2.7 Four heads
 #
-# **Why.** Each map has to answer a question: which forgery method ($f_s$, 6 classes), real or fake ($f_a$), which group
+# **Why.** Each map has to answer a question: which forgery ($f_s$, 6 classes), real or fake ($f_a$), which group
 # ($d$, 8 classes), and real or fake from the fused map: the detector's answer. A head takes the mean over space and
 # applies two linear layers,
 #
@@ -526,16 +365,11 @@ report.map("{:.1e}".format)
 
 # %%
 with torch.no_grad():
-    lower, _, upper, _ = corrected.agnostic.layers
+    lower, _, upper, _ = detector.agnostic.layers
     by_hand = F.leaky_relu(f_a.mean((2, 3)) @ lower.weight.T + lower.bias, 0.01) @ upper.weight.T + upper.bias
-
-# %%
 show(layers.Head)
 
-# %%
-# NBVAL_CHECK_OUTPUT
-with torch.no_grad():
-    outputs = corrected(batch.images)
+# %% tags=["nbval-check-output"]
 heads = {"specific": len(FORGERIES), "agnostic": 2, "demographic": len(GROUPS), "fused": 2}
 assert torch.allclose(by_hand, outputs.agnostic.logits, atol=1e-3)
 for name, classes in heads.items():
@@ -546,11 +380,10 @@ for name, classes in heads.items():
 
 # %% [markdown]
 # **What you should see.** Four heads, each with its own number of classes, all with pooled vectors of half the width.
-
-# %% [markdown]
-# ## 2.8 Two cross-entropies
 #
-# **Why.** The agnostic head must tell real from fake ($L_\mathrm{agn}$), the specific head the forgery method
+# ## 2.8 Cross-entropy, twice
+#
+# **Why.** The agnostic head must tell real from fake ($L_\mathrm{agn}$), the specific head the forgery
 # ($L_\mathrm{spe}$); this is what gives the two split blocks different jobs. For logits $z$ and the true class $t$
 #
 # $$ \ell = -\log \frac{e^{z_t}}{\sum_k e^{z_k}}, \qquad L = \frac{1}{2B}\sum_i \ell_i . $$
@@ -561,17 +394,11 @@ for name, classes in heads.items():
 z = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 t = torch.tensor([0, 2])
 by_hand = torch.stack([-(z[i].exp() / z[i].exp().sum())[t[i]].log() for i in range(2)])
-
-# %%
 show(losses.cross_entropy)
 
 # %%
-# NBVAL_CHECK_OUTPUT
 assert torch.allclose(by_hand, losses.cross_entropy(z, t))
-print("by hand", by_hand.numpy().round(3))
-print("a detector that knows nothing about three classes: log 3 =", round(float(np.log(3)), 3))
-
-# %%
+print("by hand", by_hand.numpy().round(3), "- a detector that knows nothing: log 3 =", round(float(np.log(3)), 3))
 for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": batch.forgery}.items():
     value = losses.cross_entropy(getattr(outputs, name).logits, truth).mean()
     print(f"{name:9} {value:.2f}   for comparison log {heads[name]} = {np.log(heads[name]):.2f}")
@@ -580,8 +407,7 @@ for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": b
 # **What you should see.** Untrained heads are near a detector that knows nothing, the one with many classes somewhat
 # worse, because Kaiming's initialisation starts with visible logits instead of zeros. Far larger values, or values near
 # zero before training, would be alarming.
-
-# %% [markdown]
+#
 # ## 2.9 Contrastive loss: triplets
 #
 # **Why.** Cross-entropy only asks that classes fall on the right side of a line. The contrastive loss asks that pooled
@@ -591,30 +417,20 @@ for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": b
 # $$ \ell(a, p, n) = \max\big(0,\ \lVert a - p\rVert - \lVert a - n\rVert + 3\big). $$
 #
 # It is zero when the negative is at least 3 further away than the positive. "Same kind" means same label for the
-# agnostic vectors and same forgery method for the specific ones; negatives are of the other label. Each of the two is
-# averaged over the fake anchors and over the real anchors, and the four means are added. By hand, three points in the
-# plane:
+# agnostic vectors and same forgery for the specific ones; negatives are of the other label. Each of the two is
+# averaged over the fake anchors and over the real anchors, and the four means are added.
+#
+# Positives and negatives are drawn from the batch at random. For every image and every candidate draw a number, cross
+# out the candidates of the wrong kind, and keep the highest: every allowed candidate is equally likely, without a
+# loop. By hand, three points in the plane:
 
 # %%
 a, p, n = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 6.0]])
 by_hand = max(0.0, (3**2 + 4**2) ** 0.5 - 6.0 + 3.0)  # 5 - 6 + 3
-
-# %%
-show(losses.triplet)
-
-# %% [markdown]
-# Positives and negatives are drawn from the batch at random. For every image and every candidate draw a number, cross
-# out the candidates of the wrong kind, and keep the highest: every allowed candidate is equally likely, without a
-# loop.
-
-# %%
-show(losses.draw_triplets)
-
-# %%
-show(losses.contrastive)
-
-# %%
 assert losses.triplet(a, p, n).item() == by_hand == 2.0
+display(show(losses.triplet), show(losses.draw_triplets, docstring=False), show(losses.contrastive))
+
+# %%
 triplets = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(seed))
 assert (batch.label[triplets.agnostic_positive] == batch.label).all()
 assert (batch.forgery[triplets.specific_positive] == batch.forgery).all()
@@ -626,18 +442,17 @@ by_kind = (outputs.agnostic.pooled, *triplets[:2]), (outputs.specific.pooled, *t
 for vectors, positive, negative in by_kind:
     hinge = (vectors - vectors[positive]).norm(dim=1) - (vectors - vectors[negative]).norm(dim=1) + 3
     by_hand += hinge.relu()[batch.label == 1].mean() + hinge.relu()[batch.label == 0].mean()
-package = losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets)
-assert torch.allclose(by_hand, package, rtol=1e-4)
+contrastive = losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets)
+assert torch.allclose(by_hand, contrastive, rtol=1e-4)
 kinds = [rows["forgery"][int(i)] for i in (0, *(each[0] for each in triplets))]
 print("anchor {}; agnostic: positive {}, negative {}; specific: positive {}, negative {}".format(*kinds))
-print(f"loss of the batch {package:.2f}; four hinges at the margin would be 12")
+print(f"loss of the batch {contrastive:.2f}; four hinges at the margin would be 12")
 
 # %% [markdown]
-# **What you should see.** The specific positive is of the anchor's own method, the agnostic one of any forgery. The
+# **What you should see.** The specific positive is of the anchor's own forgery, the agnostic one of any forgery. The
 # loss starts near 12, because before training the two distances of a triplet are about equal and each of the four
 # hinges is at its margin of 3.
-
-# %% [markdown]
+#
 # ## 2.10 Reconstruction loss: four ways
 #
 # **Why.** Drawing a picture from its own parts shows that nothing is lost. Drawing the fake's condition with the
@@ -650,15 +465,7 @@ print(f"loss of the batch {package:.2f}; four hinges at the margin would be 12")
 
 # %%
 fake, real = slice(0, pair_count), slice(pair_count, None)
-x_fake, x_real = batch.images[fake], batch.images[real]
-four = [
-    (x_fake - own[fake]).abs().mean(),
-    (x_real - own[real]).abs().mean(),
-    (x_fake - cross[fake]).abs().mean(),
-    (x_real - cross[real]).abs().mean(),
-]
-
-# %%
+four = [(batch.images[half] - drawn[half]).abs().mean() for drawn in (own, cross) for half in (fake, real)]
 show(losses.reconstruction)
 
 # %%
@@ -669,11 +476,9 @@ print(f"loss {package:.3f};  a grey picture would cost {4 * batch.images.abs().m
 
 # %% [markdown]
 # **What you should see.** Four similar numbers, and a sum of the size of what drawing plain grey would cost: the
-# decoder has learned nothing yet. In the corrected form all of this can fall during training; in the official form the
-# picture can only pass through the forgery map or the demographic encoder's pattern, where it should not be.
-
-# %% [markdown]
-# ## 2.11 Demographic loss: a margin for rare groups
+# decoder has learned nothing yet.
+#
+# ## 2.11 Label-distribution-aware margin loss: a margin for rare groups
 #
 # **Why.** The demographic head learns the eight groups, and some are thirty times rarer than others. Plain
 # cross-entropy fits the frequent groups first. The label-distribution-aware margin loss (Cao et al. 2019) demands of
@@ -686,44 +491,29 @@ print(f"loss {package:.3f};  a grey picture would cost {4 * batch.images.abs().m
 #
 # $n_g$ counts the training images of the group. The power $-1/4$ comes from a generalisation bound: the error of a
 # group falls with $1 / (D_g \sqrt{n_g})$, and sharing a fixed total margin so that the sum of these is smallest gives
-# $D_g \propto n_g^{-1/4}$. By hand, with the counts of FF++'s training set:
+# $D_g \propto n_g^{-1/4}$. By hand, with the counts of FF++'s training set, and for one image of "male-white":
 
 # %%
 ffpp_counts = np.array([2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185])  # in the order of GROUPS
-by_hand = 0.5 * ffpp_counts**-0.25 / (ffpp_counts**-0.25).max()
-
-z = torch.tensor([[0.3, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]])  # one image, a logit for each group
-group = torch.tensor([1])  # male-white
+margins_by_hand = 0.5 * ffpp_counts**-0.25 / (ffpp_counts**-0.25).max()
+z, group = torch.tensor([[0.3, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0]]), torch.tensor([1])
 shifted = 30 * torch.tensor([0.3, 0.5 - 0.2286, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0])  # its own logit pays the margin
-loss_by_hand = -(shifted.exp() / shifted.exp().sum())[1].log()
+by_hand = -(shifted.exp() / shifted.exp().sum())[1].log()
+display(show(losses.ldam_margins), show(losses.ldam))
 
 # %%
-show(losses.ldam_margins)
+assert np.allclose(margins_by_hand, losses.ldam_margins(ffpp_counts).numpy())
+assert torch.isclose(by_hand, losses.ldam(z, group, ffpp_counts), rtol=1e-3)
+print(f"one image: loss {by_hand:.3f} with its margin, {losses.cross_entropy(30 * z, group).item():.3f} without")
 
-# %%
-show(losses.ldam)
-
-# %%
-# NBVAL_CHECK_OUTPUT
-assert np.allclose(by_hand, losses.ldam_margins(ffpp_counts).numpy())
-assert by_hand.round(4).tolist() == [0.4093, 0.2286, 0.4664, 0.3594, 0.3051, 0.2171, 0.5, 0.4222]
-assert torch.isclose(loss_by_hand, losses.ldam(z, group, ffpp_counts), rtol=1e-3)
-print(pd.Series(by_hand.round(4), GROUPS).to_string())
-without = losses.cross_entropy(30 * z, group).item()
-print(f"the image: loss {loss_by_hand:.3f} with its margin, {without:.3f} without")
-
-# %% [markdown]
-# The same on the batch, with the counts of this run's own training manifest:
-
-# %%
-counts = torch.from_numpy(data.group_sizes(train)).to(target)
+counts = torch.from_numpy(batches.group_sizes(train)).to(target)  # of this run's own training manifest
 shifted = outputs.demographic.logits.clone()
 shifted[torch.arange(2 * pair_count), batch.group] -= losses.ldam_margins(counts)[batch.group]
-by_hand = losses.cross_entropy(30 * shifted, batch.group).mean()
-assert torch.allclose(by_hand, losses.ldam(outputs.demographic.logits, batch.group, counts), rtol=1e-4)
+demographic_by_hand = losses.cross_entropy(30 * shifted, batch.group).mean()
+assert torch.allclose(demographic_by_hand, losses.ldam(outputs.demographic.logits, batch.group, counts), rtol=1e-4)
 for scale in (30.0, 5.0, 1.0):
     value = losses.ldam(outputs.demographic.logits, batch.group, counts, scale)
-    print(f"scale {scale:4.0f}: loss {value:5.2f}   (log 8 = {np.log(8):.2f})")
+    print(f"the batch, scale {scale:4.0f}: loss {value:5.2f}   (log 8 = {np.log(8):.2f})")
 
 # %%
 margins = pd.DataFrame({"FF++": ffpp_counts, "this manifest": counts.cpu()}, pd.Index(GROUPS, name="group"))
@@ -740,14 +530,13 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# **What you should see.** The rarest group has the margin 0.5 in each training set, the most frequent one a bit less
-# than half of that: the fourth root is gentle. The embedded benchmark copies FF++'s proportions, so the bars nearly
-# agree although the counts do not; with another corpus they would differ. So the counts always come from the manifest,
-# never from a constant. The scale matters more than one would think: 30 multiplies the untrained logits, and the loss
-# starts far above $\log 8$. Training from scratch, chapter 3 uses 5.
-
-# %% [markdown]
-# ## 2.12 The worst share: conditional value at risk
+# **What you should see.** The rarest group has the margin 0.5 in each training set; the fourth root is gentle, so that
+# FF++'s most frequent group still has almost half of that. The embedded benchmark copies FF++'s proportions, so the
+# bars nearly agree although the counts do not; with another corpus they differ. So the counts always come from the
+# manifest, never from a constant. The scale matters more than one would think: 30 multiplies the untrained logits, and
+# the loss starts far above $\log 8$. Training from scratch, chapter 3 uses 5.
+#
+# ## 2.12 Conditional value at risk: the worst share
 #
 # **Why.** A mean loss can fall while a minority's loss rises. A loss that looks at the worst only would chase single
 # odd images. The conditional value at risk (CVaR) is the middle: the mean of the worst share $\alpha$ of $n$ values,
@@ -761,20 +550,14 @@ figure
 # two and a half values.
 
 # %%
-# NBVAL_CHECK_OUTPUT
 five = torch.tensor([0.2, 3.0, 0.5, 1.6, 0.9])
 worst_share = (3.0 + 1.6 + 0.5 * 0.9) / 2.5
-objective = [eta + (five - eta).relu().sum().item() / (0.5 * 5) for eta in five.tolist()]
-print(f"mean of the worst 2.5 values {worst_share:.2f}, lowest of the five bends {min(objective):.2f}")
+bends = [eta + (five - eta).relu().sum().item() / (0.5 * 5) for eta in five.tolist()]
+display(show(losses.cvar), show(losses.worst_weights))
 
-# %%
-show(losses.cvar)
-
-# %%
-show(losses.worst_weights)
-
-# %%
-assert np.allclose([worst_share, min(objective)], losses.cvar(five, 0.5).item())
+# %% tags=["nbval-check-output"]
+print(f"mean of the worst 2.5 values {worst_share:.2f}, lowest of the five bends {min(bends):.2f}")
+assert np.allclose([worst_share, min(bends)], losses.cvar(five, 0.5).item())
 assert torch.isclose(losses.cvar(five, 1.0), five.mean())
 assert torch.isclose(losses.cvar(five, 1e-6), five.max())
 leaf = five.clone().requires_grad_()
@@ -789,12 +572,8 @@ for alpha, colour in zip((0.9, 0.5, 0.3), sns.color_palette(), strict=False):
     best = min(five.tolist(), key=lambda e, alpha=alpha: e + (five - e).relu().mean().item() / alpha)
     axis.plot(best, losses.cvar(five, alpha), "o", color=colour)
 sns.rugplot(x=five, height=0.06, lw=2, color="black", ax=axis)
-axis.set(
-    xlabel="threshold eta (strokes: the five losses)",
-    ylabel="objective",
-    ylim=(0, 4.5),
-    title="CVaR is the lowest point of each curve (dot)",
-)
+axis.set(title="CVaR is the lowest point of each curve (dot)", ylabel="objective", ylim=(0, 4.5))
+axis.set_xlabel("threshold eta (strokes: the five losses)")
 axis.legend()
 plt.close(figure)
 figure
@@ -803,8 +582,7 @@ figure
 # **What you should see.** Three chains of straight lines that bend only above the strokes. Each dot, computed by the
 # package with one sort, sits on a bend and at the bottom of its curve. A smaller share moves the dot to the right and
 # up, towards the largest loss.
-
-# %% [markdown]
+#
 # ## 2.13 The fairness loss: CVaR inside the groups, then across them
 #
 # **Why.** Fairness is about groups, not about images. So the worst share is taken twice (Ju et al. 2024): inside each
@@ -825,80 +603,37 @@ inside = [
     (0.9 * 0.3) / 0.9,
 ]  # worst 0.9 of 1: the image itself
 by_hand = (inside[1] + 0.5 * inside[0]) / 1.5  # worst 1.5 of 3 groups
-
-# %%
 show(losses.group_cvar)
-
-# %%
-# NBVAL_CHECK_OUTPUT
-assert np.isclose(by_hand, losses.group_cvar(loss, group).item())
-print(f"inside {np.round(inside, 3)}, across {by_hand:.3f}, plain mean {loss.mean():.3f}")
-
-# %% [markdown]
-# The released code searches $\eta$ across the groups iteratively, on a smoothed version of the objective:
-#
-# $$ \eta + \frac{\tau_2}{2\alpha}\eta^2 + \frac{1}{\alpha G}\sum_g \tau_1 \log\big(1 + e^{(L_g - \eta)/\tau_1}\big),
-# \qquad \tau_1 = 10^{-3},\ \tau_2 = 10^{-4}. $$
-#
-# In float32 the exponential overflows when $L_g - \eta > 88.7\,\tau_1 = 0.0887$, and a guard stops the search there.
-# So $\eta$ never falls more than 0.0887 below the worst group, and a group further below contributes nothing. By
-# hand, for the six images:
-
-# %%
-eta = max(inside) - 1e-3 * np.log(np.finfo(np.float32).max)
-smooth = 1e-3 * np.log1p(np.exp((np.array(inside) - eta) / 1e-3))
-by_hand = eta + 1e-4 / (2 * 0.5) * eta**2 + smooth.sum() / (0.5 * 3)
-
-# %%
-show(losses.official_group_cvar)
-
-# %%
-# NBVAL_CHECK_OUTPUT
-leaf = loss.clone().requires_grad_()
-(exact,) = torch.autograd.grad(losses.group_cvar(leaf, group), leaf)
-value = losses.official_group_cvar(leaf, group)
-(released,) = torch.autograd.grad(value, leaf)
-assert np.isclose(by_hand, value.item(), atol=1e-4)
-assert torch.isclose(exact.sum(), torch.tensor(1.0)) and (exact[:5] > 0).all()  # the worst 1.5 groups
-assert (released[group == 4] > 0).all() and (released[group != 4] == 0).all()  # the worst group alone
-print("gradient, exact   ", exact.numpy().round(3))
-print("gradient, released", released.numpy().round(3))
 
 # %% [markdown]
 # On the batch, how much gradient does each group receive? Summed over the images of the group, and sorted by $L_g$:
 
 # %%
+assert np.isclose(by_hand, losses.group_cvar(loss, group).item())
+print(f"six images: inside {np.round(inside, 3)}, across {by_hand:.3f}, plain mean {loss.mean():.3f}")
+
 per_image = losses.cross_entropy(outputs.fused.logits, batch.label).detach().requires_grad_()
-forms = {"exact": losses.group_cvar, "released": losses.official_group_cvar}
-codes = batch.group.unique().tolist()
-shares = {"L_g": [losses.cvar(per_image[batch.group == code], 0.9).item() for code in codes]}
-for name, form in forms.items():
-    (gradient,) = torch.autograd.grad(form(per_image, batch.group), per_image)
-    shares[name] = [gradient[batch.group == code].sum().item() for code in codes]
-shares = pd.DataFrame(shares, pd.Index([GROUPS[code] for code in codes], name="group"))
-shares = shares.sort_values("L_g", ascending=False)
-worse_half = shares["exact"].iloc[: len(shares) // 2]
-assert np.isclose(shares["exact"].sum(), 1, atol=1e-5) and np.allclose(worse_half, 2 / len(shares), rtol=1e-4)
-assert (shares.loc[shares["L_g"] < shares["L_g"].max() - 0.1, "released"] < 1e-4).all()
-print(f"total gradient: exact {shares['exact'].sum():.2f}, released {shares['released'].sum():.2f}")
-
-# %%
-bars = shares[["exact", "released"]].melt(var_name="form", value_name="gradient", ignore_index=False)
-figure, axis = plt.subplots(figsize=(9, 3))
-sns.barplot(bars.reset_index(), x="group", y="gradient", hue="form", ax=axis)
-ticks = [f"{name}\n$L_g$ = {value:.2f}" for name, value in shares["L_g"].items()]
-axis.set_xticks(range(len(shares)), ticks, fontsize=8)
-axis.set(xlabel="", ylabel="gradient into the group", title="Which groups the fairness loss hears")
-plt.close(figure)
-figure
+(gradient,) = torch.autograd.grad(losses.group_cvar(per_image, batch.group), per_image)
+of_group = {code: batch.group == code for code in batch.group.unique().tolist()}
+shares = pd.DataFrame(
+    {
+        "group": [GROUPS[code] for code in of_group],
+        "L_g": [losses.cvar(per_image[images], 0.9).item() for images in of_group.values()],
+        "gradient": [gradient[images].sum().item() for images in of_group.values()],
+    }
+).sort_values("L_g", ascending=False)
+worse_half = shares["gradient"].iloc[: len(shares) // 2]
+assert np.isclose(shares["gradient"].sum(), 1, atol=1e-5)
+assert np.allclose(worse_half, 2 / len(shares), rtol=1e-4)
+shares.round(3)
 
 # %% [markdown]
-# **What you should see.** The exact form spreads its gradient evenly over the worse half of the groups. The released
-# form gives gradient to the worst group, and to another only if it happens to lie within 0.09 of it; its total is
-# smaller as well, because its threshold is a constant that passes no gradient on. A batch of 32 has a handful of images
-# a group, so which group is the worst is partly chance, and a loss that hears one group follows that chance.
-
-# %% [markdown]
+# **What you should see.** The gradient is spread evenly over the worse half of the groups, by an exact sort. The
+# released code searches $\eta$ across the groups on a smoothed objective; its search stops early, so that hardly more
+# than the worst group gets any gradient (`losses.official_group_cvar`, derived in chapter 7). A batch of 32 has a
+# handful of images a group, so which group is the worst is partly chance, and a loss that hears one group follows that
+# chance.
+#
 # ## 2.14 The whole loss, and who learns from what
 #
 # **Why.** The parts pull in different directions; the weights of the paper say how hard:
@@ -913,26 +648,16 @@ by_hand = {
     "agnostic": losses.cross_entropy(outputs.agnostic.logits, batch.label).mean(),
     "specific": losses.cross_entropy(outputs.specific.logits, batch.forgery).mean(),
     "reconstruction": sum(four),
-    "contrastive": losses.contrastive(outputs.agnostic.pooled, outputs.specific.pooled, triplets),
-    "demographic": losses.ldam(outputs.demographic.logits, batch.group, counts),
+    "contrastive": contrastive,
+    "demographic": demographic_by_hand,
     "fairness": losses.group_cvar(per_image, batch.group),
 }
-weights = {
-    "agnostic": 1.0,
-    "specific": 0.1,
-    "reconstruction": 0.3,
-    "contrastive": 0.05,
-    "demographic": 0.1,
-    "fairness": 1.0,
-}
+weights = dict(zip(by_hand, (1.0, 0.1, 0.3, 0.05, 0.1, 1.0), strict=True))
+show(losses.fairdf_terms, docstring=False)
 
 # %%
-show(losses.fairdf_terms)
-
-# %%
-batch_facts = (batch, triplets, counts)
-package = losses.fairdf_terms(outputs, *batch_facts, replace(config, margin_scale=30.0))
-assert weights == {name: config.weight(name) for name in weights} and package.keys() == by_hand.keys()
+package = losses.fairdf_terms(outputs, batch, triplets, counts, config)
+assert package.keys() == by_hand.keys() and weights == {name: config.weight(name) for name in weights}
 assert all(torch.allclose(package[name], by_hand[name], rtol=1e-4) for name in weights)
 table = pd.DataFrame({"term": {name: package[name].item() for name in weights}, "weight": weights})
 table["weight x term"] = table["term"] * table["weight"]
@@ -943,155 +668,85 @@ table.round(3)
 # Which encoder learns from which term? The norm of the gradient of each weighted term with respect to the weights of
 # each encoder answers that for the whole network at once:
 
-# %%
-norms = {}
-for name, detector in detectors.items():
-    terms = losses.fairdf_terms(detector(batch.images), *batch_facts, replace(config, fidelity=name))
-    weighted = {term: config.weight(term) * terms[term] for term in weights}
-    weighted["whole loss"] = sum(weighted.values())
-    norms[name] = pd.DataFrame(
-        {term: gradient_norms(v, detector) for term, v in weighted.items()}, ["forgery", "content", "demographic"]
-    ).T
-whole = {name: table.loc["whole loss"] for name, table in norms.items()}
-assert whole["official"]["content"] < 1e-4 * whole["official"]["forgery"]
-fairness = norms["official"].loc["fairness"]
-assert fairness["demographic"] < 1e-5 * fairness["forgery"]
-assert (whole["corrected"] > 1e-5 * whole["corrected"].max()).all()
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
-for axis, (name, table) in zip(axes, norms.items(), strict=True):
-    sns.heatmap(
-        table.where(table > 0),
-        annot=True,
-        fmt=".0e",
-        norm=LogNorm(1e-9, 1e2),
-        cmap="viridis",
-        cbar=name == "corrected",
-        linewidths=1,
-        ax=axis,
-    )
-    axis.set(title=f'fidelity="{name}"', xlabel="encoder")
-    axis.grid(False)
-figure.suptitle("Gradient norm of each weighted term into each encoder")
+def gradient_norms(loss, parts):
+    """Norm of a loss's gradient with respect to all weights of each part; 0 for a part it does not see."""
+    weights = [(part, w) for part in parts for w in getattr(detector, part).parameters()]
+    gradients = torch.autograd.grad(loss, [w for _, w in weights], retain_graph=True, allow_unused=True)
+    squares = dict.fromkeys(parts, 0.0)
+    for (part, _), gradient in zip(weights, gradients, strict=True):
+        squares[part] += 0.0 if gradient is None else float((gradient**2).sum())
+    return {part: square**0.5 for part, square in squares.items()}
+
+
+terms = losses.fairdf_terms(detector(batch.images), batch, triplets, counts, config)
+weighted = {name: config.weight(name) * term for name, term in terms.items()}
+weighted["whole loss"] = sum(weighted.values())
+norms = {name: gradient_norms(term, ("forgery", "content", "demographic")) for name, term in weighted.items()}
+norms = pd.DataFrame(norms).T
+
+figure, axis = plt.subplots(figsize=(6, 3.8))
+sns.heatmap(norms.where(norms > 0), annot=True, fmt=".0e", norm=LogNorm(), cmap="viridis", linewidths=1, ax=axis)
+axis.set(title="Gradient norm of each weighted term into each encoder", xlabel="encoder")
+axis.grid(False)
 plt.close(figure)
 figure
 
 # %% [markdown]
-# **What you should see.** On the left, the content column is empty but for rounding, and the demographic encoder
-# learns from its own head and a little from the reconstruction, never from the fairness loss. The forgery encoder
-# does all the work for the answer. On the right, the fairness loss reaches the demographic encoder and the
-# reconstruction reaches the content encoder. White cells have no path from the term to the encoder, which alone is no
-# fault: the contrastive loss, for instance, has no business in the demographic encoder.
-
-# %% [markdown]
+# **What you should see.** The fairness loss reaches the demographic encoder and the reconstruction reaches the content
+# encoder: what sections 2.5 and 2.6 were about. White cells have no path from the term to the encoder, which alone is
+# no fault: the contrastive loss, for instance, has no business in the demographic encoder. In the released code two
+# more cells are empty but for rounding, which chapter 7 shows beside these.
+#
 # ## 2.15 What the answer needs
 #
 # **Why.** Training needs everything. The answer for one picture needs only what reaches the fused head. Its probability
 # is
 #
-# $$ P(\text{fake}) = \frac{e^{z_1}}{e^{z_0} + e^{z_1}} \ \text{ (corrected)}, \qquad
-# \frac{1}{1 + e^{-z_1}} \ \text{ (official: the logit } z_0 \text{ of "real" is ignored)}, $$
+# $$ P(\text{fake}) = \frac{e^{z_1}}{e^{z_0} + e^{z_1}} , $$
 #
 # and a picture is called fake when it is at least 0.5. By hand, a picture with more evidence for real than for fake:
 
 # %%
 z_real, z_fake = 2.0, 0.5
-by_hand = {"corrected": np.exp(z_fake) / (np.exp(z_real) + np.exp(z_fake)), "official": 1 / (1 + np.exp(-z_fake))}
-
-# %%
-show(model.score)
-
-# %%
-show(model.FairDetector.detect)
-
-# %%
-# NBVAL_CHECK_OUTPUT
-for name, value in by_hand.items():
-    assert np.isclose(value, model.score(torch.tensor([z_real, z_fake]), name).item())
-    print(f"{name:9} P(fake) = {value:.3f}: called {'fake' if value >= 0.5 else 'real'}")
+by_hand = np.exp(z_fake) / (np.exp(z_real) + np.exp(z_fake))
+assert np.isclose(by_hand, detectors.score(torch.tensor([z_real, z_fake])).item())
+show(detectors.FairDetector.detect)
 
 # %% [markdown]
 # Which parts does `detect` use? Those whose weights have a gradient of its result. And it must give the same answer
 # as the training pass, in evaluation mode, for a batch of any composition:
 
 # %%
-parts = [name for name, _ in corrected.named_children()]
-used = {}
-for name, detector in detectors.items():
-    detector.eval()
-    with torch.no_grad():
-        in_training, few = detector(batch.images).fused.logits, detector.detect(batch.images[:3])
-    answer = detector.detect(batch.images)
-    assert torch.allclose(answer, in_training, atol=1e-3) and torch.allclose(answer[:3], few, atol=1e-3)
-    own_parts = [part for part in parts if hasattr(detector, part)]
-    norms = dict(zip(own_parts, gradient_norms(answer.sum(), detector, own_parts), strict=True))
-    used[name] = [part for part in own_parts if norms[part] > 0]
-assert used["official"] == ["forgery", "agnostic_split", "fused"]
-assert set(used["corrected"]) == {*used["official"], "demographic", "demographic_split", "fusion"}
+detector.eval()
+with torch.no_grad():
+    in_training, few = detector(batch.images).fused.logits, detector.detect(batch.images[:3])
+answer = detector.detect(batch.images)
+assert torch.allclose(answer, in_training, atol=1e-3) and torch.allclose(answer[:3], few, atol=1e-3)
+parts = [name for name, _ in detector.named_children()]
+used = {part for part, norm in gradient_norms(answer.sum(), parts).items() if norm > 0}
+assert used == {"forgery", "agnostic_split", "demographic", "demographic_split", "fusion", "fused"}
 
-# %%
 with torch.device("meta"):
-    papers = model.FairDetector(TrainingConfig(weights=""))
-sizes = {f"{backbone}, width {width}": corrected, "legacy_xception, width 512": papers}
+    papers = detectors.FairDetector(TrainingConfig(weights=""))
 parameters = pd.DataFrame(index=pd.Index(parts, name="part"))
-for name, built in sizes.items():
+for name, built in {f"{backbone}, width {width}": detector, "legacy_xception, width 512": papers}.items():
     parameters[name] = [sum(p.numel() for p in getattr(built, part).parameters()) for part in parts]
-for name in used:
-    parameters[f"{name}: in training"] = [hasattr(detectors[name], part) for part in parts]
-    parameters[f"{name}: in the answer"] = [part in used[name] for part in parts]
-million = parameters["legacy_xception, width 512"] / 1e6
-never_called = (512 * 256 + 256 + 2 * (256 * 256 + 256)) / 1e6  # the released code's unused block
-assert round(million[parameters["official: in training"]].sum() + never_called, 1) == 69.5  # as in the paper
-parameters.replace({True: "yes", False: ""})
-
-# %%
-for name in used:
-    for column in sizes:
-        whole = parameters.loc[parameters[f"{name}: in training"], column].sum() / 1e6
-        answer = parameters.loc[parameters[f"{name}: in the answer"], column].sum() / 1e6
-        print(f"{name:9} {column:27} training {whole:6.2f} M   answer {answer:6.2f} M   {answer / whole:.0%}")
+parameters["in the answer"] = ["yes" if part in used else "" for part in parts]
+parameters
 
 # %% [markdown]
-# **What you should see.** The official detector answers with a third of its parameters: one encoder, one block and one
-# head. Taken together with sections 2.5 and 2.6, the released detector is one network with a real/fake head, a method
-# head and a second real/fake head under a worst-group loss; the two other encoders do not touch its answer. The
-# corrected one needs two encoders. Neither needs the content encoder or the decoder to answer, so `detect` does not run
-# them.
-
-# %% [markdown]
-# A checkpoint of the released implementation can be read into the official detector: every entry is mapped by name,
-# those that the released code never uses are checked and dropped, and anything unknown, missing or of another shape is
-# listed in one error. The mapping is short:
-
-# %%
-show(load_released_checkpoint)
-
-# %% [markdown]
+# **What you should see.** The answer needs two encoders, two split blocks, the fusion and one head. It does not need
+# the content encoder, the decoder or the other heads, so `detect` does not run them. The released detector answers with
+# one encoder alone and another form of the score (chapter 7).
+#
 # ## Save
 
 # %%
 parameters.to_csv(run.path("parameters.csv"))
 margins.to_csv(run.path("margins.csv"), index=False)
-names = (
-    "run_dir",
-    "manifests",
-    "train_set",
-    "image_root",
-    "data_dir",
-    "bias",
-    "device",
-    "seed",
-    "backbone",
-    "image_size",
-    "width",
-    "pair_count",
-)
-run.finish(
-    {name: globals()[name] for name in names},
-    target.type,
-    [f"{manifests}/{train_set}/{file}train.csv" for file in ("fake", "real")],
-)
+run.finish(device=target.type, read=[f"{manifests}/{train_set}/{file}train.csv" for file in ("fake", "real")])
 
 # %% [markdown]
 # ## Summary
@@ -1099,12 +754,10 @@ run.finish(
 # - Three encoders of one architecture give 8 x 8 maps; split blocks, heads and losses give them different jobs.
 # - The mean over space of $\mathrm{AdaIN}(d, f_a)$ is the mean of $f_a$. Pooling at once makes the answer blind to the
 #   demographic features; a block with bends between the two repairs it.
-# - AdaIN after AdaIN forgets the statistics that the first one gave. That erased the content from the released
-#   decoder's condition; content as pattern instead of statistics repairs it.
-# - The worst share needs one sort and no search. The released search stops early and hears little but the worst group.
-# - The answer needs two encoders of three in the corrected form, one in the official form.
-
-# %% [markdown]
+# - AdaIN after AdaIN forgets the statistics that the first one gave; content as pattern instead of statistics survives.
+# - The worst share needs one sort and no search.
+# - The answer needs two encoders of three.
+#
 # ## Exercises
 #
 # **1.** Is one 1 x 1 convolution between AdaIN and pooling enough to repair the fusion? Argue with the equation of
@@ -1117,9 +770,8 @@ stacks = {"linear": linear, "LeakyReLU, linear": torch.nn.Sequential(torch.nn.Le
 with torch.no_grad():
     for name, layer in stacks.items():
         pooled, noisy = (layer(layers.adain(m, f_a)).mean((2, 3)) for m in (d, torch.randn_like(d)))
-        change = ((pooled - noisy).abs().max() / pooled.std()).item()
-        assert (change < 1e-4) == (name == "linear")
-        print(f"{name:23} change with d = noise: {change:.0e} of the spread")
+        change = (pooled - noisy).abs().max() / pooled.std()
+        print(f"{name:23} change with d = noise: {change.item():.0e} of the spread")
 
 # %% [markdown]
 # **2.** A group has three images in the batch. Below which share does the CVaR inside the group look at its worst image
@@ -1132,16 +784,3 @@ for alpha in (0.33, 0.34):
     (gradient,) = torch.autograd.grad(losses.cvar(leaf, alpha), leaf)
     assert (gradient > 0).sum() == (1 if alpha < 1 / 3 else 2)
     print(f"share {alpha}: weights {gradient.numpy().round(3)}")
-
-# %% [markdown]
-# **3.** The corrected decoder must not forget the demographics in return. Replace the demographic encoder's features
-# by noise and show that the corrected reconstructions change.
-
-# %% tags=["solution"]
-corrected.train()
-with torch.no_grad():
-    before, after = corrected(batch.images), with_noise(corrected, "demographic")
-change = (after.self_reconstruction - before.self_reconstruction).square().mean().sqrt()
-spread = before.self_reconstruction.std((2, 3)).mean()
-assert change > 0.1 * spread
-print(f"change {change:.1e}, spread inside a picture {spread:.1e}")
