@@ -12,6 +12,8 @@ Chapter 4 writes one; any other detector can. Nothing here needs torch.
 | score | P(fake), 0..1 |
 """
 
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +22,10 @@ import pandas as pd
 from fairdf_utils.files import replacing
 
 SCORE_COLUMNS = (
-    "dataset",
-    "img_path",
-    "video",
-    "identity",
-    "label",
-    "forgery",
-    "gender",
-    "race",
-    "group",
-    "logit_real",
-    "logit_fake",
-    "score",
+    *("dataset", "img_path", "video", "identity", "label", "forgery"),
+    *("gender", "race", "group", "logit_real", "logit_fake", "score"),
 )
-
-
+WORDS = ("identity", "forgery", "gender", "race", "group")  # a cell may be empty
 OTHER_NAMES = {  # what other projects call the columns
     "label": {"label", "labels", "y_true", "y", "target", "targets", "gt", "ground_truth", "is_fake", "fake", "class"},
     "score": {"score", "scores", "y_pred", "y_prob", "y_score", "prob", "probs", "probability", "pred", "preds"}
@@ -48,7 +39,7 @@ class ScoreTableError(ValueError):
     """A score table that cannot be judged: says which column and row, and what to do."""
 
 
-def column(table, name):
+def column(table: pd.DataFrame, name: str) -> pd.Series:
     """A column without missing values, or an error that names it."""
     if name not in table.columns:
         hint = " The intersection of gender and race is called 'group'." if name == "intersection" else ""
@@ -76,7 +67,7 @@ def _renaming(table, name):
     return f" Rename '{found[0]}' to '{name}'." if found else ""
 
 
-def numbers(table, name, allowed, remedy):
+def numbers(table: pd.DataFrame, name: str, allowed: Callable[[np.ndarray], np.ndarray], remedy: str) -> np.ndarray:
     """A column as float64, every value of which passes `allowed` (a function of the array)."""
     values = pd.to_numeric(column(table, name), errors="coerce").to_numpy(np.float64)
     bad = ~allowed(values)
@@ -88,7 +79,7 @@ def numbers(table, name, allowed, remedy):
     return values
 
 
-def write_scores(table, folder, name="scores"):
+def write_scores(table: pd.DataFrame, folder: str | Path, name: str = "scores") -> list[Path]:
     """Write `<name>.parquet` and `<name>.csv` into `folder`, each whole or not at all; return the paths."""
     written = []
     for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
@@ -99,7 +90,7 @@ def write_scores(table, folder, name="scores"):
     return written
 
 
-def video_level(table):
+def video_level(table: pd.DataFrame) -> pd.DataFrame:
     """One row a video: its score is the mean of its frames' scores.
 
     Both fidelities agree with that: the two logits are chosen so that their softmax is the mean of the frames'
@@ -142,70 +133,104 @@ def video_level(table):
     return result
 
 
-def log_odds(score):
+def log_odds(score: np.ndarray | pd.Series) -> np.ndarray:
     """ln(p / (1 - p)) of P(fake), finite: the logit whose sigmoid is the score, to within 1e-12."""
     inside = np.clip(np.asarray(score, np.float64), 1e-12, 1 - 1e-12)  # in float32 the upper end would be 1
     return np.log(inside / (1 - inside))
 
 
-def read_scores(path):
+def read_scores(path: str | Path, by: Sequence[str] = ()) -> pd.DataFrame:
     """Read a score table of this project or of any other detector, and fill in what can be derived.
 
-    Needed are `label`, `score` and one of `gender`, `race`, `group`. Without `video` every image is its own video,
-    without `dataset` all are of the data set "given", without logits the score's log odds stand in for them.
+    Needed are `label`, `score` and a column to judge by. Without `video` every image is its own video, without
+    `dataset` all are of the data set "given", without logits the score's log odds stand in for them. The forgery may
+    be called `method`. Names are text as it stands in the file: 0001 and 1 are two videos, "NA" is a group, and only
+    an empty cell is missing.
 
     Parameters
     ----------
     path : str or Path
         A .parquet file, or a .csv file.
+    by : sequence of str
+        Columns to judge by; by default those of gender, race and group that are there.
 
     Returns
     -------
     DataFrame
+        ``.attrs["derived"]`` lists the columns that the file does not have.
 
     Raises
     ------
     FileNotFoundError, ScoreTableError
-        There is no such file; a needed column is missing or holds an impossible value.
+        There is no such file; a needed column is missing or holds an impossible value. Messages name the file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no score table at {path}; chapter 04 writes one, or give the path of your own")
-    table = _read_table(path)
-    if not {"gender", "race", "group"} & set(table.columns):
+    try:
+        return _completed(_read_table(path), by)
+    except ScoreTableError as error:
+        raise ScoreTableError(f"{path}: {error}") from error
+
+
+def _completed(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    if "method" in table.columns and "forgery" not in table.columns:
+        table = table.rename(columns={"method": "forgery"})
+    if not {"gender", "race", "group", *by} & set(table.columns):
         raise ScoreTableError(
-            f"{path} has none of the columns gender, race, group; add the one to be judged by. "
+            f"there is none of the columns gender, race, group; add the one to be judged by. "
             f"It has: {_own_columns(table)}."
         )
-    numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).")
-    score = numbers(table, "score", lambda x: (x >= 0) & (x <= 1), SCORE_REMEDY)
+    if table.empty:
+        raise ScoreTableError("There are no rows below the header: nothing to judge.")
+    label = numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).")
+    known = {"label": label.astype(int), "score": numbers(table, "score", lambda x: (x >= 0) & (x <= 1), SCORE_REMEDY)}
+    for name in ("logit_real", "logit_fake"):
+        if name in table.columns:
+            known[name] = numbers(table, name, np.isfinite, "A logit is a finite number.")
+    known |= {name: _words(column(table, name)) for name in ("dataset", "img_path", "video") if name in table.columns}
+    known |= {name: _words(table[name]) for name in (*WORDS, *by) if name in table.columns}
+    table = table.assign(**known)
     derived = {"dataset": "given", "img_path": [f"row-{row}" for row in range(len(table))]}
     derived["video"] = table.get("img_path", derived["img_path"])
     if "logit_fake" not in table.columns:
-        derived |= {"logit_real": 0.0, "logit_fake": log_odds(score)}
+        derived |= {"logit_real": 0.0, "logit_fake": log_odds(table["score"])}
     if {"gender", "race"} <= set(table.columns):
-        known = table[["gender", "race"]].notna().all(axis=1)
-        derived["group"] = (table["gender"].astype(str) + "-" + table["race"].astype(str)).where(known)
+        derived["group"] = table["gender"] + "-" + table["race"]  # missing where one of the two is
     derived = {name: values for name, values in derived.items() if name not in table.columns}
     result = table.assign(**derived)
     result.attrs["derived"] = list(derived)  # for messages on what the file has
     return result
 
 
-def _read_table(path):
+def _words(values: pd.Series) -> pd.Series:
+    """Names as text without blanks around them; None where a cell is missing or empty."""
+    words = values.convert_dtypes().astype("string").str.strip()  # codes 1.0 and 2.0 of a parquet file are "1", "2"
+    return words.astype(object).where(words.notna() & (words != ""), None)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
     """The file as it is; whatever is no table with commas is refused with a sentence."""
     if path.suffix.lower() in NO_CSV:
-        raise ScoreTableError(f"{path} is no CSV table: save it as .csv (with commas) or .parquet.")
-    if path.suffix == ".parquet":
+        raise ScoreTableError("no CSV table: save it as .csv (with commas) or .parquet.")
+    if path.suffix.lower() == ".parquet":
         table = pd.read_parquet(path)
         table.attrs = {}  # the file may carry what an earlier reading derived
-        return table
+        return table.reset_index() if any(name is not None for name in table.index.names) else table
+    text = {"dtype": str, "keep_default_na": False, "na_values": [""], "index_col": False}
     try:
-        table = pd.read_csv(path)
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            names = pd.read_csv(path, header=None, nrows=1, **text).iloc[0]
+            table = pd.read_csv(path, **text)
+    except pd.errors.ParserWarning:
+        raise ScoreTableError(f"line 2 has more cells than the header, which has {len(names)}.") from None
+    except (UnicodeDecodeError, EOFError, OSError, ValueError) as error:  # cut or falsely named .gz files too
         reason = str(error).strip()
-        raise ScoreTableError(f"{path} is no CSV table in UTF-8 ({reason}): save it as .csv with commas.") from error
+        raise ScoreTableError(f"no CSV table in UTF-8 ({reason}): save it as .csv with commas.") from error
+    if names.duplicated().any():
+        raise ScoreTableError(f"column '{names[names.duplicated()].iloc[0]}' appears twice. Keep one of them.")
     for mark, what in ((";", "semicolons"), ("\t", "tabs")):
         if len(table.columns) == 1 and mark in str(table.columns[0]):
-            raise ScoreTableError(f"{path} separates its columns with {what}: save it as .csv with commas.")
+            raise ScoreTableError(f"it separates its columns with {what}: save it as .csv with commas.")
     return table

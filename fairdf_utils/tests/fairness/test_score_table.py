@@ -119,14 +119,21 @@ def test_a_table_is_written_under_the_name_asked_for(tmp_path):
 def test_groups_of_codes_and_of_gaps_are_joined(tmp_path):
     path = tmp_path / "given.csv"
     path.write_text("label,score,gender,race\n0,0.1,1,2\n1,0.9,0,\n1,0.8,,1\n")
-    groups = read_scores(path)["group"]
-    assert (
-        groups.iloc[0].startswith("1")
-        and groups.iloc[0].endswith("2.0")
-        and groups.isna().tolist() == [False, True, True]
-    )
+    assert read_scores(path)["group"].fillna("missing").tolist() == ["1-2", "missing", "missing"]
     path.write_text("label,score,gender,race\n0,0.1,male,\n1,0.9,female,\n")
     assert read_scores(path)["group"].isna().all()
+    pd.DataFrame({"label": [0, 1], "score": [0.1, 0.9], "skin": [1.0, None]}).to_parquet(tmp_path / "given.parquet")
+    assert read_scores(tmp_path / "given.parquet", ["skin"])["skin"].tolist() == ["1", None]
+
+
+def test_names_are_text_as_it_stands_in_the_file(tmp_path):
+    path = tmp_path / "given.csv"
+    path.write_text("label,score,race,video,method\n0,0.1,NA,0001,real\n1,0.9,NA ,1,Deepfakes\n1,0.8,,0e2,Deepfakes\n")
+    table = read_scores(path)
+    assert table["race"].tolist() == ["NA", "NA", None] and table["video"].tolist() == ["0001", "1", "0e2"]
+    assert table["forgery"].tolist() == ["real", "Deepfakes", "Deepfakes"] and "method" not in table
+    table.set_index("video").to_parquet(tmp_path / "given.parquet")
+    assert read_scores(tmp_path / "given.parquet")["video"].tolist() == ["0001", "1", "0e2"]
 
 
 @pytest.mark.parametrize(
@@ -137,12 +144,24 @@ def test_groups_of_codes_and_of_gaps_are_joined(tmp_path):
         ("a.csv", "label\tscore\tgender\n0\t0.1\tmale\n", "separates its columns with tabs"),
         ("a.csv", "label,score,gender\n0,0.1,male,1,2\n0\n0,1,2,3,4,5,6,7\n", "no CSV table"),
         ("a.xlsx", "PK", "save it as .csv"),
+        (
+            "a.csv",
+            "label,score,gender\n0,0.1,male,7\n1,0.2,male,\n",
+            "line 2 has more cells than the header, which has 3",
+        ),
+        ("a.csv", "label,score,gender,score\n0,0.1,male,1\n", "'score' appears twice"),
+        ("a.csv", "label,score,gender,dataset\n0,0.1,male,\n", "'dataset' is empty"),
+        ("a.csv", "label,score,gender\n", "nothing to judge"),
+        ("a.csv", "", "no CSV table"),
+        ("a.csv.gz", "no archive", "no CSV table"),
+        ("a.csv", "label,score,sex\n0,0.1,male\n", "It has: label, score, sex"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_remedy(tmp_path, name, content, said):
     (tmp_path / name).write_text(content)
-    with pytest.raises(ScoreTableError, match=said):
+    with pytest.raises(ScoreTableError, match=said) as error:
         read_scores(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path / name))
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
