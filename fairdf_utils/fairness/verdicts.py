@@ -44,6 +44,11 @@ GAPS = {
     "tpr": ("tpr_gap", "the share of fakes found", "fakes found", (1,)),
     "auc": ("auc_gap", "the AUC", "AUC", (0, 1)),
 }
+QUESTIONS = {
+    ("fpr_sum", "threshold"): "F_FPR",
+    ("fpr_sum", "common FPR"): "F_FPR at a common FPR",
+    ("auc", "threshold"): "AUC",
+}
 KINDS = {
     "detection": "Detection",
     "differs": "Differs between groups",
@@ -419,3 +424,61 @@ def as_html(verdict: Verdict) -> str:
         parts += [f'<div class="finding {name}"><strong>{heading}</strong>{items(found)}</div>'] if found else []
     parts += [f'<div class="mind"><strong>Mind also</strong>{items(others)}</div>'] if others else []
     return "\n".join(parts)
+
+
+def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The questions that are asked of two detectors, answered: lower, higher or undecided.
+
+    The p-values of one question are read together, so Holm's method corrects them together; training seeds are
+    repetitions, which are counted, not pooled.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        Rows of `uncertainty.paired_difference` with columns detector, reference, seed, dataset, metric, and at
+        ("threshold" or "common FPR").
+
+    Returns
+    -------
+    DataFrame
+        The rows of QUESTIONS with columns question, p_holm (replaced) and verdict.
+    """
+    asked = [QUESTIONS.get(key, "") for key in zip(differences["metric"], differences["at"], strict=True)]
+    rows = differences.assign(question=asked)[np.array(asked, object) != ""].copy()
+    rows["p_holm"] = rows.groupby(["question", "seed"])["p_value"].transform(holm).astype(float)
+    counts = rows["p_holm"] < 1 - level
+    rows["verdict"] = np.select(
+        [counts & (rows["estimate"] < 0), counts & (rows["estimate"] > 0)], ["lower", "higher"], "undecided"
+    )
+    return rows
+
+
+def comparison_sentences(rows: pd.DataFrame) -> list[str]:
+    """One sentence a pair and question, from `compared`: "fairdf against ori, AUC: lower on dfd; undecided on ffpp."
+
+    With several seeds, in how many of them: "lower on dfd 2/3".
+    """
+    several, said = rows["seed"].nunique() > 1, []
+    for (base, detector, question), part in rows.groupby(["reference", "detector", "question"], sort=False):
+        found = []
+        for verdict in ("lower", "higher", "undecided"):
+            counts = part.groupby("dataset", sort=False)["verdict"].agg(
+                lambda each, verdict=verdict: (each == verdict).sum()
+            )
+            names = [
+                f"{name} {n}/{sum(part['dataset'] == name)}" if several else name for name, n in counts.items() if n
+            ]
+            found += [f"{verdict} on {', '.join(map(str, names))}"] if names else []
+        said.append(f"{detector} against {base}, {question}: {'; '.join(found)}.")
+    return said
+
+
+def plain(value: object) -> object:
+    """The same for JSON: numpy's numbers as Python's, undefined ones as null."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
