@@ -110,9 +110,9 @@ def _predict(options) -> int:
 
 
 def _audit(options) -> int:
-    from fairdf_utils.fairness.audit import main_audit
+    from fairdf_utils.book.audit import main_audit
 
-    return _refusing(main_audit, options, FileNotFoundError, ValueError)
+    return main_audit(options)
 
 
 def _reproduce(options) -> int:
@@ -224,6 +224,7 @@ def _add_judgement(commands) -> None:
     audit.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     audit.add_argument("--cluster", default="video", help="drawn as a whole: video, identity, img_path")
     audit.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
+    _add_notebooks(audit)
     audit.set_defaults(command=_audit)
 
 

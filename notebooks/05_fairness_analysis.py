@@ -57,7 +57,7 @@ from IPython.display import HTML, display
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.data.vocabulary import DATASETS
-from fairdf_utils.fairness import calibration, metrics, pareto, sample_size, thresholds, uncertainty, verdicts
+from fairdf_utils.fairness import calibration, cautions, metrics, pareto, sample_size, thresholds, uncertainty, verdicts
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores, video_level
 from fairdf_utils.figures import fairness, training
 from fairdf_utils.files import write_text
@@ -126,7 +126,7 @@ print(f"detectors: {', '.join(detectors)}\ndata sets: {', '.join(sets)}\ngroups 
 print(f"validation scores: of {len(validation)} of {len(runs)} runs\nexample: {chosen} on {example_key[2]}")
 example.head(4)
 
-# %% tags=["audit"]
+# %%
 names = ["detector", "seed", "dataset"]
 sizes = {
     key: {
@@ -137,7 +137,8 @@ sizes = {
     for key, table in tables.items()
     if key[:2] == example_key[:2]
 }
-pd.DataFrame(sizes).T.rename_axis(names).droplevel(["detector", "seed"])
+sizes = pd.DataFrame(sizes).T.rename_axis(names).droplevel(["detector", "seed"])
+sizes
 
 # %%
 for key, table in tables.items():
@@ -161,7 +162,8 @@ for key, table in tables.items():
 
 # %%
 found = {
-    key: verdicts.judge(table, bys, settings, validation.get(key[:2])) for key, table in bar(tables.items(), "judged")
+    key: verdicts.judge(table, bys, settings, validation.get(key[:2]))
+    for key, table in bar(tables.items(), desc="tables")
 }
 
 # %% tags=["audit"]
@@ -373,11 +375,21 @@ for key in shown:
         )
     )
 
+
 # %% tags=["audit"]
-rates_shown = ["n_real", "clusters_real", "effective_real", "fpr", "fpr_low", "fpr_high"]
-rates_shown += ["n_fake", "clusters_fake", "effective_fake", "tpr", "tpr_low", "tpr_high", "auc", "auc_low", "auc_high"]
+def in_words(row):
+    """A row of the table of groups, for people: each rate in percent with its interval, and what it rests on."""
+    words, unit = {}, cautions.UNITS[cluster]
+    for what, rate, name in (("real", "fpr", "FPR"), ("fake", "tpr", "TPR")):
+        words |= {f"{what} images": row[f"n_{what}"], f"{what} {unit}": row[f"clusters_{what}"]}
+        words[f"{what}, worth"] = f"{row[f'effective_{what}']:.0f}"
+        words[name] = cautions.percent(row[rate]) + verdicts.between(row[f"{rate}_low"], row[f"{rate}_high"])
+    words["AUC"] = cautions.percent(row["auc"]) + verdicts.between(row["auc_low"], row["auc_high"])
+    return pd.Series(words)
+
+
 for key in shown:
-    display(found[key].groups[rates_shown])
+    display(found[key].groups.apply(in_words, axis=1))
 
 # %%
 whole = groups.dropna(subset=["fpr"])

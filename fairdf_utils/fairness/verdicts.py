@@ -175,10 +175,11 @@ def _fairness(table, by, settings):
     for metric, *_, labels in GAPS.values():
         part, left_out = _large_enough(table, by, labels, settings.cluster)
         if left_out:
-            names = {"left_out": ", ".join(map(str, left_out)), "groups": part[by].nunique()}
-            enough = names["groups"] > 1
-            row = bootstrap(part, by, settings, len(labels) == 2).loc[metric] if enough else whole.loc[metric] * np.nan
-            whole.loc[metric] = row.to_dict() | names
+            row = pd.Series(np.nan, whole.columns, dtype=object)
+            if part[by].nunique() > 1:
+                row = bootstrap(part, by, settings, len(labels) == 2).loc[metric].astype(object)
+            row["left_out"], row["groups"] = ", ".join(map(str, left_out)), part[by].nunique()
+            whole.loc[metric] = row[whole.columns]
     return whole
 
 

@@ -52,6 +52,7 @@ STYLE = {
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # names of the reader's own groups may hold a $
 }
 
 
