@@ -32,7 +32,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[TextIO]:
-    """Hold an exclusive lock; the system frees it when the process ends, however it ends.
+    """Hold an exclusive lock; the system frees it when the process ends, however it ends. The file names the process.
 
     Raises
     ------
@@ -42,4 +42,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[TextIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield file

@@ -80,7 +80,7 @@ def reproduce(
         "--max-checksum-file-size": 10**9,  # a file that was only touched is no reason to run
         **({"--profile": profile, "--jobs": jobs} if profile else {"--cores": threads * jobs}),
     }
-    arguments = [*("--rerun-incomplete", "--nolock", "--logger", "book", "--scheduler", "greedy")]
+    arguments = ["--rerun-incomplete", "--nolock", "--logger", "book", "--scheduler", "greedy"]
     arguments += [str(word) for option in options.items() for word in option]
     arguments += ["--config", f"params={params}", *([] if profile else [f"threads={threads}"])]
     _prepare_environment()
@@ -88,19 +88,15 @@ def reproduce(
         os.environ["FAIRDF_PROFILE"] = str(Path(profile).resolve())  # its scripts lie there
     lock = run / ".lock"
     try:
-        with locked(lock, wait=False) as file:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with locked(lock, wait=False):
             _run(arguments, plan, run, jobs)
     except BlockingIOError:
         raise BookError(
             f"{shown(run)} is being run by process {lock.read_text()}: wait, or use another --run"
         ) from None
-    table = result_table(run)
-    print(
-        f"\nResults in percent\n{table}\n" * bool(table) + f"\nThe executed chapters are in {shown(run / 'notebooks')}"
-    )
+    if table := result_table(run):
+        print(f"\nResults in percent\n{table}")
+    print(f"\nThe executed chapters are in {shown(run / 'notebooks')}")
 
 
 def _refuse_leftovers(plan: Plan, run: Path) -> None:

@@ -6,19 +6,23 @@ turn an edit of the `.py` back.
 
 import ast
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 import jupytext
 import nbformat
+from nbformat import NotebookNode
 
 from fairdf_utils.book import BookError
 from fairdf_utils.files import write_text
 
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
-FORMATS = "ipynb,py:percent"
+METADATA = {
+    "jupytext": {"formats": "ipynb,py:percent"},
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+}
 MOST_BYTES = 3_000_000
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -30,18 +34,27 @@ _MACHINE_PATH = re.compile(r"(?:^|(?<=[\s\"'(=:<>\[]))(?:/[\w.+-]+){2,}|\b[A-Za-
 class Chapter:
     """A chapter read from its `.py`: cells without outputs, and the parameters with their own values."""
 
-    name: str
     path: Path
-    notebook: nbformat.NotebookNode
+    notebook: NotebookNode
     defaults: dict
 
     @property
-    def code(self):
+    def name(self) -> str:
+        """Of the file, e.g. 03_sam_training."""
+        return self.path.stem
+
+    @property
+    def pair(self) -> Path:
+        """The `.ipynb` beside it."""
+        return self.path.with_suffix(".ipynb")
+
+    @property
+    def code(self) -> list[str]:
         """Sources of the code cells that hold something, in order."""
-        return _code(self.notebook)
+        return [cell.source for cell in _code(self.notebook)]
 
 
-def read_chapters(folder):
+def read_chapters(folder: str | Path) -> list[Chapter]:
     """The chapters of a folder in order: every `NN_name.py`.
 
     Raises
@@ -55,7 +68,7 @@ def read_chapters(folder):
     return [read_chapter(path) for path in paths]
 
 
-def read_chapter(path):
+def read_chapter(path: Path) -> Chapter:
     """Read one py:percent file; cell ids are the chapter's number and the cell's place, e.g. 03-007."""
     source = jupytext.read(path, fmt="py:percent")
     cells = []
@@ -64,15 +77,13 @@ def read_chapter(path):
         # jupytext keeps its own notes, such as the number of blank lines, beside the author's.
         noted = {key: value for key, value in cell.metadata.items() if key != "lines_to_next_cell"}
         cells.append(made(cell.source, id=f"{path.stem[:2]}-{place:03d}", metadata=noted))
-    kernel = dict(source.metadata.get("kernelspec", {}))
-    about = {"jupytext": {"formats": FORMATS}, "kernelspec": kernel, "language_info": LANGUAGE}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata=about)
-    return Chapter(path.stem, path, notebook, _defaults(path, notebook))
+    metadata = {**METADATA, "kernelspec": dict(source.metadata.get("kernelspec", {}))}
+    return Chapter(path, nbformat.v4.new_notebook(cells=cells, metadata=metadata), _defaults(path, cells))
 
 
-def _defaults(path, notebook):
+def _defaults(path: Path, cells: list[NotebookNode]) -> dict:
     """The values assigned in the cell tagged `parameters`."""
-    tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise BookError(f'{path} has {len(tagged)} cells that begin `# %% tags=["parameters"]`; a chapter has one')
     found = {}
@@ -90,71 +101,60 @@ def _defaults(path, notebook):
     return found
 
 
-def _code(notebook):
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    """Code cells that hold something, without the one that papermill adds."""
     cells = (cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip())
-    return [cell.source for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    return [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
 # --- writing ---------------------------------------------------------------------------------------------
 
 
 def update(folder: str | Path) -> list[Path]:
-    """Write each chapter's `.ipynb` from its `.py`; code cells whose source is unchanged keep their outputs.
-
-    Returns
-    -------
-    list of Path
-        The notebooks written: those that differed.
-    """
-    written = []
-    for chapter in read_chapters(folder):
-        path, kept = chapter.path.with_suffix(".ipynb"), {}
-        before = nbformat.read(path, as_version=4) if path.exists() else None
-        if before and not list(_differences(chapter.notebook, before)):
-            continue
-        for cell in before.cells if before else []:
-            kept.setdefault(cell.source, []).append(cell)
-        for cell in chapter.notebook.cells:
-            same = kept.get(cell.source) if cell.cell_type == "code" else None
+    """Write each `.ipynb` that differs from its `.py` anew; code cells whose source is the same keep their outputs."""
+    changed = [chapter for chapter in read_chapters(folder) if any(_differences(chapter))]
+    for chapter in changed:
+        before = _code(nbformat.read(chapter.pair, as_version=4)) if chapter.pair.exists() else []
+        for cell in _code(chapter.notebook):
+            same = next((old for old in before if old.source == cell.source), None)
             if same:
-                cell.outputs, cell.execution_count = same[0].get("outputs", []), same.pop(0).get("execution_count")
-        written.append(_write(chapter.notebook, path))
-    return written
+                before.remove(same)
+                cell.outputs, cell.execution_count = same.outputs, same.execution_count
+        _write(chapter)
+    return [chapter.pair for chapter in changed]
 
 
 def refuse_differences(folder: Path) -> None:
     """Raise BookError unless every `.ipynb`, which papermill runs, holds the cells of its `.py`."""
     for chapter in read_chapters(folder):
-        path = chapter.path.with_suffix(".ipynb")
-        problems = _differences(chapter.notebook, nbformat.read(path, 4)) if path.exists() else ["is missing"]
-        for problem in problems:
-            raise BookError(f"{path.name}: {problem}; `python -m fairdf_utils notebooks --update` writes it anew")
+        for problem in _differences(chapter):
+            raise BookError(
+                f"{chapter.pair.name} {problem}; `python -m fairdf_utils notebooks --update` writes it anew"
+            )
 
 
-def _write(notebook, path: Path) -> Path:
-    nbformat.validate(notebook)
-    write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
-    return path
-
-
-def store_outputs(run, folder):
+def store_outputs(run: str | Path, folder: str | Path) -> list[Path]:
     """Write each chapter's `.ipynb` from its `.py` and the copy that was executed in the run folder.
 
     Of a chapter that was repeated, the copy with the notebook's own parameter values is taken.
-
-    Returns
-    -------
-    list of Path
-        The notebooks written.
     """
-    written = []
-    for chapter in read_chapters(folder):
-        notebook = _with_outputs(chapter, _executed_with_defaults(chapter, Path(run)), Path(folder).resolve())
-        written.append(_write(notebook, chapter.path.with_suffix(".ipynb")))
-    return written
+    chapters = read_chapters(folder)
+    for chapter in chapters:
+        ran = _code(_executed_with_defaults(chapter, Path(run)))
+        if [cell.source for cell in ran] != chapter.code:
+            raise BookError(f"{chapter.path} was changed after it was executed: run the book again")
+        if any(cell.execution_count is None for cell in ran):
+            raise BookError(f"the executed copy of {chapter.name} is not complete: run the book again")
+        for count, (cell, done) in enumerate(zip(_code(chapter.notebook), ran, strict=True), start=1):
+            cell.execution_count, cell.outputs = count, _clean(done.outputs, Path(folder).resolve())
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+        _write(chapter)
+    return [chapter.pair for chapter in chapters]
 
 
-def _executed_with_defaults(chapter, run):
+def _executed_with_defaults(chapter: Chapter, run: Path) -> NotebookNode:
     """The executed copy whose parameters are the chapter's own, but for the run folder."""
     differs = "there is none"
     for path in sorted((run / "notebooks").glob(f"{chapter.name}*.ipynb")):
@@ -170,111 +170,78 @@ def _executed_with_defaults(chapter, run):
     )
 
 
-def _with_outputs(chapter, executed, folder):
-    if _code(executed) != chapter.code:
-        raise BookError(f"{chapter.path} was changed after it was executed: run the book again")
-    ran = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    ran = [cell for cell in ran if cell.cell_type == "code" and cell.source.strip()]
-    if any(cell.execution_count is None for cell in ran):
-        raise BookError(f"the executed copy of {chapter.name} is not complete: run the book again")
-    notebook = nbformat.from_dict(chapter.notebook)
-    into = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    for count, (cell, done) in enumerate(zip(into, ran, strict=True), start=1):
-        cell.execution_count = count
-        cell.outputs = _clean(done.outputs, folder)
-        for output in cell.outputs:
-            if output.output_type == "execute_result":
-                output.execution_count = count
-    return notebook
+def _write(chapter: Chapter) -> None:
+    nbformat.validate(chapter.notebook)
+    write_text(chapter.pair, nbformat.writes(chapter.notebook).rstrip("\n") + "\n")
 
 
-def _clean(outputs, folder):
+def _clean(outputs: list[NotebookNode], folder: Path) -> list[NotebookNode]:
     """Outputs that read the same wherever and whenever they were made: no progress bars, no machine paths."""
     kept = []
     for output in outputs:
         if output.get("name") == "stderr" or _WIDGET in output.get("data", {}):
             continue
-        if output.output_type == "stream":
-            output.text = _relative(output.text, folder)
-            # How a stream is cut into pieces depends on timing.
-            if kept and kept[-1].get("name") == output.name:
-                kept[-1].text += output.text
-                continue
-        for kind, value in output.get("data", {}).items():
-            if isinstance(value, str) and _is_text(kind):
-                output.data[kind] = _relative(value, folder)
-        kept.append(output)
+        for holder, kind in _texts(output):
+            for root, shown in ((folder, ""), (folder.parent, "../"), (Path.home(), "~/")):
+                if root != Path(root.anchor):
+                    holder[kind] = holder[kind].replace(f"{root}/", shown)
+        # How a stream is cut into pieces depends on timing.
+        if kept and output.output_type == "stream" and kept[-1].get("name") == output.name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
     return kept
 
 
-def _relative(text, folder):
-    """Machine paths as seen from the notebooks folder; the home folder as ~."""
-    for root, shown in ((folder, ""), (folder.parent, "../"), (Path.home(), "~/")):
-        if root != Path(root.anchor):
-            text = text.replace(f"{root}/", shown)
-    return text
-
-
-def _is_text(kind):
-    return kind.startswith("text/") or kind in ("image/svg+xml", "application/json")
+def _texts(output: NotebookNode) -> Iterator[tuple[dict, str]]:
+    """Where an output holds text, as (mapping, key)."""
+    if output.output_type == "stream":
+        yield output, "text"
+    for kind, value in output.get("data", {}).items():
+        if isinstance(value, str) and (kind.startswith("text/") or kind in ("image/svg+xml", "application/json")):
+            yield output.data, kind
 
 
 # --- checking --------------------------------------------------------------------------------------------
 
 
-def check(folder):
+def check(folder: str | Path) -> list[str]:
     """What is wrong with the pairs of a folder, one sentence each; empty if nothing is.
 
     Both files hold the same cells, tags and kernel; the `.ipynb` was executed from top to bottom without an
     error, holds neither standard error nor paths of a machine, and is under 3 MB.
     """
-    folder = Path(folder)
-    sources = {path.stem for path in folder.glob("[0-9][0-9]_*.py")}
-    problems = [
-        f"{path.name} has no .py beside it" for path in sorted(folder.glob("*.ipynb")) if path.stem not in sources
-    ]
-    for chapter in read_chapters(folder):
-        path = chapter.path.with_suffix(".ipynb")
-        if not path.exists():
-            problems.append(f"{path.name} is missing: `make notebooks` writes it")
-            continue
-        notebook = nbformat.read(path, as_version=4)
-        found = [*_differences(chapter.notebook, notebook), *_faults(notebook)]
-        if path.stat().st_size >= MOST_BYTES:
-            found.append(f"{path.stat().st_size / 1e6:.1f} MB; {MOST_BYTES / 1e6:.0f} MB at most")
-        problems += [f"{path.name}: {problem}" for problem in found]
+    chapters = read_chapters(folder)
+    alone = sorted(set(Path(folder).glob("*.ipynb")) - {chapter.pair for chapter in chapters})
+    problems = [f"{path.name} has no .py beside it" for path in alone]
+    for chapter in chapters:
+        found = [*_differences(chapter), *(_faults(chapter.pair) if chapter.pair.exists() else [])]
+        problems += [f"{chapter.pair.name} {problem}" for problem in found]
     return problems
 
 
-def _differences(source, notebook):
+def _differences(chapter: Chapter) -> Iterator[str]:
     """Where the `.ipynb` differs from the `.py` in what the author writes."""
-    for name, given in (("the .py", source), ("the .ipynb", notebook)):
-        if given.metadata.get("kernelspec") != KERNEL:
-            yield f"kernelspec of {name} is {dict(given.metadata.get('kernelspec', {}))}, not {KERNEL}"
-    if notebook.metadata.get("jupytext", {}).get("formats") != FORMATS:
-        yield f"is not paired: metadata lacks jupytext formats {FORMATS}"
-    for place, (ours, theirs) in enumerate(zip_longest(source.cells, notebook.cells), start=1):
-        if ours is None or theirs is None:
-            yield f"{len(notebook.cells)} cells, but the .py has {len(source.cells)}"
+    if not chapter.pair.exists():
+        yield "is missing"
+        return
+    notebook = nbformat.read(chapter.pair, as_version=4)
+    for ending, given in ((".py", chapter.notebook), (".ipynb", notebook)):
+        for key in ("jupytext", "kernelspec"):
+            if given.metadata.get(key) != METADATA[key]:
+                yield f"has not {METADATA[key]} as {key} in its {ending}"
+    for place, (ours, theirs) in enumerate(zip_longest(chapter.notebook.cells, notebook.cells), start=1):
+        sides = [cell and (cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in (ours, theirs)]
+        if sides[0] != sides[1]:
+            yield f"differs from the .py in cell {place} ({_first_line(ours or theirs)})"
             return
-        for what, one, other in (
-            ("type", ours.cell_type, theirs.cell_type),
-            ("source", ours.source, theirs.source),
-            ("tags", ours.metadata.get("tags", []), theirs.metadata.get("tags", [])),
-        ):
-            if one != other:
-                yield f"cell {place} ({_first_line(ours)}) differs from the .py in its {what}"
-                break
 
 
-def _faults(notebook):
+def _faults(path: Path) -> Iterator[str]:
     """What is wrong with the outputs."""
-    count = 0
-    for place, cell in enumerate(notebook.cells, start=1):
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
-        count += 1
-        where = f"cell {place} ({_first_line(cell)})"
+    notebook = nbformat.read(path, as_version=4)
+    for count, cell in enumerate(_code(notebook), start=1):
+        where = f"in the cell `{_first_line(cell)}`"
         if cell.execution_count != count:
             yield f"{where} has execution count {cell.execution_count}, not {count}: not run from top to bottom"
         for output in cell.outputs:
@@ -282,16 +249,13 @@ def _faults(notebook):
                 yield f"{where} ended in {output.ename}: {output.evalue}"
             elif output.get("name") == "stderr":
                 yield f"{where} holds standard error: {output.text.strip()[:80]}"
-            for found in sorted(set(_MACHINE_PATH.findall(_text(output)))):
-                yield f"{where} holds a path of a machine: {found}"
+            paths = {found for holder, kind in _texts(output) for found in _MACHINE_PATH.findall(holder[kind])}
+            yield from (f"{where} holds a path of a machine: {found}" for found in sorted(paths))
     if "widgets" in notebook.metadata:
         yield "holds the state of widgets, which no page shows"
+    if path.stat().st_size >= MOST_BYTES:
+        yield f"has {path.stat().st_size / 1e6:.1f} MB; {MOST_BYTES / 1e6:.0f} MB at most"
 
 
-def _text(output):
-    shown = [value for kind, value in output.get("data", {}).items() if _is_text(kind) and isinstance(value, str)]
-    return "\n".join([output.get("text", ""), *shown])
-
-
-def _first_line(cell):
+def _first_line(cell: NotebookNode) -> str:
     return (cell.source.strip().splitlines() or ["empty"])[0][:60]

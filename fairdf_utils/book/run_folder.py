@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from fairdf_utils.book import REPOSITORY, BookError
 from fairdf_utils.files import locked, write_text
 
-# A folder with more than this is recorded by the list of its files, not by their content.
+# A folder that was read and holds more is recorded by the list of its files, not by their content.
 MOST_FILES_HASHED = 200
 MOST_BYTES_HASHED = 100_000_000
 
@@ -64,13 +64,10 @@ class Run:
             return False
         _HELD[path] = stack = ExitStack()
         try:
-            file = stack.enter_context(locked(path, wait=False))
+            stack.enter_context(locked(path, wait=False))
         except BlockingIOError:
             print(f"waiting for process {path.read_text()}, which writes into {self.folder}", flush=True)
-            file = stack.enter_context(locked(path))
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            stack.enter_context(locked(path))
         return True
 
     def _start_anew_if_inputs_changed(self) -> None:
@@ -121,10 +118,8 @@ class Run:
     def finish(self, parameters: dict | None = None, device: str = "", read: Iterable[str | Path] = ()) -> None:
         """Write this chapter's entry in manifest.json; call it in the last cell that writes files.
 
-        The entry holds the present values of the names in the chapter's `parameters` cell. Everything under the
-        chapter's own sub-folder is recorded as written, and what `require` gave as read. A file is recorded by the
-        SHA-256 of its content; a folder of more than 200 files or 100 MB by that of the sorted list of its files'
-        names and sizes.
+        The entry holds the present values of the names in the chapter's `parameters` cell, and the SHA-256 of every
+        file that the chapter wrote under its own sub-folder and of what `require` gave and `read` names.
 
         Parameters
         ----------
@@ -135,10 +130,9 @@ class Run:
         """
         if parameters is None:
             parameters = self._parameters(sys._getframe(1).f_globals)
-        known = self._recorded()
         outside = {Path(path).as_posix(): Path(path) for path in read}
-        reading = {name: _describe(path, known) for name, path in {**self._read, **outside}.items()}
-        wrote = {f"{self.name}/{name}": _describe(path, known) for name, path in _contents(self.folder)}
+        inside = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
+        names = {path.relative_to(self.run_dir): path for path in inside}
         entry = {
             "parameters": parameters,
             "seed": parameters.get("seed"),
@@ -147,8 +141,8 @@ class Run:
             "ended": _now(),
             **_commit(),
             "versions": _versions(),
-            "read": reading,
-            "wrote": wrote,
+            "read": {name: _describe(path) for name, path in {**self._read, **outside}.items()},
+            "wrote": {name.as_posix(): _describe(path) for name, path in names.items() if "/." not in name.as_posix()},
         }
         with locked(self.run_dir / ".manifest.lock"):
             manifest = read_manifest_of_run(self.run_dir)
@@ -171,14 +165,6 @@ class Run:
         except TypeError as error:
             raise BookError(f"{path.name} gives one of its parameters another value later on: {error}") from None
 
-    def _recorded(self):
-        """Digests this run has already made, by (size, time of change): a big file is hashed once."""
-        known = {}
-        for entry in read_manifest_of_run(self.run_dir).values():
-            for name, item in {**entry["read"], **entry["wrote"]}.items():
-                known[str(self.run_dir / name)] = known[name] = item
-        return known
-
 
 def read_manifest_of_run(run_dir: str | Path) -> dict:
     """The entries of `manifest.json` by chapter or chapter/cell; empty if there is none yet."""
@@ -191,43 +177,18 @@ def read_manifest_of_run(run_dir: str | Path) -> dict:
         raise BookError(f"{path} is not readable JSON ({error}): delete it and run the book again") from None
 
 
-def _contents(folder):
-    """(name, path) of every file under `folder`, and of sub-folders too full to list, sorted; nothing hidden."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            names = [item.relative_to(path) for item in sorted(path.rglob("*")) if item.is_file()]
-            inside = [path / name for name in names if not any(part.startswith(".") for part in name.parts)]
-            found += inside if len(inside) <= MOST_FILES_HASHED else [path]
-        else:
-            found.append(path)
-    return [(path.relative_to(folder).as_posix(), path) for path in found]
-
-
-def _describe(path, known):
-    """What identifies a file or folder: {"sha256", "bytes", "changed"} or {"sha256", "bytes", "files"}.
-
-    `known` maps paths to earlier descriptions: a file of the same size and time of change is not read again.
-    """
-    if path.is_dir():
-        files = [item for item in sorted(path.rglob("*")) if item.is_file()]
-        sizes = [item.stat().st_size for item in files]
-        if len(files) <= MOST_FILES_HASHED and sum(sizes) <= MOST_BYTES_HASHED:
-            marks = [_describe(item, known)["sha256"] for item in files]
-        else:
-            marks = sizes
-        listing = [(item.relative_to(path).as_posix(), mark) for item, mark in zip(files, marks, strict=True)]
-        digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-        return {"sha256": digest, "bytes": sum(sizes), "files": len(files)}
-    status = path.stat()
-    stamp = {"bytes": status.st_size, "changed": status.st_mtime_ns}
-    before = known.get(str(path), {})
-    if stamp.items() <= before.items():
-        return before
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), **stamp}
+def _describe(path: Path) -> dict:
+    """What identifies a file, or a folder: of a full one, the names and sizes of its files instead of their content."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+    files = [item for item in sorted(path.rglob("*")) if item.is_file()]
+    sizes = [item.stat().st_size for item in files]
+    full = len(files) > MOST_FILES_HASHED or sum(sizes) > MOST_BYTES_HASHED
+    marks = sizes if full else [_describe(item)["sha256"] for item in files]
+    listing = [(item.relative_to(path).as_posix(), mark) for item, mark in zip(files, marks, strict=True)]
+    digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return {"sha256": digest, "bytes": sum(sizes), "files": len(files)}
 
 
 def _commit():
