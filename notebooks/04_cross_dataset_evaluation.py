@@ -29,7 +29,7 @@
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
 manifests: str = "../data_manifests/synthetic"  # one sub-folder a data set
 train_set: str = "ffpp"  # the data set that chapter 3 trained on; its validation images are scored too
-test_sets: list = ["ffpp", "dfdc", "celebdf", "dfd"]  # sub-folders of manifests with a test.csv; first = intra
+test_sets: list = ["ffpp", "dfdc", "celebdf", "dfd"]  # sub-folders of manifests, the intra one first
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
