@@ -68,10 +68,9 @@ def extract(
 
     Crops are ``<out>/<dataset>/faces/<video>/<frame:06d>.png``; those of a video appear all at once, when it is done.
     ``<out>/<dataset>/ledger.csv`` gets a row a video as each is done. The same call goes on with a killed run, tries
-    videos again that could not be read in full or whose file has changed, and gives the same bytes. Rows of videos
-    that the corpus does not hold (any more) wait in ``other_videos.csv`` beside the ledger, where neither the ledger
-    nor `crops` counts them. Each worker process takes one core. To use a cluster whose machines share ``root`` and
-    ``out``, make the same call inside joblib's context::
+    videos again that could not be read in full or whose file has changed, and gives the same bytes. Each worker process
+    takes one core. To use a cluster whose machines share ``root`` and ``out``, make the same call inside joblib's
+    context::
 
         client = dask.distributed.Client("scheduler:8786")     # Dask
         ray.util.joblib.register_ray()                          # or Ray
@@ -106,8 +105,8 @@ def extract(
     Raises
     ------
     CorpusError
-        The corpus cannot be used, or ``out`` cannot be made, was begun with other parameters or is in use by another
-        process.
+        The corpus cannot be used, or ``out`` cannot be made, was begun with other parameters or with videos that this
+        corpus does not hold, or is in use by another process.
     OSError
         Crops cannot be written: the disk is full, for instance. What is done stays done.
     """
@@ -127,11 +126,11 @@ def extract(
     try:
         with locked(folder / ".lock", wait=False):
             _keep_parameters(folder / "parameters.json", asdict(recipe))
-            reused, others = _run(videos, Path(root).absolute(), folder.absolute(), recipe, jobs)
+            reused = _run(videos, Path(root).absolute(), folder.absolute(), recipe, jobs)
     except BlockingIOError:
         raise CorpusError(f"{folder}: another process is extracting into it. Wait for it, or stop it.") from None
     rows = read_ledger(folder / "ledger.csv")
-    print(summary(rows, time.perf_counter() - started, reused, others))
+    print(summary(rows, time.perf_counter() - started, reused))
     return rows
 
 
@@ -174,10 +173,17 @@ def _keep_parameters(path: Path, parameters: dict) -> None:
         )
 
 
-def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: _Recipe, jobs: int) -> tuple[int, int]:
-    """Extract what is not done; how many videos were, and how many rows are of videos that are not there."""
+def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: _Recipe, jobs: int) -> int:
+    """Extract what is not done; how many videos were."""
     table = folder / "ledger.csv"
-    done, others = open_ledger(table, folder / "other_videos.csv", videos)
+    done = read_ledger(table)
+    others = done.loc[~done["video"].isin(videos["video"]), "video"]
+    if len(others):
+        raise CorpusError(
+            f"{table} has {len(others):,} videos that {root} does not hold, such as {others.iloc[0]}. Choose another "
+            "output folder or data set name, or take their rows out of the ledger."
+        )
+    write_ledger(table, done)  # without the torn last line of a run that was killed
     settled = done[(done["status"] == "ok") | (done["reason"] == "no face")]
     same = videos.merge(settled, on=list(TOLD))  # not told otherwise now: another file, say
     waiting = videos[~videos["video"].isin(same["video"])].to_dict("records")
@@ -190,7 +196,7 @@ def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: _Recipe, jobs: 
             shown.update()
     write_ledger(table, read_ledger(table))
     shutil.rmtree(folder / ".partial")
-    return len(videos) - len(calls), len(others)
+    return len(videos) - len(calls)
 
 
 def _completed(calls: list, jobs: int) -> Iterator[dict]:
@@ -243,18 +249,14 @@ def _write_crops(file: Path, folder: Path, recipe: _Recipe, counts: Counter) -> 
             counts["found"] += 1
 
 
-def summary(rows: pd.DataFrame, seconds: float, reused: int = 0, others: int = 0) -> str:
-    """What became of the videos of a ledger, in one line.
-
-    ``seconds`` of the clock; ``reused`` videos were done before; ``others`` rows were left out (see `extract`).
-    """
+def summary(rows: pd.DataFrame, seconds: float, reused: int = 0) -> str:
+    """What became of the videos of a ledger, in one line; ``seconds`` of the clock, ``reused`` videos done before."""
     decoded, found = int(rows["decoded"].sum()), int(rows["found"].sum())
     rate = decoded / max(rows["seconds"].sum(), 1e-3)
-    left_out = f"; {others:,} rows are of videos that this corpus does not hold: they are left out" if others else ""
     return (
         f"{len(rows):,} videos, {_reasons(rows, 'partial')}, {_reasons(rows, 'failed')}; "
         f"{decoded:,} frames: {found:,} with a face, {decoded - found:,} without, {int(rows['several'].sum()):,} with "
-        f"several; {reused:,} videos reused; {seconds:,.1f} s, {rate:,.1f} frames a second a core{left_out}"
+        f"several; {reused:,} videos reused; {seconds:,.1f} s, {rate:,.1f} frames a second a core"
     )
 
 
@@ -304,29 +306,8 @@ def read_ledger(path: Path) -> pd.DataFrame:
     lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     rows = [row for row in lines if len(row) == len(LEDGER) and row[0] != LEDGER[0]]
     table = pd.DataFrame(rows, columns=list(LEDGER), dtype=object)
-    return _ordered(table.astype({"label": int, **dict.fromkeys(COUNTS, int), "seconds": float}))
-
-
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.astype({"label": int, **dict.fromkeys(COUNTS, int), "seconds": float})
     return table.drop_duplicates("video", keep="last").sort_values("video", ignore_index=True)
-
-
-def open_ledger(path: Path, other: Path, videos: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Make a ledger hold rows of these videos only; the others wait in a second file until their corpus is back.
-
-    Returns
-    -------
-    done, others : pandas.DataFrame
-        Rows of the ledger, and those set aside.
-    """
-    every = _ordered(pd.concat([read_ledger(other), read_ledger(path)], ignore_index=True))
-    here = every["video"].isin(videos["video"])
-    done, others = every[here].reset_index(drop=True), every[~here].reset_index(drop=True)
-    write_ledger(path, every)  # so that a kill between these lines loses no row
-    if len(others) or other.exists():
-        write_ledger(other, others)
-    write_ledger(path, done)
-    return done, others
 
 
 def append_row(path: Path, row: dict) -> None:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -279,7 +279,13 @@ def celebdf_test_list(
     if not tested.any():
         example = "" if rows.empty else f" (there is {rows['video'].iloc[0]!r})"
         raise ManifestError(f"{path}: lists none of the rows' videos{example}. Name videos as Celeb-DF does.")
-    _refuse_other_labels(rows[tested], listed, path)
+    for row in rows[tested].drop_duplicates(["video", "label"]).itertuples():
+        label, line = listed[row.video]
+        if row.label != label:
+            raise ManifestError(
+                f"{path}, line {line}: {row.video} has label {row.label} among the rows, the list makes it {label} (1 "
+                "is real there). Correct one of them."
+            )
     persons = set(rows.loc[tested, "identity"]) | set(rows.loc[tested, "source_identity"]) - {""}
     leaks = ~tested & (rows["identity"].isin(persons) | rows["source_identity"].isin(persons))
     rest = rows[~tested & ~leaks]
@@ -309,17 +315,6 @@ def _read_test_list(path: Path) -> dict[str, tuple[int, int]]:
         elif line.strip():
             raise ManifestError(f"{path}, line {number}: {line!r} is not like '1 YouTube-real/00170.mp4'. Correct it.")
     return listed
-
-
-def _refuse_other_labels(rows: pd.DataFrame, listed: Mapping[str, tuple[int, int]], path: str | Path) -> None:
-    label, line = zip(*rows["video"].map(listed), strict=True)
-    wrong = rows["label"].to_numpy() != np.array(label)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ManifestError(
-            f"{path}, line {line[row]}: {rows['video'].iloc[row]} has label {rows['label'].iloc[row]} among the rows, "
-            f"the list makes it {label[row]} (1 is real there). Correct one of them."
-        )
 
 
 def write_splits(split: Split, folder: str | Path) -> list[Path]:
@@ -359,18 +354,11 @@ def _tables(split: Split, folder: Path) -> dict[str, pd.DataFrame]:
             continue
         if any(table.empty for table in parts):
             kind = "fakes" if parts[0].empty else "reals"
-            raise ManifestError(f"{folder}: {name} has no {kind}. {_remedy(split)}")
+            gone = "; ".join(f"{reason}: {row.images:,} images" for reason, row in split.losses().iterrows())
+            change = "Take other shares or another seed"
+            if np.isnan(split.wanted).any():
+                change = "The split is given by a list: take another one, use splits.split, which needs none"
+            dropped = f"Rows were dropped ({gone}). " if gone else ""
+            raise ManifestError(f"{folder}: {name} has no {kind}. {dropped}{change}, or add videos.")
         tables |= dict(zip(files, parts, strict=True))
     return tables
-
-
-def _remedy(split: Split) -> str:
-    """What brings back reals or fakes: where they went, and what can be changed."""
-    change = "Take other shares or another seed"
-    if np.isnan(split.wanted).any():
-        change = (
-            "The split is given by a list: take another one (with Celeb-DF's, other shares or another seed may do), "
-            "use splits.split, which needs none"
-        )
-    losses = "; ".join(f"{reason}: {row.images:,} images" for reason, row in split.losses().iterrows())
-    return (f"Rows were dropped ({losses}). " if losses else "") + f"{change}, or add videos."

@@ -147,7 +147,11 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
         faulty = len({fault.line for fault in faults if fault.severity == "error" and fault.line > 1})
         numbers = {"rows": len(rows), "faulty": faulty, "videos": rows["video"].nunique()}
         counts.append(placed | numbers | {"groups": rows["group"].nunique()})
-    problems += _unknown_splits(counts)
+    folders = [count["dataset"] for count in counts]
+    remedy = f"Name it {', '.join(name for names in SPLIT_FILES.values() for name in names)}, or move it elsewhere."
+    finding = "Its name does not tell its split, so leaks are not looked for in it"
+    unknown = [count["file"] for count in counts if not count["split"] and folders.count(count["dataset"]) > 1]
+    problems += [Problem("warning", "unknown split", file, 0, "", "", finding, remedy) for file in unknown]
     if tables := [table for table in tables if len(table)]:
         rows = pd.concat(tables, ignore_index=True)
         problems += _row_problems(rows)
@@ -176,15 +180,6 @@ def _split(file: Path) -> str:
     words = re.findall("[a-z]+", re.sub("fake|real", " ", file.stem.lower()))
     named = [split for split in SPLIT_FILES if split in words]
     return named[0] if len(named) == 1 else ""
-
-
-def _unknown_splits(counts: list[dict]) -> list[Problem]:
-    """Files beside others of their data set that cannot be searched for leaks."""
-    folders = [count["dataset"] for count in counts]
-    unknown = [c["file"] for c in counts if not c["split"] and folders.count(c["dataset"]) > 1]
-    remedy = f"Name it {', '.join(name for names in SPLIT_FILES.values() for name in names)}, or move it elsewhere."
-    finding = "Its name does not tell its split, so leaks are not looked for in it"
-    return [Problem("warning", "unknown split", file, 0, "", "", finding, remedy) for file in unknown]
 
 
 def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
@@ -310,34 +305,31 @@ def _misnamed(rows: pd.DataFrame) -> list[Problem]:
     return problems
 
 
-def _group_problems(rows: pd.DataFrame) -> list[Problem]:
+def _group_problems(rows: pd.DataFrame) -> Iterator[Problem]:
     """Groups of one split that have one class only, rest on few videos or are absent."""
     name = rows["split"].iloc[0] or "this file"
     table = group_table(rows)
-    one_class = _one_class_groups(rows, table, name) if rows["label"].nunique() == 2 else _one_class_split(rows, name)
-    bad = _first_rows(rows, table["videos"] < FEW_VIDEOS)
+    both = rows["label"].nunique() == 2
+    if not both:
+        yield _one_class_split(rows, name)
     by_class = rows.groupby(["label", "group"])["video"].nunique()
-    finding = [
-        f"It rests on {_counted(table.at[group, 'videos'], 'video')} in {name} "
-        f"({by_class.get((0, group), 0)} of reals, {by_class.get((1, group), 0)} of fakes)"
-        for group in bad["group"]
-    ]
+    first = rows.drop_duplicates("group")
+    for one in first[both & ~first["group"].map(table[["reals", "fakes"]].all(axis=1))].itertuples():
+        real, fake = table.loc[one.group, ["reals", "fakes"]]
+        missing, rate = ("reals", "FPR") if real == 0 else ("fakes", "TPR")
+        remedy = f"Without {missing} it has no {rate} and no AUC there: say so with the results, or add {missing}."
+        finding = f"{real:,} reals and {fake:,} fakes in {name}"
+        yield Problem("warning", "one-class group", one.file, one.line, "group", one.group, finding, remedy)
     remedy = f"Show an interval with each of its rates, or add videos: below {FEW_VIDEOS} even that is too narrow."
-    few = _at(bad, "warning", "few videos", "group", finding, remedy)
+    for one in first[first["group"].map(table["videos"]) < FEW_VIDEOS].itertuples():
+        halves = f"{by_class.get((0, one.group), 0)} of reals, {by_class.get((1, one.group), 0)} of fakes"
+        finding = f"It rests on {_counted(table.at[one.group, 'videos'], 'video')} in {name} ({halves})"
+        yield Problem("warning", "few videos", one.file, one.line, "group", one.group, finding, remedy)
     expected = SIX_GROUPS if Path(rows["dataset"].iloc[0]).name in SIX_GROUP_DATASETS else GROUPS
     remedy = "Nothing can be said about it: say so with the results, or add images of it."
-    absent = [group for group in expected if not table.at[group, "images"]]
-    place, finding = (_whole(rows), 0, "group"), f"No image in {name}"
-    return [
-        *one_class,
-        *few,
-        *(Problem("warning", "absent group", *place, group, finding, remedy) for group in absent),
-    ]
-
-
-def _first_rows(rows: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
-    """The first row of each group for which `chosen` (index group) is true."""
-    return rows[rows["group"].map(chosen)].drop_duplicates("group")
+    for group in expected:
+        if not table.at[group, "images"]:
+            yield Problem("warning", "absent group", _whole(rows), 0, "group", group, f"No image in {name}", remedy)
 
 
 def _whole(rows: pd.DataFrame) -> str:
@@ -346,18 +338,7 @@ def _whole(rows: pd.DataFrame) -> str:
     return files[0] if len(files) == 1 else str(Path(files[0]).parent)
 
 
-def _one_class_groups(rows: pd.DataFrame, table: pd.DataFrame, name: str) -> list[Problem]:
-    bad = _first_rows(rows, (table["reals"] == 0) | (table["fakes"] == 0))
-    counts = table.loc[bad["group"], ["reals", "fakes"]].to_numpy()
-    finding = [f"{real:,} reals and {fake:,} fakes in {name}" for real, fake in counts]
-    remedy = [
-        f"Without {missing} it has no {rate} and no AUC there: say so with the results, or add {missing}."
-        for missing, rate in (("reals", "FPR") if real == 0 else ("fakes", "TPR") for real, _ in counts)
-    ]
-    return _at(bad, "warning", "one-class group", "group", finding, remedy)
-
-
-def _one_class_split(rows: pd.DataFrame, name: str) -> list[Problem]:
+def _one_class_split(rows: pd.DataFrame, name: str) -> Problem:
     """Fakes or reals alone: half a split where the file's name says so and the other half exists; else an error."""
     which, other = ("fakes", "reals") if rows["label"].iloc[0] else ("reals", "fakes")
     files = [Path(file) for file in rows["file"].unique()]
@@ -372,7 +353,7 @@ def _one_class_split(rows: pd.DataFrame, name: str) -> list[Problem]:
         finding += f": {lacking[0]} is missing"
         remedy = f"Put {lacking[0]} beside it: a detector is trained and judged on both halves of a split."
     severity = "warning" if half and not lacking else "error"
-    return [Problem(severity, "one-class split", _whole(rows), 0, "label", "", finding, remedy)]
+    return Problem(severity, "one-class split", _whole(rows), 0, "label", "", finding, remedy)
 
 
 def main_check(options: argparse.Namespace) -> int:
@@ -381,8 +362,10 @@ def main_check(options: argparse.Namespace) -> int:
     ``options.images``, ``options.size`` as in :func:`check`; ``options.out``: a CSV file for all findings, or None.
     """
     try:
-        if options.out:
-            _make_room(Path(options.out))
+        if options.out:  # refused before the work, not after it
+            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+            if Path(options.out).is_dir():
+                raise IsADirectoryError(f"{options.out} is a folder. Give --out the name of a CSV file")
         report = check(options.manifests, options.images, options.size)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -393,13 +376,3 @@ def main_check(options: argparse.Namespace) -> int:
             report.findings.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
         print(f"All findings are in {options.out}")
     return 1 if len(report.errors) else 0
-
-
-def _make_room(out: Path) -> None:
-    """Refuse a file for the findings that could not be written in the end."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{out.parent}: this folder cannot be made ({error.strerror}). Choose another --out") from None
-    if out.is_dir():
-        raise OSError(f"{out}: is a folder. Give --out the name of a CSV file")

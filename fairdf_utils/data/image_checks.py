@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +48,7 @@ def image_problems(rows: pd.DataFrame, root: str | Path, size: int | None = None
     if not Path(root).is_dir():
         raise FileNotFoundError(f"image root {str(root)!r} is not a folder; give the folder that img_path starts from")
     rows = rows.drop_duplicates("img_path")
-    inspect = partial(_inspect, os.path.realpath(root), lru_cache(maxsize=None)(os.path.realpath), size)
+    inspect = partial(_inspect, os.path.realpath(root), size)
     with ThreadPoolExecutor() as pool:  # the threads wait for the disk together
         verdicts = pool.map(inspect, rows["img_path"])
         verdicts = list(progress.bar(verdicts, total=len(rows), desc="images", unit="image"))
@@ -61,15 +60,12 @@ def image_problems(rows: pd.DataFrame, root: str | Path, size: int | None = None
     ]
 
 
-def _inspect(root: str, real_folder: Callable[[str], str], size: int | None, path: str) -> tuple[str, str]:
+def _inspect(root: str, size: int | None, path: str) -> tuple[str, str]:
     """Kind and finding for one image, both "" where it is good."""
+    real = os.path.realpath(os.path.join(root, path))
+    if not real.startswith(os.path.join(root, "")):
+        return "image outside the root", f"It is {real}"
     try:
-        folder, name = os.path.split(os.path.join(root, path))
-        real = os.path.join(real_folder(folder), name)
-        if os.path.islink(real):
-            real = os.path.realpath(real)
-        if not real.startswith(os.path.join(root, "")):
-            return "image outside the root", f"It is {real}"
         width, height = _measure(real)
     except FileNotFoundError:
         return "missing image", f"Not below {root}"

@@ -39,7 +39,7 @@ SPLIT_FILES = {
 }
 
 
-def read_manifest(path: str | Path, labels: str = "cleaned") -> pd.DataFrame:
+def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read one manifest in any of its forms and translate it to canonical columns.
 
     Columns are found by name, never by position, and tell the form: the released columns with eight groups; without
@@ -52,8 +52,6 @@ def read_manifest(path: str | Path, labels: str = "cleaned") -> pd.DataFrame:
     ----------
     path : str or Path
         A CSV file.
-    labels : {"cleaned", "older"}
-        The follow-up form has two sets of demographic labels; they may contradict each other.
 
     Returns
     -------
@@ -71,7 +69,7 @@ def read_manifest(path: str | Path, labels: str = "cleaned") -> pd.DataFrame:
     UserWarning
         A crop's name in the follow-up form does not tell its video, or not its forgery; once a kind, with the count.
     """
-    table, problems = read_leniently(path, labels)
+    table, problems = read_leniently(path)
     for problem in problems:
         if problem.severity == "error":
             raise ManifestError(problem.message())
@@ -82,13 +80,8 @@ def read_manifest(path: str | Path, labels: str = "cleaned") -> pd.DataFrame:
     return table
 
 
-def read_leniently(path: str | Path, labels: str = "cleaned") -> tuple[pd.DataFrame, list[Problem]]:
+def read_leniently(path: str | Path) -> tuple[pd.DataFrame, list[Problem]]:
     """Read what can be read of a manifest, and collect every problem instead of raising at the first.
-
-    Parameters
-    ----------
-    path, labels
-        As for :func:`read_manifest`.
 
     Returns
     -------
@@ -97,14 +90,11 @@ def read_leniently(path: str | Path, labels: str = "cleaned") -> tuple[pd.DataFr
     problems : list of Problem
         By line; ``severity`` is "error" or "warning".
     """
-    if labels not in other_lists.DEMOGRAPHICS:
-        raise ValueError(f"labels={labels!r} is unknown. Use one of {', '.join(other_lists.DEMOGRAPHICS)}.")
     rows = Rows(path)
-    follows = rows.has(other_lists.REQUIRED[0])
-    required = (*other_lists.REQUIRED, *other_lists.DEMOGRAPHICS[labels]) if follows else released_columns.REQUIRED
-    if not rows.require(required):
+    form = other_lists if rows.has(other_lists.REQUIRED[0]) else released_columns
+    if not rows.require(form.REQUIRED):
         return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
-    table = other_lists.rows_of(rows, labels) if follows else released_columns.rows_of(rows)
+    table = form.rows_of(rows)
     code = np.maximum(table["code"], 0)  # rows without a code are faulty: they are left out below
     table["group"] = np.array(GROUPS, dtype=object)[code]
     table["gender"] = np.repeat(np.array(GENDERS, dtype=object), len(RACES))[code]

@@ -1,33 +1,23 @@
-"""The manifests of the released follow-up work: other column names, other codes, two sets of demographic labels."""
+"""The manifests of the released follow-up work: other column names, other codes.
+
+They have two sets of demographic labels, which may contradict each other. The cleaned ones are read ("Ground Truth
+...", "Intersection"); the older, noisier ``intersec_label`` is not.
+"""
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
-import pandas as pd
 
 from fairdf_utils.data.crop_names import from_crop_names, video_and_frame
 from fairdf_utils.data.csv_rows import UNKNOWN, Rows
-from fairdf_utils.data.released_columns import CONTRADICTION, among_eight
-from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GROUPS, RACES, SIX_GROUP_DATASETS, SIX_GROUPS
+from fairdf_utils.data.released_columns import CONTRADICTION
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, RACES
 
-REQUIRED = ("Image Path", "Target")  # tell the form; the columns of the demographics depend on the choice
-DEMOGRAPHICS = {
-    "cleaned": ("Ground Truth Gender", "Ground Truth Race", "Intersection"),
-    "older": ("intersec_label",),
-}
+REQUIRED = ("Image Path", "Target", "Ground Truth Gender", "Ground Truth Race", "Intersection")
 
 
-def rows_of(rows: Rows, labels: str) -> dict[str, np.ndarray]:
-    """Translate rows of the follow-up form.
-
-    Parameters
-    ----------
-    rows : csv_rows.Rows
-        Has the columns `REQUIRED` and `DEMOGRAPHICS[labels]`.
-    labels : {"cleaned", "older"}
-        Demographics from "Ground Truth Gender" and "Ground Truth Race", or from the noisier ``intersec_label``.
+def rows_of(rows: Rows) -> dict[str, np.ndarray]:
+    """Translate rows that have the columns `REQUIRED`.
 
     Returns
     -------
@@ -48,7 +38,7 @@ def rows_of(rows: Rows, labels: str) -> dict[str, np.ndarray]:
         "img_path": paths,
         "label": label,
         "forgery": _forgeries(rows, label, crop["forgery"].to_numpy()),
-        "code": _cleaned_codes(rows) if labels == "cleaned" else _older_codes(rows, _dataset_of(paths, crop)),
+        "code": _group_codes(rows),
         "video": np.where(known, crop["video"], own_video),
         "identity": np.where(known, crop["identity"], own_video),
         "source_identity": crop["source_identity"].to_numpy(),
@@ -56,7 +46,7 @@ def rows_of(rows: Rows, labels: str) -> dict[str, np.ndarray]:
     }
 
 
-def _cleaned_codes(rows: Rows) -> np.ndarray:
+def _group_codes(rows: Rows) -> np.ndarray:
     male = rows.codes("Ground Truth Gender", (0, 1))
     race = rows.codes("Ground Truth Race", range(len(RACES)))
     both = (male != UNKNOWN) & (race != UNKNOWN)
@@ -67,26 +57,6 @@ def _cleaned_codes(rows: Rows) -> np.ndarray:
     remedy = "Correct one of them (0 male-asian, 1 male-white, .. 7 female-others)."
     rows.reject(contradicts, CONTRADICTION, "Intersection", finding, remedy)
     return code
-
-
-def _older_codes(rows: Rows, dataset: np.ndarray) -> np.ndarray:
-    """Positions among the eight groups; Celeb-DF and DFD count their six groups 0..5."""
-    finding = "The path names no data set, so that intersec_label may count six or eight groups"
-    known = ", ".join(DATASETS)
-    remedy = f'Put the images below a folder named after their data set ({known}), or read labels="cleaned".'
-    rows.reject(dataset == "", "bad cell", "Image Path", finding, remedy)
-    coded = rows.codes("intersec_label", range(len(GROUPS)))
-    six = np.isin(dataset, SIX_GROUP_DATASETS)
-    beyond = six & (coded >= len(SIX_GROUPS))
-    rows.reject(beyond, "bad cell", "intersec_label", "It is no known code", "Use one of 0 to 5.")
-    return np.where(six, among_eight(coded, SIX_GROUPS), coded)
-
-
-def _dataset_of(paths: np.ndarray, crop: pd.DataFrame) -> np.ndarray:
-    """Data set by the crop's name, else by a folder of the path; "" where neither tells."""
-    folders = {**{name: name for name in DATASETS}, "ff++": "ffpp"}
-    named = [next((part for part in re.split(r"[/\\]", path.lower()) if part in folders), "") for path in paths]
-    return np.where(crop["dataset"] != "", crop["dataset"], [folders.get(name, "") for name in named])
 
 
 def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:

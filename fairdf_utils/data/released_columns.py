@@ -63,17 +63,12 @@ def _group_codes(rows: Rows) -> np.ndarray:
         race[flag == 1] = RACES.index(name)
     code = np.where(known, np.where(male == 1, 0, len(RACES)) + race, UNKNOWN)
     groups = GROUPS if rows.has("isasian") else SIX_GROUPS
-    coded = among_eight(rows.codes("intersec_label", range(len(groups))), groups)
-    contradicts = known & ~several & (coded != UNKNOWN) & (coded != code)
+    coded = rows.codes("intersec_label", range(len(groups)))
+    among_eight = np.array([GROUPS.index(group) for group in groups])[np.maximum(coded, 0)]
+    contradicts = known & ~several & (coded != UNKNOWN) & (among_eight != code)
     remedy = f"Correct one of them (codes: {', '.join(groups)}, from 0)."
     rows.reject(contradicts, CONTRADICTION, "intersec_label", "It contradicts ismale and is<race>", remedy)
     return code
-
-
-def among_eight(coded: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Codes (N,) of `groups`, eight or six, as positions among the eight; unknown ones stay so."""
-    eight = np.array([GROUPS.index(group) for group in groups])
-    return np.where(coded == UNKNOWN, UNKNOWN, eight[np.clip(coded, 0, len(groups) - 1)])
 
 
 def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from PIL import Image
 from skimage.transform import SimilarityTransform
 
 from fairdf_utils.corpora import extraction
-from fairdf_utils.corpora.extraction import COUNTS, LEDGER, append_row, open_ledger, read_ledger, write_ledger
+from fairdf_utils.corpora.extraction import COUNTS, LEDGER, append_row, read_ledger, write_ledger
 from fairdf_utils.corpora.faces import FoundFace, _similarity, align, canonical, find
 from fairdf_utils.corpora.layouts import CorpusError
 from fairdf_utils.corpora.videos import read_frames
@@ -373,27 +373,25 @@ def test_a_video_got_anew_is_tried_again(clip, tmp_path):
     assert extraction.extract(root, "folder", out, jobs=1)["found"].tolist() == [3]
 
 
-def test_other_videos_under_the_same_names_are_not_taken_for_these(clip, tmp_path, capsys):
-    """Another root, and back: a changed file is cut anew, rows of other videos wait, and no crop is made twice."""
+def test_another_corpus_is_refused_and_a_grown_one_goes_on(clip, tmp_path, capsys):
+    """Rows of two corpora never mix, and no crop is made twice."""
     first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "out"
-    for name in ("same", "gone"):
-        write_video(first / f"real/{name}.mp4", clip[0][:4])
+    write_video(first / "real/same.mp4", clip[0][:4])
+    write_video(first / "real/gone.mp4", clip[0][:4])
     write_video(second / "real/same.mp4", clip[0][4:7])
-    write_video(second / "real/new.mp4", clip[0][:2])
     call = {"layout": "folder", "out": out, "dataset": "d", "jobs": 1}
     extraction.extract(first, **call)
-    kept = out / "d/faces/real/gone/000000.png"
-    written = kept.stat().st_mtime_ns
-    capsys.readouterr()
+    before = contents(out / "d")
+    with pytest.raises(CorpusError, match="1 videos that .*second does not hold, such as real/gone. Choose another"):
+        extraction.extract(second, **call)
+    assert contents(out / "d") == before
+    write_video(second / "real/gone.mp4", clip[0][:2])
+    write_video(second / "real/new.mp4", clip[0][:2])
     rows = extraction.extract(second, **call)
-    assert rows[["video", "found"]].values.tolist() == [["real/new", 2], ["real/same", 3]]
-    assert "0 videos reused" in (said := capsys.readouterr().out)
-    assert "1 rows are of videos that this corpus does not hold" in said
-    assert extraction.crops(out, "d")["video"].value_counts().to_dict() == {"real/new": 2, "real/same": 3}
-    rows = extraction.extract(first, **call)
-    assert rows[["video", "found"]].values.tolist() == [["real/gone", 4], ["real/same", 4]]
-    assert "1 videos reused" in capsys.readouterr().out and kept.stat().st_mtime_ns == written
-    assert len(extraction.crops(out, "d")) == 8
+    assert rows[["video", "found"]].values.tolist() == [["real/gone", 2], ["real/new", 2], ["real/same", 3]]
+    assert "0 videos reused" in capsys.readouterr().out
+    write_video(second / "real/newer.mp4", clip[0][:2])
+    assert len(extraction.extract(second, **call)) == 4 and "3 videos reused" in capsys.readouterr().out
 
 
 def test_a_file_that_changed_is_extracted_again(clip, tmp_path):
@@ -407,29 +405,6 @@ def test_a_file_that_changed_is_extracted_again(clip, tmp_path):
     os.utime(video, ns=(1, 1))
     extraction.extract(**call)
     assert crop.read_bytes()
-
-
-def test_a_kill_while_rows_change_places_loses_none(tmp_path, monkeypatch):
-    row = {**dict.fromkeys(LEDGER, ""), "label": 1, "seconds": 0.5, **dict.fromkeys(COUNTS, 3)}
-    table, other = tmp_path / "ledger.csv", tmp_path / "other.csv"
-    both = pd.DataFrame([row | {"video": "a"}, row | {"video": "b"}])
-    write, calls = write_ledger, []
-    for before in range(3):
-        write_ledger(table, both[:1])
-        write_ledger(other, both[1:])
-        calls.clear()
-
-        def killed(path, rows, before=before):
-            calls.append(path)
-            if len(calls) > before:
-                raise KeyboardInterrupt
-            write(path, rows)
-
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(extraction, "write_ledger", killed)
-            open_ledger(table, other, both[1:])
-        done, others = open_ledger(table, other, both[1:])
-        assert done["video"].tolist() == ["b"] and others["video"].tolist() == ["a"]
 
 
 def test_out_that_cannot_be_a_folder_is_refused_before_the_work(clip, tmp_path, monkeypatch):

@@ -83,11 +83,11 @@ def test_the_manifests_are_clean_and_train(prepared, tmp_path):
 def test_the_other_layouts_go_the_same_way(tmp_path, layout):
     """Names, lists and annotations of three more owners, from videos to manifests that pass every check."""
     clips = make_corpus(layout, tmp_path, Filming(frames=4))
-    ledger = faces.extract(tmp_path / layout, layout, tmp_path / "out", frames=2, size=64)
+    ledger = extraction.extract(tmp_path / layout, layout, tmp_path / "out", frames=2, size=64)
     assert set(ledger["video"]) == {clip.video for clip in clips}
     mapping = tmp_path / "annotations" / MAPPING if layout == "dfdc" else None
     told = annotations.read_annotations(tmp_path / "annotations" / ANNOTATIONS[layout], layout, mapping)
-    merged = annotations.merge(faces.crops(tmp_path / "out", layout), told)
+    merged = annotations.merge(extraction.crops(tmp_path / "out", layout), told)
     assert len(merged.rows) == ledger["found"].sum() >= 0.8 * 2 * len(clips)
     shown = merged.rows.drop_duplicates("video").set_index("video")
     for clip in clips:

@@ -1,4 +1,4 @@
-"""Lists of others: crop names of every corpus, both sets of labels, the released samples."""
+"""Lists of others: crop names of every corpus, the released samples."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from fairdf_utils.corpora.layouts import find_videos
 from fairdf_utils.data.crop_names import from_crop_names, video_facts
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import read_leniently, read_manifest, write_manifest
-from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS
 
 HEADER = "Image Path,Ground Truth Gender,Ground Truth Age,Ground Truth Race,Intersection,Target,intersec_label"
 SAMPLES = Path(__file__).parents[4] / "shared/samples"
@@ -83,58 +83,39 @@ def test_the_released_samples_are_read_and_written(tmp_path, path):
         re.sub("^(Celeb-real|Celeb-synthesis|YouTube-real|youtube|" + "|".join(FORGERIES[1:]) + ")_", "", stem)
         for stem in stems
     ]
-    older = read_manifest(path, labels="older")
-    six = _dataset(path) in ("celebdf", "dfd")
-    assert older["group"].tolist() == [(SIX_GROUPS if six else GROUPS)[int(row[6])] for row in cells]
     target = tmp_path / _dataset(path) / "test.csv"
     write_manifest(rows, target, groups=GROUPS)
     assert read_manifest(target)[list(COLUMNS)].equals(rows[list(COLUMNS)])
 
 
-def test_contradicting_older_and_cleaned_labels_are_no_error(tmp_path):
+def test_the_cleaned_labels_are_read_and_the_older_ones_are_not(tmp_path):
     path = _file(tmp_path, "celebdf/0_Celeb-real_id5_0001_3.png,0,0,2,6,0,1", "dfdc/0_12_3.png,1,0,3,3,1,7")
     assert read_manifest(path)["group"].tolist() == ["female-black", "male-others"]
-    assert read_manifest(path, labels="older")["group"].tolist() == ["male-black", "female-others"]
-    with pytest.raises(ValueError, match="labels='new' is unknown. Use one of cleaned, older"):
-        read_manifest(path, labels="new")
-
-
-def test_only_the_columns_of_the_chosen_labels_are_needed(tmp_path):
     path = _file(tmp_path, "3,a/0_youtube_001_3.png,0", header="intersec_label,Image Path,Target")
-    assert read_manifest(path, labels="older")["group"].tolist() == ["male-others"]
     with pytest.raises(ManifestError, match="missing column Ground Truth Gender, Ground Truth Race, Intersection"):
         read_manifest(path)
 
 
 @pytest.mark.parametrize(
-    ("row", "labels", "column", "finding"),
+    ("row", "column", "finding"),
     [
-        ("a/0_youtube_001_3.png,2,0,1,1,0,1", "cleaned", "Ground Truth Gender", "no known code"),
-        ("a/0_youtube_001_3.png,1,0,4,1,0,1", "cleaned", "Ground Truth Race", "no known code"),
-        ("a/0_youtube_001_3.png,1,0,1,5,0,1", "cleaned", "Intersection", "contradicts Ground Truth"),
-        ("a/0_youtube_001_3.png,1,0,1,1,1,1", "cleaned", "Target", "contradicts the kind of video"),
-        ("a/0_FaceSwap_001_002_3.png,1,0,1,1,0,1", "cleaned", "Target", "contradicts the kind of video"),
-        ("/a/0_youtube_001_3.png,1,0,1,1,0,1", "cleaned", "Image Path", "absolute"),
-        ("a/../../0_youtube_001_3.png,1,0,1,1,0,1", "cleaned", "Image Path", "leave the image root"),
-        ("a/0_Celeb-real_id1_0003_3.png,1,0,1,1,0,6", "older", "intersec_label", "no known code"),
-        ("a/0_youtube_001_3.png,1,0,1,1,0,8", "older", "intersec_label", "no known code"),
-        ("a/cover_3.png,1,0,1,1,0,1", "older", "Image Path", "names no data set"),
+        ("a/0_youtube_001_3.png,2,0,1,1,0,1", "Ground Truth Gender", "no known code"),
+        ("a/0_youtube_001_3.png,1,0,4,1,0,1", "Ground Truth Race", "no known code"),
+        ("a/0_youtube_001_3.png,1,0,1,5,0,1", "Intersection", "contradicts Ground Truth"),
+        ("a/0_youtube_001_3.png,1,0,1,1,1,1", "Target", "contradicts the kind of video"),
+        ("a/0_FaceSwap_001_002_3.png,1,0,1,1,0,1", "Target", "contradicts the kind of video"),
+        ("/a/0_youtube_001_3.png,1,0,1,1,0,1", "Image Path", "absolute"),
+        ("a/../../0_youtube_001_3.png,1,0,1,1,0,1", "Image Path", "leave the image root"),
     ],
 )
-def test_a_bad_cell_is_named(tmp_path, row, labels, column, finding):
+def test_a_bad_cell_is_named(tmp_path, row, column, finding):
     path = _file(tmp_path, "a/0_youtube_002_3.png,1,0,1,1,0,1", row)
-    rows, problems = read_leniently(path, labels)
+    rows, problems = read_leniently(path)
     assert len(rows) == 1
     errors = [problem for problem in problems if problem.severity == "error"]
     assert [(problem.line, problem.column) for problem in errors] == [(3, column)] and finding in errors[0].finding
     with pytest.raises(ManifestError, match=f"line 3, column {column}: "):
-        read_manifest(path, labels)
-
-
-def test_the_data_set_of_older_labels_may_be_a_folder(tmp_path):
-    path = _file(tmp_path, "x/DFD/clip_3.png,1,0,1,1,0,4", "ff++/clip_4.png,1,0,1,1,0,4")
-    with pytest.warns(UserWarning, match="follows no known pattern.*2 such rows"):
-        assert read_manifest(path, labels="older")["group"].tolist() == ["female-black", "female-asian"]
+        read_manifest(path)
 
 
 def test_a_video_that_is_not_in_the_name_is_warned_of(tmp_path):
