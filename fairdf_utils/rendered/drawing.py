@@ -38,10 +38,8 @@ class Grid:
         """Coverage in [0, 1] where a signed distance (face units) is negative; the edge is a pixel wide or softer."""
         return np.clip(0.5 - distance * (1.0 / max(soft, self.pixel)), 0, 1)
 
-    def ellipse(
-        self, u: np.ndarray, v: np.ndarray, cu: float, cv: float, a: float, b: float, soft: float = 0.0
-    ) -> np.ndarray:
-        """Coverage in [0, 1] of an ellipse about (cu, cv) with half axes a and b."""
+    def ellipse(self, u: np.ndarray, v: np.ndarray, cu: float, cv: float, a: float, b: float, soft: float = 0.0):
+        """Coverage in [0, 1], (H, W), of an ellipse about (cu, cv) with half axes a and b."""
         distance = np.sqrt(((u - cu) / a) ** 2 + ((v - cv) / b) ** 2) - 1
         return self.inside(distance * min(a, b), soft)
 
@@ -58,20 +56,9 @@ def over(image: np.ndarray, mask: np.ndarray, colour: tuple | np.ndarray) -> Non
 
 
 def paint(face: Face, scene: Scene, size: int, grain: np.ndarray) -> np.ndarray:
-    """Paint one frame.
+    """Paint one frame, float32 (3, size, size) in [0, 1].
 
-    Parameters
-    ----------
-    face : Face
-    scene : Scene
-    size : int
-        Height and width in pixels.
-    grain : ndarray (H, W) float32
-        Unit-variance pattern of the skin; zeros give the porcelain skin of a face without grain.
-
-    Returns
-    -------
-    ndarray (3, H, W) float32 in [0, 1]
+    ``grain``, float32 (size, size) of unit variance, is the pattern of the skin; zeros give porcelain.
     """
     grid = Grid(face, scene, size)
     image = _backdrop(grid, scene)
@@ -114,9 +101,8 @@ def _hair_colour(face, strands):
 
 def _back_hair(image, grid, face, strands):
     wave = face.curl * 0.025 * np.sin(grid.head_u * 23) * np.sin(grid.head_v * 21)
-    top = (
-        np.sqrt((grid.head_u / (face.width + face.volume)) ** 2 + (grid.head_v / (0.98 + face.volume)) ** 2) - 1
-    ) * 0.8
+    across, along = grid.head_u / (face.width + face.volume), grid.head_v / (0.98 + face.volume)
+    top = (np.sqrt(across**2 + along**2) - 1) * 0.8
     if face.length > -0.5:
         flare = face.width + face.volume + 0.05 * np.clip(grid.head_v, 0, 1.3)
         curtain = np.maximum(np.abs(grid.head_u) - flare, np.maximum(-grid.head_v, grid.head_v - face.length))

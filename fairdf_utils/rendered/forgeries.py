@@ -29,15 +29,9 @@ class Camera:
 
 
 def forge(
-    image: np.ndarray,
-    forgery: str,
-    face: Face,
-    source: Face,
-    scene: Scene,
-    other: Scene,
-    grain: np.ndarray,
+    image: np.ndarray, forgery: str, face: Face, source: Face, scene: Scene, other: Scene, grain: np.ndarray,
     strength: float,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Forge a frame.
 
     Parameters

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fairdf_utils.data.manifests import ManifestError, read_manifest, write_manifest
+from fairdf_utils.data.manifests import ManifestError, read_manifest
 from fairdf_utils.data.vocabulary import COLUMNS, DATASETS, FORGERIES, GROUPS, SIX_GROUPS
 from fairdf_utils.files import locked, replacing, write_text
 from fairdf_utils.progress import bar
@@ -45,12 +45,6 @@ POOR_FAKES = 0.45  # at bias 1, every group
 POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.30, 0.005, 12  # 64 px pixels, full scale, JPEG points
 # Images of each group in FF++'s training set (Lin et al. 2024): the prior of our training set.
 FFPP_PRIOR = (2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185)
-FRAMES = (0, 30, 60, 90)  # of a video for validation or testing
-TRAIN_FRAMES = (0, 60)  # fewer, so that small groups show more persons
-TRAIN_VIDEOS = 1124  # real ones, and as many fakes
-VAL_VIDEOS = 12  # real ones a group, and as many fakes
-TEST_VIDEOS = 25  # real ones a group, and as many fakes
-_KINDS = (("fake", 1), ("real", 0))
 
 
 @dataclass(frozen=True)
@@ -75,58 +69,6 @@ DOMAINS = {
     "celebdf": Domain(SIX_GROUPS, ("Deepfakes",), 0.7, (0.85, 1.10), (0.004, 0.012), (0.10, 0.50), (82, 97)),
     "dfd": Domain(SIX_GROUPS, ("Deepfakes", "FaceShifter"), 1.4, (0.80, 1.05), (0.004, 0.014), (0.15, 0.55), (75, 96)),
 }
-
-
-def write_manifests(folder: str | Path = MANIFESTS, seed: int = 0) -> Path:
-    """Write the benchmark's manifests into ``folder``; the same seed gives the same bytes.
-
-    FF++ gets ``ffpp/{faketrain,realtrain,fakeval,realval,test}.csv``, the other data sets ``test.csv``. The seed draws
-    who is swapped with whom.
-    """
-    folder = Path(folder)
-    prior = {g: round(TRAIN_VIDEOS * n / sum(FFPP_PRIOR)) for g, n in zip(GROUPS, FFPP_PRIOR, strict=True)}
-    for dataset, domain in DOMAINS.items():
-        rng = named_generator(seed, "manifests", dataset)
-        first = 0
-        for split in ("train", "val", "test") if dataset == "ffpp" else ("test",):
-            even = dict.fromkeys(domain.groups, VAL_VIDEOS if split == "val" else TEST_VIDEOS)
-            videos, frames = (prior, TRAIN_FRAMES) if split == "train" else (even, FRAMES)
-            rows = _split_rows(dataset, domain, videos, frames, first, rng)
-            first += sum(videos.values())
-            parts = {"test": rows} if split == "test" else {f"{k}{split}": rows[rows["label"] == n] for k, n in _KINDS}
-            for name, part in parts.items():
-                write_manifest(part, folder / dataset / f"{name}.csv")
-    return folder
-
-
-def _split_rows(dataset, domain, videos, frames, first, rng):
-    """Canonical rows of one split: every identity has a real video and a fake one, whose source is another identity
-    of the same group; forgeries take turns. ``videos`` maps group to number of identities, ``first`` numbers them."""
-    rows = []
-    for group, count in videos.items():
-        numbers = list(range(first, first + count))
-        first += count
-        order = rng.permutation(count)
-        source = {numbers[a]: numbers[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
-        turn = int(rng.integers(len(domain.forgeries)))
-        for position, number in enumerate(numbers):
-            forgery = domain.forgeries[(position + turn) % len(domain.forgeries)]
-            rows += _video_rows(dataset, "real", group, number, None, frames)
-            rows += _video_rows(dataset, forgery, group, number, source[number], frames)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _video_rows(dataset, forgery, group, number, source, frames):
-    gender, race = group.split("-")
-    name = f"{number:04d}" if source is None else f"{number:04d}_{source:04d}"
-    video = f"{dataset}/{forgery}/{name}"
-    identity = f"{dataset}-{number:04d}"
-    source_identity = "" if source is None else f"{dataset}-{source:04d}"
-    label = int(source is not None)
-    return [
-        (f"{video}_{frame:03d}.jpg", label, forgery, gender, race, group, video, identity, source_identity, frame)
-        for frame in frames
-    ]
 
 
 def _face(row, identity, seed):
@@ -328,9 +270,7 @@ def image_folder(image_root: str | Path, data_dir: str | Path, image_size: int, 
 def _all_rows(manifests):
     files = sorted(manifests.rglob("*.csv"))
     if not files:
-        raise ManifestError(
-            f"{manifests}: holds no manifests. Write them with fairdf_utils.rendered.images.write_manifests."
-        )
+        raise ManifestError(f"{manifests}: holds no manifests. Give the folder that holds ffpp/test.csv and so on.")
     return pd.concat([read_manifest(file) for file in files], ignore_index=True)
 
 

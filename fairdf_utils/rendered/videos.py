@@ -1,13 +1,9 @@
 """A small video corpus in the layout of FaceForensics++, with annotations and faults that are known.
 
 FF++ cannot be shipped; this stand-in has its folders, names and lists, so that the whole path from videos to manifests
-runs without a download:
-
-=====================  ==============================================================================================
-``ffpp/``              ``original_sequences``, ``manipulated_sequences``; ``splits/{train,val,test}.json``
-``annotations/``       ``A-FF++.csv``, one row a frame, in the form of the public annotations
-``planted.csv``        file, video, flaw, expected: what is wrong on purpose, and what a pipeline must report
-=====================  ==============================================================================================
+runs without a download: ``ffpp`` with videos and ``splits``; ``annotations/A-FF++.csv``, one row per frame, in the form
+of the public annotations; ``planted.csv`` (file, video, flaw, expected), what is wrong on purpose and what a pipeline
+must report.
 
 A fake shares motion, light and camera with the real video of its target, so that only the forgery tells them apart.
 """
@@ -45,7 +41,7 @@ DARK_GAIN, DARK_NOISE = (0.70, 0.80), 0.020  # full scale; a camera that does no
 DARK_END = 0.45  # of that gain is left at the end of a dark take, where the light has gone
 FAULTS = {
     "dark": "ok: faces lost where dark skin meets noise and little light",
-    "truncated": "failed: the file ends before its index",
+    "truncated": "partial: the file breaks off, what comes before is used",
     "empty": "failed: empty file",
     "no face": "failed: no face in any frame",
 }
@@ -104,12 +100,12 @@ def generate_videos(
     """Film the corpus, once.
 
     A run that was killed goes on where it stopped; a finished folder is not touched again unless the code changes.
-    The default corpus of 75 videos costs about 50 CPU-seconds.
+    The same seed gives the same bytes. The default corpus of 75 videos costs about 50 CPU-seconds.
 
     Parameters
     ----------
     out : str or Path
-        The corpus goes to a folder below it that is named after the parameters.
+        The corpus goes to a folder below it that is named after the parameters; that folder is returned.
     identities : int
         Persons, an even number from 6 to 800.
     frames : int
@@ -117,29 +113,22 @@ def generate_videos(
     size : int
         Side of a frame in pixels, 240 to 640 and even; a face is about 0.3 of it.
     seed : int
-        The same seed gives the same bytes.
+        0 or more.
     jobs : int
         Processes, as joblib counts: -1 for every core.
-
-    Returns
-    -------
-    Path
-        The folder with ``ffpp``, ``annotations`` and ``planted.csv``.
 
     Raises
     ------
     ValueError
         A parameter is out of range.
     """
-    filming = Filming(size, frames, seed)
-    if not 6 <= identities <= 800 or identities % 2:
-        raise ValueError(f"identities is {identities}; use an even number from 6 to 800, FF++ swaps in pairs.")
-    if not 240 <= size <= 640 or size % 2:
-        raise ValueError(f"size is {size}; use an even number from 240 to 640 pixels.")
-    if not 4 <= frames <= 480:
-        raise ValueError(f"frames is {frames}; use 4 to 480.")
+    limits = {"identities": (identities, 6, 800, 2), "frames": (frames, 4, 480, 1), "size": (size, 240, 640, 2)}
+    for name, (value, low, high, step) in limits.items():
+        if not low <= value <= high or value % step:
+            raise ValueError(f"{name} is {value}; use {'an even number from ' * (step == 2)}{low} to {high}.")
     if seed < 0:
         raise ValueError(f"seed is {seed}; use 0 or more.")
+    filming = Filming(size, frames, seed)
     code = b"".join(Path(module.__file__).read_bytes() for module in (people, drawing, forgeries, images))
     digest = hashlib.sha256(code + Path(__file__).read_bytes()).hexdigest()
     root = Path(out) / f"ffpp-{identities}persons-{frames}frames-{size}px-seed{seed}"
@@ -151,10 +140,9 @@ def _make_corpus(root, identities, filming, jobs):
     clips = ffpp_clips(identities)
     film(clips, filming, root, jobs)
     _write_split_lists(root / "ffpp", clips, filming.seed)
-    tables = [annotation_rows(clip, filming) for clip in clips if clip.fault not in ("empty", "no face")]
+    annotations = [annotation_rows(clip, filming) for clip in clips if clip.fault not in ("empty", "no face")]
+    write_text(root / "annotations" / "A-FF++.csv", pd.concat(annotations, ignore_index=True).to_csv())
     planted = [(clip.path, clip.video, clip.fault, FAULTS[clip.fault]) for clip in clips if clip.fault]
-    planted += [("annotations/A-FF++.csv", *flaw) for flaw in _spoil_annotations(tables, clips)]
-    write_text(root / "annotations" / "A-FF++.csv", pd.concat(tables, ignore_index=True).to_csv())
     table = pd.DataFrame(planted, columns=["file", "video", "flaw", "expected"])
     write_text(root / "planted.csv", table.to_csv(index=False))
 
@@ -195,7 +183,7 @@ def _film(clip, filming, root):
         return
     with replacing(path) as unfinished:
         write_video(unfinished, frames(clip, filming))
-        share = {"empty": 0.0, "truncated": 0.6}.get(clip.fault, 1.0)  # the index, at the end of the file, is lost
+        share = {"empty": 0.0, "truncated": 0.6}.get(clip.fault, 1.0)
         unfinished.write_bytes(unfinished.read_bytes()[: round(share * unfinished.stat().st_size)])
 
 
@@ -244,7 +232,7 @@ def _camera(clip, filming, number):
 
 def write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
     """Encode uint8 (H, W, 3) frames, RGB, H and W even, as an H.264 mp4; equal frames give equal bytes."""
-    with av.open(str(path), "w", format="mp4") as container:
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         container.flags |= av.container.Flags.bitexact.value
         stream = container.add_stream("libx264", rate=RATE, options=_X264)
         stream.pix_fmt = "yuv420p"
@@ -267,12 +255,9 @@ def _write_split_lists(folder, clips, seed):
 
 
 def annotation_rows(clip: Clip, filming: Filming, folder: str = "") -> pd.DataFrame:
-    """What annotators wrote about a clip: one row per frame; 1 = has the attribute, -1 = has not, 0 = undefined.
+    """What annotators wrote about a clip, one row per frame: 1 = has the attribute, -1 = has not.
 
-    Parameters
-    ----------
-    folder : str
-        The annotators' folder of the clip's crops; by default as for FF++.
+    ``folder`` is the annotators' name for the clip's crops, by default as for FF++.
     """
     path = PurePosixPath(clip.path).relative_to(clip.dataset)
     folder = folder or f"FaceForensics++/{path.parents[2]}/raw/face_images/{path.stem}"
@@ -282,25 +267,3 @@ def annotation_rows(clip: Clip, filming: Filming, folder: str = "") -> pd.DataFr
     table = pd.DataFrame({"path": [f"{folder}/frame{number}.png" for number in range(filming.frames)]})
     table["label"] = int(clip.source is not None)
     return table.assign(**{name: 1 if value else -1 for name, value in has.items()})
-
-
-def _spoil_annotations(tables, clips):
-    """Plant faults into the annotations, one table per clip, in place. Returns (video, flaw, expected) of each."""
-    reals = [n for n, clip in enumerate(clips) if not clip.source]
-    fakes = [n for n, clip in enumerate(clips) if clip.source]
-    twice, flips, undefined, disagrees, absent = *reals[:3], *fakes[:2]
-    tables[flips].loc[: len(tables[flips]) // 4 - 1, "male"] *= -1  # a quarter of the frames, the end included
-    tables[undefined][["male", "asian", "white", "black"]] = 0
-    tables[disagrees]["label"] = 0
-    tables[twice] = pd.concat([tables[twice].iloc[:1], tables[twice]], ignore_index=True)
-    nowhere = tables[flips].assign(path=tables[flips]["path"].str.replace("/[0-9]{3}/", "/999/", regex=True))
-    tables[absent] = nowhere.iloc[:0]
-    tables.append(nowhere)
-    return [
-        (clips[twice].video, "frame listed twice", "its frame 0 used once"),
-        (clips[flips].video, "group flips", f"settled by majority as {clips[flips].person.group}, listed"),
-        (clips[undefined].video, "undefined demographics", "kept out, counted"),
-        (clips[disagrees].video, "label disagreement", "listed; the video's folder says fake"),
-        (clips[absent].video, "crops without annotation", "its crops listed as unmatched"),
-        ("youtube/999", "annotated video does not exist", "listed as unmatched"),
-    ]

@@ -103,3 +103,27 @@ def _write_annotations(folder, layout, clips, filming):
     write_text(folder / ANNOTATIONS[layout], table.to_csv())
     if layout == "dfdc":
         write_text(folder / MAPPING, pd.DataFrame(names, columns=["annotation_id", "file_name"]).to_csv(index=False))
+
+
+def spoil_annotations(path):
+    """Plant what is wrong with published annotations into those of the rendered FF++; returns flaw -> video."""
+    table = pd.read_csv(path, index_col=0)
+    folder = table["path"].str.rsplit("/", n=1).str[0]
+    names = folder.str.replace("FaceForensics.*sequences/|raw/face_images/", "", regex=True)
+    twice, flips, undefined = names[table["label"] == 0].unique()[:3]
+    disagrees, absent = names[table["label"] == 1].unique()[:2]
+    table.loc[table.index[names == flips][:1], "male"] *= -1  # one of the frames: the majority is right
+    table.loc[names == undefined, ["male", "asian", "white", "black"]] = 0
+    table.loc[names == disagrees, "label"] = 0
+    nowhere = table[names == flips].assign(
+        path=lambda rows: rows["path"].str.replace("/[0-9]{3}/", "/999/", regex=True)
+    )
+    repeated = table[names == twice].iloc[:1]
+    write_text(path, pd.concat([table[names != absent], nowhere, repeated], ignore_index=True).to_csv())
+    return {
+        "group flips": flips,
+        "undefined demographics": undefined,
+        "label disagreement": disagrees,
+        "crops without annotation": absent,
+        "annotated video does not exist": "youtube/999",
+    }

@@ -15,6 +15,7 @@ from PIL import Image
 from fairdf_utils.data.manifests import ManifestError, find_leaks, group_table, read_split, write_manifest
 from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GROUPS, SIX_GROUPS
 from fairdf_utils.rendered import drawing, forgeries, images
+from fairdf_utils.tests.rendered.embedded_manifests import write_manifests
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def few(splits):
 
 
 def test_committed_manifests_are_what_the_code_writes(tmp_path):
-    images.write_manifests(tmp_path)
+    write_manifests(tmp_path)
     written = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.csv")}
     committed = {path.relative_to(images.MANIFESTS): path.read_bytes() for path in images.MANIFESTS.rglob("*.csv")}
     assert len(committed) == 8

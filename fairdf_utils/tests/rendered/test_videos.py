@@ -165,38 +165,19 @@ def test_every_planted_file_is_there_and_listed_once(corpus, planted):
     assert sum(clip.fault == "dark" for clip in ffpp_clips(16)) == 6
 
 
-def test_truncated_and_empty_cannot_be_opened(corpus):
-    for number in (900, 901):
-        with pytest.raises(av.error.InvalidDataError):
-            av.open(str(corpus / REALS / f"{number}.mp4"))
-    assert (corpus / REALS / "900.mp4").stat().st_size > (corpus / REALS / "901.mp4").stat().st_size == 0
+def test_a_truncated_video_gives_some_frames_then_an_error_an_empty_one_nothing(corpus):
+    decoded = []
+    with pytest.raises(av.error.FFmpegError), av.open(str(corpus / REALS / "900.mp4")) as container:
+        decoded.extend(frame.pts for frame in container.decode(video=0))
+    with pytest.raises(av.error.InvalidDataError):
+        av.open(str(corpus / REALS / "901.mp4"))
+    assert (corpus / REALS / "901.mp4").stat().st_size == 0
 
 
-def test_planted_annotation_flaws_are_real(corpus, planted):
-    table = pd.read_csv(corpus / "annotations" / "A-FF++.csv", index_col=0)
-    video = dict(zip(planted["flaw"], planted["video"], strict=True))
-
-    def rows(flaw):
-        folder, stem = video[flaw].split("/")
-        return table[table["path"].str.contains(f"/{folder}/") & table["path"].str.contains(f"/{stem}/", regex=False)]
-
-    assert rows("frame listed twice")["path"].duplicated().sum() == 1
-    flipped = rows("group flips")["male"].value_counts()
-    assert len(flipped) == 2 and flipped.iloc[0] > flipped.iloc[1]
-    (clip,) = [clip for clip in ffpp_clips(6) if clip.video == video["group flips"]]
-    assert flipped.index[0] == (1 if clip.person.group.startswith("male") else -1)
-    undefined = rows("undefined demographics")[["male", "asian", "white", "black"]]
-    assert len(undefined) == 4 and (undefined == 0).all(axis=None)
-    assert (rows("label disagreement")["label"] == 0).all() and not video["label disagreement"].startswith("youtube")
-    assert rows("crops without annotation").empty
-    assert len(rows("annotated video does not exist")) == 4 and not (corpus / REALS / "999.mp4").exists()
-
-
-def test_annotations_give_groups_and_labels_of_every_frame(corpus, planted):
+def test_annotations_give_groups_and_labels_of_every_frame(corpus):
     table = pd.read_csv(corpus / "annotations" / "A-FF++.csv", index_col=0)
     table["video"] = table["path"].str.split("/").str[-2]
-    spoilt = set(planted[planted["file"].str.endswith(".csv")]["video"])
-    clips = [clip for clip in ffpp_clips(6) if clip.video not in spoilt and clip.fault not in ("empty", "no face")]
+    clips = [clip for clip in ffpp_clips(6) if clip.fault not in ("empty", "no face")]
     assert len(clips) > 10
     for clip in clips:
         folder, stem = clip.video.split("/")
