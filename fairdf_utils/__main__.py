@@ -33,7 +33,7 @@ def _refusing(command, options, *errors) -> int:
 
 
 def _synthetic(options) -> int:
-    return _refusing(_videos if options.videos else _images, options, ValueError)
+    return _refusing(_videos if options.videos else _images, options, ValueError, OSError)
 
 
 def _images(options) -> int:
