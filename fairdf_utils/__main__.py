@@ -111,7 +111,15 @@ def _predict(options) -> int:
 
 def _audit(options) -> int:
     from fairdf_utils.book.audit import main_audit
+    from fairdf_utils.fairness.uncertainty import Settings
 
+    names = ("threshold", "resamples", "level", "cluster", "seed")
+    try:
+        Settings(
+            **{name: getattr(options, name) for name in names}
+        )  # what is impossible is said before the chapter runs
+    except ValueError as error:
+        return _refuse(error)
     return main_audit(options)
 
 

@@ -104,10 +104,12 @@ for path in paths:
         validation[detector, int(seed)] = read_scores(run.require(beside), by)
 
 
+seen = list(dict.fromkeys([*DATASETS, *(key[2] for key in tables)]))
+
+
 def place(key):  # baselines come first in every table, and the data set of training before the others
-    baselines, known = [reference, "balanced"], key[2] in DATASETS
-    first = baselines.index(key[0]) if key[0] in baselines else len(baselines)
-    return (DATASETS.index(key[2]) if known else len(DATASETS), "" if known else key[2], first, *key[:2])
+    baselines = [reference, "balanced"]
+    return (seen.index(key[2]), baselines.index(key[0]) if key[0] in baselines else len(baselines), *key[:2])
 
 
 tables = {key: tables[key] for key in sorted(tables, key=place)}
@@ -116,8 +118,9 @@ tables = {key: tables[key] for key in sorted(tables, key=place)}
 runs = list(dict.fromkeys(key[:2] for key in tables))  # (detector, seed)
 detectors, sets = (list(dict.fromkeys(key[part] for key in tables)) for part in (0, 2))
 several = len({seed for _, seed in runs}) > 1
-bys = [name for name in verdicts.groupings(pd.concat(tables.values()), by)]
-finest = bys[-1] if not by else max(bys, key=lambda name: max(table[name].nunique() for table in tables.values()))
+together = pd.concat(tables.values())
+bys = verdicts.groupings(together, by)
+finest = verdicts.finest(together, bys)
 chosen = "fairdf" if "fairdf" in detectors else detectors[-1]
 example_key = next(key for key in tables if key[0] == chosen)
 example = tables[example_key].dropna(subset=[finest]).reset_index(drop=True)

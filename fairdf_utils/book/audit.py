@@ -46,7 +46,7 @@ def main_audit(options: argparse.Namespace) -> int:
         One message: file, row, remedy. Whatever was in `out` stays as it was.
     """
     out = Path(options.out)
-    _check_folder(out)
+    _check_paths(out, [path for path in (options.scores, options.validation) if path])
     chapter = read_chapter(Path(options.notebooks) / f"{CHAPTER}.py")
     parameters = {
         "scores": str(Path(options.scores).absolute()),
@@ -79,8 +79,11 @@ def main_audit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that cannot be written, before anything is computed for it."""
+def _check_paths(out: Path, read: list[str]) -> None:
+    """Refuse files that are not there and a folder that cannot be written, before anything is computed."""
+    for path in read:
+        if not Path(path).is_file():
+            raise BookError(f"there is no file {path}")
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise BookError(f"--out {out}: {there} is a file, no folder. Give another folder.")

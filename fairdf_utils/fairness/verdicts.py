@@ -108,6 +108,11 @@ def groupings(table: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
     return bys
 
 
+def finest(table: pd.DataFrame, bys: Sequence[str]) -> str:
+    """The grouping with most groups, of equals the last: the intersection, where the table has it."""
+    return max(reversed(bys), key=lambda by: table[by].nunique())
+
+
 def judge(
     table: pd.DataFrame, bys: Sequence[str], settings: Settings, validation: pd.DataFrame | None = None
 ) -> Verdict:
@@ -129,7 +134,7 @@ def judge(
     """
     column(table, settings.cluster)
     asked, bys = bys, [by for by in groupings(table, bys) if table[by].notna().any()]
-    primary = max(bys, key=lambda by: table[by].nunique())
+    primary = finest(table, bys)
     tests = 2 * sum(table[by].nunique() for by in bys)  # as many permutations as a corrected p needs to reach alpha
     enough = max(settings.permutations, math.ceil(5 * tests / (1 - settings.level)))
     settings = replace(settings, permutations=enough)

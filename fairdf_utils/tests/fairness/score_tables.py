@@ -36,3 +36,18 @@ def video_table(seed=0, per_cell=4, frames=5):
     group, label, video = zip(*cells, strict=True)
     score = 1 / (1 + np.exp(-rng.normal(np.array(label) * 1.5 - 0.7, 1)))
     return score_table(group, label, score, video)
+
+
+def planted_table(videos, raised=(), seed=0, frames=3, shift=1.2):
+    """Scores of a detector: `videos` {"male-white": (real, fake)}; reals of the groups in `raised` score higher."""
+    rng, parts = np.random.default_rng(seed), []
+    for group, counts in videos.items():
+        for label, count in enumerate(counts):
+            centre = rng.normal(1.2 if label else -1.2 + shift * (group in raised), 0.9, (count, 1))
+            score = 1 / (1 + np.exp(-centre - rng.normal(0, 0.4, (count, frames))))
+            names = [f"{group}/{label}/{video}" for video in range(count)]
+            part = {"video": np.repeat(names, frames), "label": label, "group": group, "score": score.ravel().round(4)}
+            parts.append(pd.DataFrame(part))
+    table = pd.concat(parts, ignore_index=True)
+    table[["gender", "race"]] = table["group"].str.split("-", expand=True)
+    return table
