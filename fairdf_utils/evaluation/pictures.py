@@ -4,20 +4,19 @@ Faces are found, aligned as chapter 1 does it, and scored one by one. A video's 
 the largest face, which is the face that detectors are trained on. What cannot be scored gets a row with the reason.
 """
 
-from __future__ import annotations
-
 import json
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import nn
 from torchvision.utils import draw_bounding_boxes
 
 from fairdf_utils import progress
@@ -60,21 +59,12 @@ class NotScored(Exception):
     """A file that has no score; the message says why."""
 
 
-@dataclass(frozen=True)
-class Detector:
-    """A trained detector in the form that scores fastest.
+class Detector(NamedTuple):
+    """A trained detector in the form that scores fastest, on `device`; in words, what it is and was trained on."""
 
-    Attributes
-    ----------
-    model : from `evaluation.scoring_copy`, float32, on `device`
-    image_size : side of the crops that it scores, pixels
-    name : in words, for the reader
-    origin : what it was trained on, in words
-    """
-
-    model: torch.nn.Module
+    model: nn.Module
     device: torch.device
-    image_size: int
+    image_size: int  # side of the crops that it scores, pixels
     name: str
     origin: str
 
@@ -82,13 +72,7 @@ class Detector:
 def main_predict(options: Namespace) -> int:
     """Score what `options.path` names, print a table, write `scores.csv` and annotated pictures.
 
-    Parameters
-    ----------
-    options : of `python -m fairdf_utils predict`
-
-    Returns
-    -------
-    0 when every file was scored whole, 1 otherwise
+    The result is 0 when every file was scored whole, and 1 otherwise.
 
     Raises
     ------
@@ -185,7 +169,7 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
     still, trouble, read = path.suffix.lower() in videos.IMAGES, "", 0
     # Of a video's other frames no pixel is kept, so that memory does not grow with its length.
     drawn = {0} if still else set(np.linspace(0, frames - 1, STRIP_FRAMES).round())
-    shown, rows, crops = [], [], []  # (number, image) of what is drawn; a row and a crop a face
+    shown, rows, crops = [], [], []  # (number, image) of what is drawn; a row and a crop per face
     try:
         for read, (number, image) in enumerate(videos.read_frames(path, frames), start=1):
             shown += [(number, image)] if read - 1 in drawn else []
@@ -193,12 +177,14 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
                 rows.append({"part": "face", "frame": None if still else number, **face})
                 crops.append(crop)
     except NotScored as error:
-        return [_not_scored(name, str(error))]
+        trouble, read = str(error), 0
     except videos.VideoError as error:  # after the last frame that could be decoded
         trouble = f"cannot be read{' to its end' if read else ''}: {error.reason}"
     if not crops:
-        no_face = read and _no_face(read, shown[0][1] if still else None)
-        return [_not_scored(name, ", and ".join(filter(None, (trouble, no_face))) or "holds no frame")]
+        reasons = [trouble] * bool(trouble)
+        if read or not trouble:
+            reasons.append(_no_face(read, shown[0][1] if still and shown else None))
+        return [{"file": name, "part": "", "reason": ", and ".join(reasons)}]
     logits = logits_of(detector.model, np.stack(crops), detector.device, batch_size=32)  # (n, 2)
     for face, (real, fake), p in zip(rows, logits, score(torch.from_numpy(logits)).tolist(), strict=True):
         face |= {"logit_real": real, "logit_fake": fake, "score": p, "verdict": verdict(p)}
@@ -207,12 +193,8 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
         whole = [_video_row(rows, read) | {"reason": trouble}]
         caption += ": {verdict} {score:.2f}, mean of the largest face in {frames_scored} frames".format(**whole[0])
         caption += f"; shown: frames {', '.join(str(number) for number, _ in shown)}"
-    _draw(shown, rows, caption, detector.origin, out / f"{name}.scored.png")
+    _draw(shown, rows, [caption, detector.origin], out / f"{name}.scored.png")
     return [{"file": name, "reason": "", **row} for row in rows + whole]
-
-
-def _not_scored(name: str, reason: str) -> dict:
-    return {"file": name, "part": "", "reason": reason}
 
 
 def _faces_in(image: np.ndarray, size: int, aligned: bool) -> Iterator[tuple[dict, np.ndarray]]:
@@ -230,11 +212,11 @@ def _faces_in(image: np.ndarray, size: int, aligned: bool) -> Iterator[tuple[dic
 
 
 def _no_face(read: int, image: np.ndarray | None) -> str:
+    """Why there is nothing to score in a picture, or in the frames of a video (image None)."""
     if image is None:
-        return f"no face found in {read} frames"
-    height, width = image.shape[:2]
-    crop = "; if the picture is a face crop already, add --aligned" if height == width <= SMALL_CROP else ""
-    return f"no face found{crop}"
+        return f"no face found in {read} frames" if read else "holds no frame"
+    square = image.shape[0] == image.shape[1] <= SMALL_CROP
+    return f"no face found{'; if the picture is a face crop already, add --aligned' if square else ''}"
 
 
 def _video_row(rows: list[dict], read: int) -> dict:
@@ -249,14 +231,14 @@ def verdict(p: float) -> str:
     return "fake" if p >= THRESHOLD else "real"
 
 
-def _draw(shown: list, rows: list[dict], caption: str, origin: str, path: Path) -> None:
+def _draw(shown: list, rows: list[dict], captions: list[str], path: Path) -> None:
     panels, height = [], None if rows[0]["frame"] is None else STRIP_HEIGHT
     for number, image in shown:
         own = [face for face in rows if face["frame"] in (None, number)]
         boxes, scores = [[face[edge] for edge in BOX] for face in own], [face["score"] for face in own]
         panels.append(annotate(image, boxes, scores, height))
     with replacing(path) as partial:
-        captioned(panels, [caption, origin]).save(partial, format="PNG")
+        captioned(panels, captions).save(partial, format="PNG")
 
 
 def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | None = None) -> np.ndarray:
@@ -288,15 +270,13 @@ def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | 
 
 def captioned(panels: list[np.ndarray], captions: list[str]) -> Image.Image:
     """Pictures of one height in a row, with lines of text below that are wrapped to fit."""
-    row = np.hstack(panels)
-    width, margin = max(SMALLEST, row.shape[1]), TEXT // 2
+    row, margin = np.hstack(panels), TEXT // 2
+    height, width = row.shape[0], max(SMALLEST, row.shape[1])
     lines = [line for caption in captions for line in textwrap.wrap(caption, (width - 2 * margin) // (TEXT * 2 // 3))]
-    sheet = Image.new("RGB", (width, row.shape[0] + 2 * margin + len(lines) * TEXT * 3 // 2), "white")
+    sheet = Image.new("RGB", (width, height + (len(lines) + 1) * TEXT * 3 // 2), "white")
     sheet.paste(Image.fromarray(row))
-    text = ImageDraw.Draw(sheet)
-    for number, line in enumerate(lines):
-        at = margin, row.shape[0] + margin + number * TEXT * 3 // 2
-        text.text(at, line, fill="black", font=ImageFont.truetype(FONT, TEXT))
+    at, font = (margin, height + margin), ImageFont.truetype(FONT, TEXT)
+    ImageDraw.Draw(sheet).multiline_text(at, "\n".join(lines), fill="black", font=font, spacing=TEXT // 4)
     return sheet
 
 
@@ -309,12 +289,12 @@ def in_words(table: pd.DataFrame) -> str:
         if row.part == "":
             lines.append(f"{row.file:{width}}        -  not scored: {row.reason}")
             continue
-        what = "the crop as it is"
-        if row.face_score == row.face_score:  # not NaN
-            what = f"face {row.face} at {row.left}, {row.top}, found with score {row.face_score:.1f}"
         if row.part == "video":
             what = f"mean of the largest face in {row.frames_scored} of {row.frames_read} frames"
-        if row.reason:
-            what += f"; {row.reason}"
+        elif np.isnan(row.face_score):
+            what = "the crop as it is"
+        else:
+            what = f"face {row.face} at {row.left}, {row.top}, found with score {row.face_score:.1f}"
+        what += f"; {row.reason}" if row.reason else ""
         lines.append(f"{row.file:{width}}  {row.score:7.3f}  {row.verdict}     {what}")
     return "\n".join(lines)

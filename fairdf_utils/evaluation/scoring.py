@@ -1,7 +1,5 @@
 """Scores: from a detector and a manifest to the score table, the seam between detection and fairness analysis."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import sys
@@ -26,11 +24,7 @@ FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)  # other kinds may d
 
 
 def predict(
-    model: nn.Module,
-    images: np.ndarray,
-    device: torch.device,
-    precision: str = "float32",
-    batch_size: int = 256,
+    model: nn.Module, images: np.ndarray, device: torch.device, precision: str = "float32", batch_size: int = 256
 ) -> np.ndarray:
     """Logits of the detector's answer for decoded images, in evaluation mode; the model stays as it is.
 
@@ -71,20 +65,20 @@ def score_test_sets(
 ) -> pd.DataFrame:
     """Score whole test sets and write the score table, frame by frame and video by video.
 
-    A data set that was scored is kept in `folder`/.parts at once. A call that was interrupted goes on with the next
-    data set, and one whose weights, layers, images, annotations and precision are as before scores nothing again.
+    A data set that was scored is kept in `folder`/.parts at once: an interrupted call goes on with the next one, and
+    what has the same weights, layers, images, annotations and precision as before is neither decoded nor scored.
 
     Parameters
     ----------
     model : a detector with `detect`, on the device that is to score
     tests : name -> canonical manifest with the column `dataset`
-    folder : gets `scores.parquet`, `scores.csv` (one row an image) and `video_scores.*` (one row a video)
+    folder : gets `scores.*` (one row per image) and `video_scores.*` (one row per video), parquet and csv
     image_root, image_size, cache_dir : see `data.decode`; the images stay on the disk, a batch at a time is read
     precision, batch_size : see `predict`
 
     Returns
     -------
-    DataFrame, one row an image: the columns of `score_table`, data sets in the order given
+    DataFrame, one row per image: the columns of `score_table`, data sets in the order given
 
     Raises
     ------
@@ -182,14 +176,10 @@ def fold_batch_norms(detector: nn.Module) -> None:
 
 
 def score_table(frame: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
-    """One row an image (`SCORE_COLUMNS`): the manifest's annotations, the two logits and score = P(fake).
+    """One row per image (`SCORE_COLUMNS`): the manifest's annotations, the two logits and score = P(fake).
 
     `score` is the softmax whatever the detector's fidelity; the released score follows from `logit_fake`, and
     `fairness` computes it when asked for fidelity "official".
     """
-    table = frame.assign(
-        logit_real=logits[:, 0],
-        logit_fake=logits[:, 1],
-        score=score(torch.from_numpy(logits)).numpy(),
-    )
-    return table[list(SCORE_COLUMNS)].reset_index(drop=True)
+    numbers = {"logit_real": logits[:, 0], "logit_fake": logits[:, 1], "score": score(torch.from_numpy(logits)).numpy()}
+    return frame.assign(**numbers)[list(SCORE_COLUMNS)].reset_index(drop=True)
