@@ -57,7 +57,7 @@ lr: float = 3e-3  # learning rate (paper: 5e-4 with sgd)
 momentum: float = 0.9  # of sgd
 weight_decay: float = 5e-3
 schedule: str = "cosine"  # "step" (paper: x 0.9 every 60 epochs) or "cosine"
-weight_specific: float = 0.1  # factor of the forgery-method loss
+weight_specific: float = 0.1  # factor of the loss that tells forgeries apart
 weight_reconstruction: float = 0.3  # factor of the reconstruction loss
 weight_contrastive: float = 0.05  # factor of the triplet loss
 weight_demographic: float = 0.1  # factor of the demographic margin loss
@@ -80,30 +80,25 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import notebook_launcher
+from IPython.display import display
 from sklearn.metrics import roc_auc_score
 
-import fairdf_utils.data.batches
-import fairdf_utils.training.loop
-import fairdf_utils.training.sam
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
-from fairdf_utils.data.batches import epoch_pairs
+from fairdf_utils.data import batches
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation.scoring import predict
-from fairdf_utils.figures import training as plots
+from fairdf_utils.figures import training
+from fairdf_utils.model import stored
 from fairdf_utils.model.config import TrainingConfig
-from fairdf_utils.model.stored import choose_device, load_detector
 from fairdf_utils.rendered.images import image_folder
-from fairdf_utils.training.loop import Training, train_detector, training_step
+from fairdf_utils.training import loop
 from fairdf_utils.training.sam import SAM
 
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
-target = choose_device(device, threads)
+target = stored.choose_device(device, threads)
 run = Run(run_dir, "03_sam_training", f"{detector}-s{seed}")
 images_at = image_folder(image_root, data_dir, image_size, bias)
-train = read_split(f"{manifests}/{train_set}", "train")
-validation = read_split(f"{manifests}/{train_set}", "val")
-print(f"{len(train)} training and {len(validation)} validation images, {config.method!r} on {target.type}")
 
 # %% [markdown]
 # ## 3.1 One epoch is a list of pairs
@@ -118,25 +113,24 @@ print(f"{len(train)} training and {len(validation)} validation images, {config.m
 # By hand, from the same random generator as the package:
 
 # %%
+train = read_split(f"{manifests}/{train_set}", "train")
+validation = read_split(f"{manifests}/{train_set}", "val")
+print(f"{len(train)} training and {len(validation)} validation images, {config.method!r} on {target.type}")
+
 generator = np.random.default_rng([seed, 0])
 fakes, reals = np.flatnonzero(train["label"] == 1), np.flatnonzero(train["label"] == 0)
 by_hand = np.stack([generator.permutation(fakes), generator.choice(reals, len(fakes))], axis=1)
+show(batches.epoch_pairs)
 
 # %%
-show(fairdf_utils.data.batches.epoch_pairs)
-
-# %%
-pairs = epoch_pairs(train, "natural", np.random.default_rng([seed, 0]))
+pairs = batches.epoch_pairs(train, "natural", np.random.default_rng([seed, 0]))
 assert np.array_equal(pairs, by_hand)
 assert np.array_equal(np.sort(pairs[:, 0]), fakes), "every fake exactly once"
 
-balanced = epoch_pairs(train, "balanced", np.random.default_rng([seed, 0]))
+balanced = batches.epoch_pairs(train, "balanced", np.random.default_rng([seed, 0]))
 epochs_drawn = {"natural": pairs, "balanced": balanced}
-share = pd.DataFrame(
-    {name: train["group"].iloc[drawn[:, 0]].value_counts(normalize=True) for name, drawn in epochs_drawn.items()}
-).round(3)
-assert share["balanced"].max() < 2 / len(share), "no group dominates the balanced epoch"
-share
+share = {name: train["group"].iloc[drawn[:, 0]].value_counts(normalize=True) for name, drawn in epochs_drawn.items()}
+pd.DataFrame(share).round(3)
 
 # %% [markdown]
 # **What you should see.** The natural epoch repeats the demographics of the training set: a few groups fill most of
@@ -182,7 +176,7 @@ def descend_by_hand(start, tilts, lr, rho):
 
 
 # %%
-show(fairdf_utils.training.sam.SAM)
+display(show(SAM.first_step), show(SAM.second_step))
 
 
 # %%
@@ -212,13 +206,12 @@ assert torch.allclose(by_sgd, descend_by_hand(start, tilts, lr=0.03, rho=0.0), r
 axis = torch.linspace(-2, 2.2, 160, dtype=torch.float64)
 grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
 paths = {"SGD": by_sgd.numpy(), "SAM": by_sam.numpy()}
-plots.surface(axis.numpy(), axis.numpy(), valley(grid).numpy(), paths)
+training.surface(axis.numpy(), axis.numpy(), valley(grid).numpy(), paths)
 
 # %% [markdown]
 # One pair of paths is an anecdote. Two hundred runs, from the same start with tilts of their own, for four radii:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 many = 2 * torch.randn(300, 200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 ends = {rho: descend_by_hand(start.expand(200, 2), many, 0.03, rho)[-1] for rho in (0.0, 0.1, 0.2, 0.3)}
 places = {"still in the narrow hole": ([-0.8, 0.0], 0.25), "in the wide basin": ([0.8, 0.0], 0.7)}
@@ -245,7 +238,7 @@ shares.rename_axis("rho").round(1)
 # the first only. (Inside a pass a batch norm still normalises by its own batch, whose activations did move.)
 
 # %%
-show(fairdf_utils.training.loop.training_step)
+show(loop.training_step)
 
 # %%
 torch.manual_seed(0)
@@ -262,7 +255,7 @@ def observed_terms():
 
 optimizer_of_layer = SAM(layer.parameters(), torch.optim.SGD, rho=0.05, lr=0.0)
 before = [p.detach().clone() for p in layer.parameters()]
-training_step(layer, optimizer_of_layer, observed_terms, seed=7)
+loop.training_step(layer, optimizer_of_layer, observed_terms, seed=7)
 assert len(seen) == 2 and torch.equal(seen[0], seen[1]), "two passes, one dropout mask"
 assert all(map(torch.equal, before, layer.parameters())), "with lr = 0 the weights come back bit for bit"
 assert layer[1].num_batches_tracked == 1, "batch-norm statistics moved once"
@@ -286,28 +279,31 @@ assert set(paper) == set(ours)
 table[table["paper"].astype(str) != table["this run"].astype(str)]
 
 # %%
-show(fairdf_utils.training.loop.objective)
+show(loop.objective)
 
 # %%
 arguments = (config, train, validation, run.folder, images_at, data_dir, target, tensorboard)
 if processes > 1:  # they leave a finished checkpoint behind, which the next lines find
-    notebook_launcher(train_detector, arguments, num_processes=processes)
-training = Training(*arguments)
-history = training.run()
+    notebook_launcher(loop.train_detector, arguments, num_processes=processes)
+trainer = loop.Training(*arguments)
+history = trainer.run()
 assert len(history) == epochs and np.isfinite(history["loss"]).all()
 
 # %% [markdown]
 # Training stops at the number of epochs that was asked for. It saves a whole checkpoint (weights, optimizer with its
 # momentum, schedule, history) after each one and goes on from there when it was interrupted, or when this cell is run
-# again. Validation scores every epoch on the same images; the epoch with the highest validation AUC is published.
+# again. A checkpoint of another configuration or of other data is moved into `set_aside/`, and training starts anew.
+# Validation scores every epoch on the same images; the epoch with the highest validation AUC is published. Several GPUs
+# train one detector with `processes` above, or without the chapter:
+# `torchrun --nproc-per-node 2 -m fairdf_utils train --params gpu --run-dir runs/gpu --detector fairdf --seed 0`.
 
 # %%
-parameters = sum(p.numel() for p in training.model.parameters())
-print(f"{parameters / 1e6:.2f} million parameters, {training.steps_per_epoch} steps an epoch")
+parameters = sum(p.numel() for p in trainer.model.parameters())
+print(f"{parameters / 1e6:.2f} million parameters, {trainer.steps_per_epoch} steps an epoch")
 history[["epoch", "loss", "val_auc", "val_fpr_sum", "val_oae"]].round(3)
 
 # %%
-plots.history(history)
+training.history(history)
 
 # %% [markdown]
 # **What you should see.** The loss falls while the validation AUC rises well above 0.5 and levels off as the cosine
@@ -323,14 +319,14 @@ plots.history(history)
 # **Why.** A checkpoint is useful when it stands alone: weights, and the configuration that rebuilds the network.
 
 # %%
-show(load_detector)
+show(stored.load_detector)
 
 # %%
-published, stored = load_detector(run.path("best.safetensors"), target)
-logits = predict(published, training.validation_images, target, precision)
+published, its_config = stored.load_detector(run.path("best.safetensors"), target)
+logits = predict(published, trainer.validation_images, target, precision)
 best = history.loc[history["val_auc"].idxmax()]
 auc = roc_auc_score(validation["label"], logits[:, 1] - logits[:, 0])
-assert stored == config
+assert its_config == config
 assert np.isclose(auc, best["val_auc"], atol=1e-3)
 print(f"epoch {best['epoch']:.0f} published; its validation AUC, computed again from the file: {auc:.4f}")
 
@@ -341,37 +337,13 @@ print(f"epoch {best['epoch']:.0f} published; its validation AUC, computed again 
 # %% [markdown]
 # ## 3.6 What a step costs
 #
-# **Why.** The method costs three encoders, a decoder and two passes a step. `python -m fairdf_utils benchmark` measures
-# what the form of the code adds to that: the straightforward form (eager float32, iterative CVaR search that reads the
-# device, four decoder calls, one operation a parameter in SAM, every encoder at inference, pictures decoded one by one)
-# against the package, side by side in interleaved rounds, with gates that both compute the same numbers. Xception at
-# 256 px on one machine (AMD EPYC, 2 cores, 2 threads, torch 2.15, little else running; medians):
-#
-# | what | straightforward, s | ours, s | ratio (10-90 %) |
-# |---|---|---|---|
-# | SAM step, 4 + 4 images, float32 | 14.3 | 10.4 | 1.4 (1.3-1.6) |
-# | SAM step, 4 + 4 images, bfloat16 | 14.3 | 5.35 | 2.7 (2.6-3.0) |
-# | CVaR of that step | 0.00329 | 0.000367 | 9 (6.7-13) |
-# | all losses of that step | 0.0243 | 0.0187 | 1.3 (1.2-1.5) |
-# | SAM updates of that step | 0.175 | 0.187 | 0.94 (0.85-0.97) |
-# | scoring 32 images, official, float32 | 9.61 | 1.37 | 7 (6.8-7.6) |
-# | scoring 32 images, official, bfloat16 | 9.61 | 0.631 | 15 (13-17) |
-# | scoring 32 images, corrected, float32 | 9.99 | 2.75 | 3.6 (3.4-3.8) |
-# | scoring 32 images, corrected, bfloat16 | 9.99 | 1.33 | 7.5 (7.1-7.8) |
-# | loading up to the device, PIL, PNG | 0.542 | 0.00249 | 217 (171-280) |
-# | loading, PIL, PNG | 0.542 | 0.0333 | 16 (9.7-23) |
-# | loading, DataLoader, 2 workers, PNG | 0.447 | 0.0333 | 13 (8.1-18) |
-# | loading, DataLoader, 2 workers, JPEG | 0.216 | 0.0333 | 6.5 (3.8-9.4) |
-# | waiting for a batch in training | 0.0215 | 0.00104 | 21 (11-21) |
-#
-# **What you should see.** Losses and SAM's updates are hardly 2 % of a step here: the encoders are the step, and memory
-# layout and bf16 are what helps them. Folding batch norms and leaving out what the answer does not need makes scoring
-# faster by a multiple. With the decoded map a training step waits for its batch a thousandth of a second. No GPU was at
-# hand: nothing is claimed about one.
+# **Why.** The method costs three encoders, a decoder and two passes a step. `python -m fairdf_utils speed` measures on
+# your machine what the form of the code adds to that: the package's training step in float32 and bfloat16, its scoring,
+# its loader, its metrics and its resampling, each beside the plain form that libraries offer, with a check that both
+# compute the same numbers.
 
 # %%
-recorded = asdict(config) | {"bias": bias, "train_set": train_set}
-run.finish(recorded, device=target.type, read=[f"{manifests}/{train_set}"])
+run.finish(device=target.type, read=[f"{manifests}/{train_set}"])
 
 # %% [markdown]
 # ## Summary
@@ -425,7 +397,7 @@ short = replace(config, epochs=2, batch_size=16)
 
 def trained(folder, stop_after=2):
     with contextlib.redirect_stdout(io.StringIO()):
-        attempt = Training(short, few, few, Path(folder), images_at, data_dir, target)
+        attempt = loop.Training(short, few, few, Path(folder), images_at, data_dir, target)
         attempt.run(stop_after)
     return attempt
 
