@@ -18,11 +18,11 @@
 # |---|---|
 # | **Needs** | `03_sam_training/<detector>-s<seed>/best.safetensors`, the test and validation manifests, their images |
 # | **Produces** | `04_cross_dataset_evaluation/<detector>-s<seed>/`: the score tables and all that follows (4.10) |
-# | **Time on 2 CPU cores** | about half a minute a detector |
+# | **Time on 2 CPU cores** | about half a minute per detector |
 # | **Time on one GPU** | seconds on the embedded benchmark; limited by reading images on real corpora |
 #
 # A detector meets forgeries, cameras and people that it was not trained on. This chapter scores one detector on the
-# test set of its own data set (*intra*) and on three others (*cross*), and writes the score table: one row an image.
+# test set of its own data set (*intra*) and on three others (*cross*), and writes the score table: one row per image.
 # Chapter 5 needs nothing but that table. At the end you can hand in a picture of your own.
 
 # %% tags=["parameters"]
@@ -95,7 +95,7 @@ facts
 # sets hold fewer forgeries and no asian group, as their models do. Differences between test sets are therefore
 # differences of population, camera and forgery at once.
 #
-# ## 4.2 From two logits to a score
+# ## 4.2 Softmax: from two logits to a score
 #
 # **Why.** The detector answers with two numbers, $z_\text{real}$ and $z_\text{fake}$. The probability of a fake is
 # their softmax, which depends on their difference alone:
@@ -184,7 +184,7 @@ else:
     print("There are no validation manifests: nothing is scored here, and chapter 5 has no threshold to fit.")
 
 # %% [markdown]
-# ## 4.4 From frames to a video
+# ## 4.4 Video scores: the mean over the frames
 #
 # **Why.** A user asks about a video, not about a frame. Frames of one clip are near copies: their errors repeat, but
 # the part of the error that changes from frame to frame averages out. The score of a video is the mean of its frames':
@@ -215,7 +215,7 @@ pd.DataFrame({what: [len(x), 100 * x.mean()] for what, x in wrong.items()}, ["nu
 # more: its frames share person, light and camera, and what is wrong about these stays wrong in the mean.
 # `video_scores.*` was written by the same call.
 #
-# ## 4.5 How well does it separate?
+# ## 4.5 ROC curve and AUC: how well does it separate?
 #
 # **Why.** The area under the ROC curve (AUC) is the probability that a random fake scores above a random real image,
 # ties counted half. It needs no threshold:
@@ -309,7 +309,7 @@ abroad.round(1)
 # does not bring back what is lost: videos lose about as many points as frames. Each number rests on a few hundred
 # videos; chapter 5 puts intervals on such numbers before anybody compares detectors by them.
 #
-# ## 4.8 Which fakes, and whose scores?
+# ## 4.8 By forgery and by group: which fakes, and whose scores?
 #
 # **Why.** One AUC hides two things: which forgeries are missed, and at whose expense.
 
@@ -337,8 +337,8 @@ training.score_distributions(own)
 # ## 4.9 A picture of your own
 #
 # **Why.** A detector is used on pictures, not on crops. So a face must be found, turned upright, cut out and resized as
-# in training (chapter 1), before it can be scored. There is no photograph in this book. A person is rendered before a
-# room, once as filmed and once with another face swapped in:
+# in training (chapter 1), before it can be scored. There is no photograph in this book. A person is rendered,
+# once as filmed and once with another face swapped in:
 
 # %%
 person, other = Person("the reader", "female-asian"), Person("somebody else", "female-asian")
