@@ -6,10 +6,15 @@ and AUCs come in as fractions and are drawn in percent. A detector or data set h
 """
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 # Okabe and Ito 2008: told apart with every common colour vision.
 DETECTOR_COLOURS = {
@@ -56,11 +61,11 @@ STYLE = {
 }
 
 
-def styled(function):
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw inside the style and hand back a finished figure that pyplot no longer holds."""
 
     @wraps(function)
-    def draw(*args, **kwargs):
+    def draw(*args: Any, **kwargs: Any) -> Figure:
         with plt.rc_context({**sns.axes_style("whitegrid"), **sns.plotting_context("notebook"), **STYLE}):
             before = set(plt.get_fignums())
             try:
@@ -74,7 +79,7 @@ def styled(function):
     return draw
 
 
-def colours_of(names, known):
+def colours_of(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     """name -> colour; "fairdf-s1" has the colour of "fairdf", unknown names take spare colours in order."""
     bases = [re.sub(r"-s\d+$", "", str(name)) for name in names]
     unknown = [base for base in dict.fromkeys(bases) if base not in known]
@@ -82,12 +87,12 @@ def colours_of(names, known):
     return {name: known.get(base, spare.get(base)) for name, base in zip(names, bases, strict=True)}
 
 
-def line_styles(names):
+def line_styles(names: Iterable[str]) -> dict[str, str]:
     """name -> line style: solid for the first seed of a detector, others for the next."""
     return {name: ("-", "--", ":", "-.")[int((re.findall(r"-s(\d+)$", str(name)) or [0])[0]) % 4] for name in names}
 
 
-def legend_below(figure, handles, labels):
+def legend_below(figure: Figure, handles: list, labels: list[str]) -> None:
     """A legend under the panels, filled row by row, never wider than the figure."""
     inches = [0.08 * len(label) + 0.65 for label in labels]
     columns = len(labels)
@@ -98,17 +103,17 @@ def legend_below(figure, handles, labels):
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def need_columns(frame, columns, what):
+def need_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
     """Refuse a table that lacks columns; `what` names it."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise ValueError(f"{what} has no column {', '.join(missing)}; it has: {', '.join(map(str, frame.columns))}.")
 
 
-def write_beside(axes, rows, texts, heading=None, colour="#333333"):
+def write_beside(axes: Axes, rows: Iterable[float], texts: Sequence[str], heading: str | None = None) -> None:
     """Text right of the axes, one line a row (data coordinates), where nothing else is drawn."""
-    at = axes.get_yaxis_transform()
+    word = {"ha": "left", "fontsize": 9, "color": "#333333"}
     for row, text in zip(rows, texts, strict=True):
-        axes.text(1.02, row, text, transform=at, va="center", ha="left", fontsize=9, color=colour)
+        axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", **word)
     if heading:
-        axes.text(1.02, 1.01, heading, transform=axes.transAxes, va="bottom", ha="left", fontsize=9, color=colour)
+        axes.text(1.02, 1.01, heading, transform=axes.transAxes, va="bottom", **word)

@@ -1,8 +1,12 @@
-"""Figures of the book: one function a figure, each returns a matplotlib Figure (see `plot_style`)."""
+"""Images, groups, training curves, scores and results: one function a figure, each returns a Figure (see `style`)."""
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -19,23 +23,19 @@ from fairdf_utils.figures.style import (
     REAL,
     colours_of,
     legend_below,
-    line_styles,
     need_columns,
     styled,
     write_beside,
 )
 
+DOT = {"marker": "o", "markersize": 7, "markeredgecolor": "white", "zorder": 3}
+STAR = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 3}
+RESULT_COLUMNS = ("detector", "dataset", "metric", "estimate", "low", "high", "n")
+
 
 @styled
-def contact_sheet(sheet, rows, columns, title=None):
-    """A sheet of equal tiles with a name at each row and column.
-
-    Parameters
-    ----------
-    sheet : uint8 (len(rows) * size, len(columns) * size, 3)
-    rows, columns : sequences of str
-        Such as GROUPS and FORGERIES.
-    """
+def contact_sheet(sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str | None = None) -> Figure:
+    """A sheet of equal tiles, uint8 (len(rows) * size, len(columns) * size, 3), with a name at each row and column."""
     height, width = sheet.shape[0] / len(rows), sheet.shape[1] / len(columns)
     figure, axes = plt.subplots(figsize=(8, 8 * 0.86 * sheet.shape[0] / sheet.shape[1] + 0.4))
     axes.imshow(sheet, interpolation="lanczos")
@@ -49,50 +49,32 @@ def contact_sheet(sheet, rows, columns, title=None):
         axes.axhline(edge, color="white", linewidth=1.5)
     axes.grid(False)
     sns.despine(ax=axes, left=True, bottom=True)
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title or "")
     return figure
 
 
 @styled
-def image_grid(images, titles=None, columns=6, title=None):
-    """Images side by side, each under its title.
-
-    Parameters
-    ----------
-    images : sequence of uint8 (H, W, 3), or float 0..1 (H, W, 3) or (H, W)
-    titles : sequence of str, one an image
-    columns : int
-    """
-    images = list(images)
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(images)} images but {len(titles)} titles: give one an image.")
+def image_grid(images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 6) -> Figure:
+    """Images side by side, uint8 (H, W, 3) or float 0..1 (H, W, 3) or (H, W), each under its title."""
+    images, titles = list(images), [""] * len(images) if titles is None else list(titles)
+    if len(titles) != len(images):
+        raise ValueError(f"{len(images)} images but {len(titles)} titles: give one per image.")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    cell = min(9 / columns, 2.4)
-    lines = max((str(text).count("\n") + 1 for text in titles), default=0) if titles is not None else 0
-    size = (cell * columns, (cell + 0.2 * lines) * rows + (0.4 if title else 0))
+    tile, lines = min(9 / columns, 2.4), max(text.count("\n") + 1 if text else 0 for text in titles)
+    size = (tile * columns, (tile + 0.2 * lines) * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for i, (axes, image) in enumerate(zip(grid.flat, images, strict=False)):
+    for axes, image, text in zip(grid.flat, images, titles, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1 if np.asarray(image).dtype.kind == "f" else 255)
-        if titles is not None:
-            axes.set_title(titles[i], fontsize=9)
-    if title:
-        figure.suptitle(title)
+        axes.set_title(text, fontsize=9)
     return figure
 
 
 @styled
-def group_counts(counts, title=None):
-    """Images (reals, fakes) and videos of each group.
-
-    Parameters
-    ----------
-    counts : DataFrame
-        From `manifests.group_table`: index group; columns images, reals, fakes, videos, identities.
-    """
+def group_counts(counts: pd.DataFrame, title: str = "") -> Figure:
+    """Images (reals, fakes) and videos of each group, from `manifests.group_table`."""
     need_columns(counts, ["reals", "fakes", "videos", "identities"], "The table of groups")
     rows = np.arange(len(counts))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.5 * len(counts) + 1.4), sharey=True, width_ratios=(3, 2))
@@ -104,76 +86,55 @@ def group_counts(counts, title=None):
     right.bar_label(bars, people, padding=3, fontsize=9)
     left.set(yticks=rows, yticklabels=counts.index, xlabel="Images")
     left.xaxis.set_major_formatter("{x:,.0f}")
-    right.set(xlabel="Videos")
     left.invert_yaxis()
-    left.margins(x=0.14)
-    right.margins(x=0.55)
-    for axes in (left, right):
+    right.set_xlabel("Videos")
+    for axes, room in ((left, 0.14), (right, 0.55)):
+        axes.margins(x=room)
         axes.grid(False, axis="y")
     sns.despine(figure)
     legend_below(figure, *left.get_legend_handles_labels())
-    if title:
-        figure.suptitle(f"{title} (n = {int((counts['reals'] + counts['fakes']).sum()):,} images)")
+    figure.suptitle(f"{title} (n = {int((counts['reals'] + counts['fakes']).sum()):,} images)".strip())
     return figure
 
 
 @styled
-def history(history, title=None):
-    """Training losses, validation AUC and validation F_FPR against the epoch; the best epoch is marked.
+def history(rows: pd.DataFrame) -> Figure:
+    """Training losses, validation AUC and validation F_FPR against the epoch, from a training's history.
 
-    Parameters
-    ----------
-    history : DataFrame, or dict of name -> DataFrame
-        Columns epoch, loss, val_auc, val_fpr_sum and, for one run, its loss terms loss_<term>. Several runs are
-        laid over each other, with the total loss alone. The best epoch is the first with the highest val_auc.
+    The best epoch, the first with the highest AUC, is marked. Columns epoch, loss, val_auc, val_fpr_sum and the terms
+    of the loss, loss_<term>.
     """
-    runs = history if isinstance(history, dict) else {"": history}
-    for name, run in runs.items():
-        need_columns(run, ["epoch", "loss", "val_auc", "val_fpr_sum"], f"The history {name}".strip())
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.5, 3.8))
-    colours, lines = colours_of(runs, DETECTOR_COLOURS), line_styles(runs)
-    for name, run in runs.items():
-        style = {"color": colours[name] if name else "#000000", "linestyle": lines[name]}
-        left.plot(run["epoch"], run["loss"], **style, label=name or "total")
-        best = run.loc[run["val_auc"].idxmax()]
-        for axes, column in ((middle, "val_auc"), (right, "val_fpr_sum")):
-            axes.plot(run["epoch"], 100 * run[column], **style, marker="o", markersize=3)
-            star = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 3}
-            axes.plot(best["epoch"], 100 * best[column], color=style["color"], **star)
-    if len(runs) == 1:
-        terms = [name for name in run.columns if name.startswith("loss_")]
-        for name, colour in zip(terms, sns.color_palette("colorblind", len(terms)), strict=True):
-            left.plot(run["epoch"], run[name], color=colour, linewidth=1.2, label=name.removeprefix("loss_"))
-        for axes in (left, middle, right):
-            axes.axvline(best["epoch"], color="#444444", linestyle="--", linewidth=1, zorder=1)
+    need_columns(rows, ["epoch", "loss", "val_auc", "val_fpr_sum"], "The history")
+    figure, panels = plt.subplots(1, 3, figsize=(9.5, 3.8))
+    left, middle, right = panels
+    best = rows.loc[rows["val_auc"].idxmax()]
+    left.plot(rows["epoch"], rows["loss"], color="black", label="total")
+    terms = [name for name in rows.columns if name.startswith("loss_")]
+    for name, colour in zip(terms, sns.color_palette("colorblind", len(terms)), strict=True):
+        left.plot(rows["epoch"], rows[name], color=colour, linewidth=1.2, label=name.removeprefix("loss_"))
+    for axes, column in ((middle, "val_auc"), (right, "val_fpr_sum")):
+        axes.plot(rows["epoch"], 100 * rows[column], color="black", marker="o", markersize=3)
+        axes.plot(best["epoch"], 100 * best[column], color="black", **STAR)
+    for axes in panels:
+        axes.axvline(best["epoch"], color="#444444", linestyle="--", linewidth=1, zorder=1)
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(title="Training", ylabel="Loss (logarithmic scale)", yscale="log")
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_locator(NullLocator())
     middle.set(title="Validation", ylabel="AUC (%)")
     right.set(title="Validation", ylabel="F_FPR (percentage points)", ylim=(0, None))
-    for axes in (left, middle, right):
-        axes.set_xlabel("Epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     sns.despine(figure)
     handles, labels = left.get_legend_handles_labels()
     handles.append(Line2D([], [], marker="*", markersize=11, color="#444444", linestyle=""))
     legend_below(figure, handles, [*labels, "best epoch"])
-    if title:
-        figure.suptitle(title)
     return figure
 
 
 @styled
-def roc(tables, threshold=0.5, title=None):
-    """ROC curves; a dot marks the decision threshold.
-
-    Parameters
-    ----------
-    tables : dict of name -> score table
-        A name is a detector or a data set.
-    threshold : float, 0..1
-    """
+def roc(tables: dict[str, pd.DataFrame], threshold: float = 0.5) -> Figure:
+    """ROC curves of score tables by detector or data set; a dot marks the decision threshold."""
     figure, axes = plt.subplots(figsize=(6.4, 4.6))
     colours = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
     for i, (name, table) in enumerate(tables.items()):
@@ -185,38 +146,32 @@ def roc(tables, threshold=0.5, title=None):
         text = f"{name}\nAUC {100 * roc_auc_score(label, score):.1f} % (n = {len(label):,})"
         axes.plot(100 * fpr, 100 * tpr, color=colours[name], linestyle=("-", "--", "-.", ":")[i % 4], label=text)
         called = score >= threshold
-        at = 100 * called[label == 0].mean(), 100 * called[label == 1].mean()
-        axes.plot(*at, "o", color=colours[name], markersize=7, markeredgecolor="white", zorder=3)
+        axes.plot(100 * called[label == 0].mean(), 100 * called[label == 1].mean(), color=colours[name], **DOT)
     axes.plot([0, 100], [0, 100], color=FLOOR, linewidth=1, label="chance")
     axes.plot([], [], "o", color="#444444", label=f"threshold {threshold:g}")
     axes.set(xlabel="False-positive rate: reals called fake (%)", ylabel="True-positive rate: fakes found (%)")
     axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal")
     sns.despine(figure)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8)
-    if title:
-        axes.set_title(title)
     return figure
 
 
-RESULT_COLUMNS = ("detector", "dataset", "metric", "estimate", "low", "high", "n")
-
-
 @styled
-def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=None):
+def fairness_comparison(
+    results: pd.DataFrame, metrics: Sequence[str] = ("fpr_sum", "oae", "dp", "meo"), title: str | None = None
+) -> Figure:
     """Fairness metrics of several detectors on several data sets, with intervals, over the sampling floor.
 
     Parameters
     ----------
     results : DataFrame, one row a detector, data set and metric
         Columns detector, dataset, metric, estimate, low, high (fractions, NaN = undefined), floor (what sampling
-        alone may show: the q95 of `fairness.sampling_floor`) and n (images of the test set).
-    metrics : sequence of str
-        One panel each.
+        alone may show: the q95 of `uncertainty.sampling_floor`) and n (images of the test set).
+    metrics : one panel each
     """
     need_columns(results, [*RESULT_COLUMNS, "floor"], "The table of results")
     detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
-    colours = colours_of(detectors, DETECTOR_COLOURS)
-    sizes = results.groupby("dataset")["n"].max()
+    colours, sizes = colours_of(detectors, DETECTOR_COLOURS), results.groupby("dataset")["n"].max()
     columns = min(2, len(metrics))
     rows = -(-len(metrics) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.9 * rows + 0.6), squeeze=False)
@@ -233,7 +188,7 @@ def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=
                 continue
             axes.bar(x, 100 * row.floor, width=0.9 * step, color=FLOOR, alpha=0.55, linewidth=0, zorder=1)
             axes.vlines(x, 100 * row.low, 100 * row.high, color=colour, linewidth=2.2, zorder=2)
-            axes.plot(x, 100 * row.estimate, "o", color=colour, markersize=7, markeredgecolor="white", zorder=3)
+            axes.plot(x, 100 * row.estimate, color=colour, **DOT)
         axes.set(title=METRIC_WORDS.get(metric, metric), ylabel="Percentage points")
         axes.set(ylim=(0, None), xlim=(-0.6, len(datasets) - 0.4))
         axes.set_xticks(range(len(datasets)), [f"{name}\nn = {sizes[name]:,}" for name in datasets])
@@ -242,86 +197,71 @@ def fairness_comparison(results, metrics=("fpr_sum", "oae", "dp", "meo"), title=
     handles = [Line2D([], [], marker="o", color=colours[name]) for name in detectors]
     handles.append(Patch(color=FLOOR, alpha=0.55))
     legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title or "")
     return figure
 
 
 @styled
-def auc_fairness(results, title=None):
+def auc_fairness(results: pd.DataFrame, title: str | None = None) -> Figure:
     """AUC against F_FPR: one point a detector (colour) and data set (marker), with both intervals.
 
-    Parameters
-    ----------
-    results : DataFrame
-        As in `fairness_comparison`, with rows for the metrics "auc" and "fpr_sum" (`floor` is not read).
+    `results` as in `fairness_comparison`, with rows for the metrics "auc" and "fpr_sum"; `floor` is not read.
     """
     need_columns(results, RESULT_COLUMNS, "The table of results")
     wide = results[results["metric"].isin(["auc", "fpr_sum"])]
     wide = wide.set_index(["detector", "dataset", "metric"])[["estimate", "low", "high"]].unstack().mul(100)
-    detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
+    detectors, sizes = list(results["detector"].unique()), results.groupby("dataset", sort=False)["n"].max()
     colours = colours_of(detectors, DETECTOR_COLOURS)
-    markers = {name: MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(datasets)}
+    markers = {name: MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(sizes.index)}
     figure, axes = plt.subplots(figsize=(8.5, 5))
     for detector, dataset in wide.index:
         row = wide.loc[(detector, dataset)].unstack()
         (x, left, right), (y, bottom, top) = row["auc"], row["fpr_sum"]
         axes.hlines(y, left, right, color=colours[detector], linewidth=1.4, alpha=0.55)
         axes.vlines(x, bottom, top, color=colours[detector], linewidth=1.4, alpha=0.55)
-        axes.plot(x, y, markers[dataset], color=colours[detector], markersize=9, markeredgecolor="white", zorder=3)
-    sizes = results.groupby("dataset")["n"].max()
+        axes.plot(x, y, color=colours[detector], **DOT | {"marker": markers[dataset]})
     heading = Line2D([], [], linestyle="")
     handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading]
-    handles += [Line2D([], [], marker=markers[name], color="#444444", linestyle="", markersize=8) for name in datasets]
-    words = ["Detector", *map(str, detectors), "", "Test set", *(f"{name} (n = {sizes[name]:,})" for name in datasets)]
+    handles += [
+        Line2D([], [], marker=marker, color="#444444", linestyle="", markersize=8) for marker in markers.values()
+    ]
+    words = ["Detector", *map(str, detectors), "", "Test set", *(f"{name} (n = {n:,})" for name, n in sizes.items())]
     figure.legend(handles, words, loc="outside right upper")
     axes.set(xlabel="AUC (%)  → better", ylabel="F_FPR (percentage points)\nbetter ←", ylim=(0, None))
     sns.despine(figure)
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
 @styled
-def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
+def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float = 0.5, bins: int = 24) -> Figure:
     """Scores of fakes (upwards) and reals (downwards) of each group; errors are drawn in full colour.
 
-    Heights are the square root of the density, so that rare errors stay visible.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Score table.
-    by : str
-        Column of the groups.
-    threshold : float, 0..1
-        Scores at or above it are called fake.
-    bins : int
-        Bins over 0..1, none of which crosses the threshold. A histogram is scaled to its own n.
+    A histogram of `bins` bins, none of which crosses the threshold, scaled to its own n. Heights are the square root
+    of the density, so that rare errors stay visible.
     """
     need_columns(table, [by, "label", "score"], "The score table")
     names = group_order(table[by])
     figure, axes = plt.subplots(figsize=(9, 0.72 * len(names) + 1.5))
     below = int(np.clip(round(bins * threshold), 1, bins - 1))
-    edges = np.r_[np.linspace(0, threshold, below + 1), np.linspace(threshold, 1, bins - below + 1)]
-    edges = np.unique(edges)
-    parts = {
+    edges = np.unique(np.r_[np.linspace(0, threshold, below + 1), np.linspace(threshold, 1, bins - below + 1)])
+    width = np.diff(edges)
+    scores = {
         (row, label): table.loc[(table[by] == name) & (table["label"] == label), "score"].to_numpy()
         for row, name in enumerate(names)
         for label in (0, 1)
     }
-    width = np.diff(edges)
-    height = {key: np.sqrt(np.histogram(x, edges)[0] / max(len(x), 1) / width) for key, x in parts.items()}
+    height = {key: np.sqrt(np.histogram(x, edges)[0] / max(len(x), 1) / width) for key, x in scores.items()}
     scale = 0.46 / max(values.max() for values in height.values())
     for (row, label), values in height.items():
         sign, colour = ((-1, FAKE), (1, REAL))[1 - label]  # the axis points down
         wrong = (edges[:-1] >= threshold) != label
         for which, alpha in ((~wrong, 0.4), (wrong, 1.0)):
-            style = {"color": colour, "alpha": alpha, "linewidth": 0, "align": "edge"}
-            axes.bar(edges[:-1][which], sign * scale * values[which], width[which], row, **style)
+            bars = {"color": colour, "alpha": alpha, "linewidth": 0, "align": "edge"}
+            axes.bar(edges[:-1][which], sign * scale * values[which], width[which], row, **bars)
     for row in range(len(names)):
         axes.axhline(row, color="#444444", linewidth=0.8)
-    sizes = [f"{len(parts[row, 1]):,} fakes\n{len(parts[row, 0]):,} reals" for row in range(len(names))]
+    sizes = [f"{len(scores[row, 1]):,} fakes\n{len(scores[row, 0]):,} reals" for row in range(len(names))]
     write_beside(axes, range(len(names)), sizes)
     axes.axvline(threshold, color="#444444", linestyle="--", linewidth=1.2)
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.45, -0.55), xlim=(0, 1))
@@ -329,15 +269,14 @@ def score_distributions(table, by="group", threshold=0.5, bins=24, title=None):
     axes.grid(False, axis="y")
     sns.despine(figure)
     handles = [Patch(color=colour, alpha=alpha) for colour in (FAKE, REAL) for alpha in (0.4, 1.0)]
-    words = ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
-    legend_below(figure, handles, words)
-    if title:
-        figure.suptitle(title)
+    legend_below(
+        figure, handles, ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
+    )
     return figure
 
 
 @styled
-def surface(x, y, loss, paths=None, title=None):
+def surface(x: np.ndarray, y: np.ndarray, loss: np.ndarray, paths: dict[str, np.ndarray]) -> Figure:
     """Contours of a loss over two directions in weight space, with the paths of optimisers on it.
 
     Parameters
@@ -345,13 +284,12 @@ def surface(x, y, loss, paths=None, title=None):
     x, y : float (K,), (M,)
         Coordinates along the two directions.
     loss : float (M, K)
-        loss[j, i] at (x[i], y[j]); positive values are drawn on a logarithmic scale.
-    paths : dict of name -> float (steps, 2), optional
+        loss[j, i] at (x[i], y[j]); drawn on a logarithmic scale where it is positive and spans a factor of ten.
+    paths : name -> float (steps, 2)
         Such as {"SGD": ..., "SAM": ...}: a dot at the start, a star at the end.
     """
-    loss = np.asarray(loss)
     logarithmic = loss.min() > 0 and loss.max() > 10 * loss.min()
-    levels = np.geomspace(loss.min(), loss.max(), 22) if logarithmic else np.linspace(loss.min(), loss.max(), 22)
+    levels = (np.geomspace if logarithmic else np.linspace)(loss.min(), loss.max(), 22)
     figure, axes = plt.subplots(figsize=(7.2, 5))
     filled = axes.contourf(x, y, loss, levels, norm="log" if logarithmic else None, cmap="Greys_r", alpha=0.75)
     axes.contour(x, y, loss, levels[::3], colors="white", linewidths=0.6)
@@ -359,17 +297,13 @@ def surface(x, y, loss, paths=None, title=None):
     bar.ax.yaxis.set_major_formatter("{x:.2g}")
     bar.set_ticks(levels[::3])
     bar.ax.minorticks_off()
-    colours = colours_of(paths or {}, {"SGD": "#AA3377", "SAM": "#228833"})
-    for name, path in (paths or {}).items():
-        path = np.asarray(path)
+    colours = colours_of(paths, {"SGD": "#AA3377", "SAM": "#228833"})
+    for name, path in paths.items():
         axes.plot(*path.T, color=colours[name], label=f"{name} ({len(path) - 1} steps)")
-        axes.plot(*path[0], "o", color=colours[name], markersize=7, markeredgecolor="white")
-        axes.plot(*path[-1], "*", color=colours[name], markersize=15, markeredgecolor="white")
+        axes.plot(*path[0], color=colours[name], **DOT)
+        axes.plot(*path[-1], color=colours[name], **STAR)
     axes.set(xlabel="Along direction 1 (weight units)", ylabel="Along direction 2 (weight units)")
     axes.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))
     axes.grid(False)
-    if paths:
-        figure.legend(loc="outside lower center", ncols=len(paths))
-    if title:
-        axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=len(paths))
     return figure

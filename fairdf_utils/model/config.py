@@ -30,7 +30,7 @@ RANGES = {
     **dict.fromkeys(("alpha_in", "alpha_across"), (TINIEST, 1)),
     **dict.fromkeys(("logit_dropout", "reconstruction_share"), (0, 1)),
 }
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or False, without quotes"}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from fairdf_utils.tests.small import small
         ("reconstruction_share", 1.5, "reconstruction_share is 1.5; give a number at least 0 and at most 1"),
         ("epochs", 2.5, "epochs is 2.5; give a whole number"),
         ("epochs", True, "epochs is True; give a whole number"),
-        ("sam", "yes", "sam is 'yes'; give true or false"),
+        ("sam", "yes", "sam is 'yes'; give True or False, without quotes"),
         ("weights", None, "weights is None; give a text"),
         ("width", 20, "width is 20; give a multiple of 8"),
     ],
