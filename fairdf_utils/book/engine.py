@@ -31,7 +31,7 @@ ECHO_SECONDS = 10
 PERCENT = ("auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr")
 # Lines of papermill's log that say nothing about the chapter.
 _PAPERMILL = re.compile(
-    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|\+ "
+    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|\++ "
 )
 
 
@@ -165,7 +165,7 @@ def result_table(run: Path) -> str:
 
 def _report(step: Step, run: Path) -> str:
     """Where and why a step failed, in four lines."""
-    log, copy = run / "notebooks" / f"{step.name}.log", run / "notebooks" / "unfinished" / f"{step.name}.ipynb"
+    log, copy = run / "notebooks" / f"{step.name}.log", run / "notebooks" / "failed" / f"{step.name}.ipynb"
     words = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     where, reason = "", _last_line(log)
     if copy.exists():

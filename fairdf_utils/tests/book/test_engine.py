@@ -79,9 +79,7 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     assert copy.metadata.papermill.parameters == {"detector": "plain", "rate": 1, "seed": 0, "run_dir": "../run"}
     log = log_of(run, PLAIN)
     given = "-y '{detector: plain, rate: 1, seed: 0}' -p run_dir ../run"
-    assert (
-        f"+ papermill 03_sam_training.ipynb ../run/notebooks/unfinished/03_sam_training-plain-s0.ipynb {given}" in log
-    )
+    assert f"+ papermill 03_sam_training.ipynb ../run/notebooks/03_sam_training-plain-s0.ipynb {given}" in log
     assert f"epoch 1 in {book}" in log
     assert read_manifest_of_run(run)["03_sam_training/fair-s0"]["parameters"]["rate"] == 0.5
     assert {path.name for path in tmp_path.iterdir()} >= {"notebooks", "run"}
@@ -221,7 +219,7 @@ jobs: 3
     )
     assert main(["reproduce", "--params", "cpu", "--run", str(run), "--notebooks", str(book)]) == 1
     output = capfd.readouterr()
-    log, copy = log_path(run, FAIR), run / "notebooks/unfinished/03_sam_training-fair-s0.ipynb"
+    log, copy = log_path(run, FAIR), run / "notebooks/failed/03_sam_training-fair-s0.ipynb"
     report = (
         "error: 03_sam_training fair-s0 failed in In [4], which begins `# train`\n"
         f"  AssertionError: the loss is not finite\n  log:                 {log}\n  half-executed copy:  {copy}\n"
@@ -265,7 +263,7 @@ def ended(processes):
 
 @pytest.mark.parametrize("killed", ["engine", "everything"])
 def test_kill_9_then_the_same_command_goes_on(tmp_path, capfd, killed):
-    book, run = write_book(tmp_path, f"{ONE}epochs: 40\npause: 0.4\n", chapters="01 03"), tmp_path / "run"
+    book, run = write_book(tmp_path, f"{ONE}epochs: 40\npause: 0.3\n", chapters="01 03"), tmp_path / "run"
     process, (kernel,) = start(book, run)
     with pytest.raises(BookError, match=f"is being run by process {process.pid}"):
         reproduce("cpu", run, book)
