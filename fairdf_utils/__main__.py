@@ -3,60 +3,53 @@
 import argparse
 import os
 import sys
+import traceback
+from pathlib import Path
 
 from fairdf_utils.book import REPOSITORY, BookError
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run one sub-command; the exit code is 0, or 2 for what the caller can put right, or 1 for a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter is no reason to stop
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options)
-    except BookError as error:
-        return _refuse(error)
+        return options.command(options) or 0
     except KeyboardInterrupt:
         print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _can_be_put_right(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
-def _refuse(error) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+def _can_be_put_right(error: Exception) -> bool:
+    """Whether the message is meant for the caller: of files, of this package, or a value that its code refuses."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    refused = isinstance(error, ValueError) and raised_in.is_relative_to(REPOSITORY / "fairdf_utils")
+    return isinstance(error, OSError) or type(error).__module__.startswith("fairdf_utils.") or refused
 
 
-def _refusing(command, options, *errors) -> int:
-    """Run a command; errors that the caller can put right are said in one line."""
-    try:
-        return command(options)
-    except errors as error:
-        return _refuse(error)
+def _synthetic(options) -> None:
+    if options.videos:
+        from fairdf_utils.rendered.videos import generate_videos
 
+        folder = generate_videos(options.out, seed=options.seed)
+        print(f"The videos are in {folder}; planted.csv there lists what is wrong with some of them on purpose")
+    else:
+        from fairdf_utils.rendered.images import generate
 
-def _synthetic(options) -> int:
-    return _refusing(_videos if options.videos else _images, options, ValueError, OSError)
-
-
-def _images(options) -> int:
-    from fairdf_utils.rendered.images import generate
-
-    folder = generate(options.out, size=options.size, bias=options.bias, seed=options.seed)
-    print(f"The images are in {folder}")
-    return 0
-
-
-def _videos(options) -> int:
-    from fairdf_utils.rendered.videos import generate_videos
-
-    folder = generate_videos(options.out, seed=options.seed)
-    print(f"The videos are in {folder}; planted.csv there lists what is wrong with some of them on purpose")
-    return 0
+        print(f"The images are in {generate(options.out, size=options.size, bias=options.bias, seed=options.seed)}")
 
 
 def _faces(options) -> int:
     from fairdf_utils.corpora.extraction import main_faces
-    from fairdf_utils.corpora.layouts import CorpusError
 
-    return _refusing(main_faces, options, CorpusError)
+    return main_faces(options)
 
 
 def _check(options) -> int:
@@ -65,17 +58,9 @@ def _check(options) -> int:
     return main_check(options)
 
 
-def _train(options) -> int:
-    from fairdf_utils.model.stored import DetectorError
-    from fairdf_utils.training.loop import TrainingError
-
-    return _refusing(_train_detector, options, DetectorError, TrainingError, ValueError, FileNotFoundError)
-
-
-def _train_detector(options) -> int:
+def _train(options) -> None:
     """Train a detector of a parameters file as chapter 3 would; under torchrun as one of several processes."""
     from dataclasses import fields
-    from pathlib import Path
 
     from fairdf_utils.book.parameters import read_plan
     from fairdf_utils.data.manifests import read_split
@@ -99,27 +84,24 @@ def _train_detector(options) -> int:
         images_at = image_folder(image_root, data_dir, config.image_size, given["bias"])
     sets = [read_split(notebooks / given["manifests"] / given["train_set"], split) for split in ("train", "val")]
     train_detector(config, *sets, Path(options.run) / wanted, images_at, data_dir, device, given["tensorboard"])
-    return 0
 
 
 def _predict(options) -> int:
-    from fairdf_utils.evaluation.pictures import PictureError, main_predict
-    from fairdf_utils.model.stored import DetectorError
+    from fairdf_utils.evaluation.pictures import main_predict
 
-    return _refusing(main_predict, options, PictureError, DetectorError)
+    return main_predict(options)
+
+
+def _speed(options) -> None:
+    from fairdf_utils.speed.comparison import compare
+
+    table = compare(options.quick)
+    print(f"{table.attrs['machine']}\n{table.to_string(index=False, float_format='{:.3g}'.format)}")
 
 
 def _audit(options) -> int:
     from fairdf_utils.book.audit import main_audit
-    from fairdf_utils.fairness.uncertainty import Settings
 
-    names = ("threshold", "resamples", "level", "cluster", "seed")
-    try:
-        Settings(
-            **{name: getattr(options, name) for name in names}
-        )  # what is impossible is said before the chapter runs
-    except ValueError as error:
-        return _refuse(error)
     return main_audit(options)
 
 
@@ -166,9 +148,7 @@ def _add_preparation(commands) -> None:
     made = commands.add_parser("synthetic", help="render the embedded benchmark, or with --videos a small corpus")
     made.add_argument("--videos", action="store_true", help="film a small corpus in the layout of FF++")
     made.add_argument("--size", type=int, default=64, help="side of an image in pixels (default: %(default)s)")
-    made.add_argument(
-        "--bias", type=float, default=0.5, help="strength of the built-in unfairness, 0 to 1 (default: %(default)s)"
-    )
+    made.add_argument("--bias", type=float, default=0.5, help="built-in unfairness, 0 to 1 (default: %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the rendered identities (default: %(default)s)")
     made.add_argument("--out", required=True, help="folder that gets the folder of images or videos")
     made.set_defaults(command=_synthetic)
@@ -246,13 +226,15 @@ def _add_book(commands) -> None:
     whole.add_argument("--params", required=True, help="name of a file in notebooks/params, such as cpu, or a path")
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")
     whole.add_argument(
-        "--jobs",
-        type=_at_least_one,
-        help="steps that run at a time (default: `jobs` of the parameters file, or 1)",
+        "--jobs", type=_at_least_one, help="steps that run at a time (default: what the file says, or 1)"
     )
     whole.add_argument("--profile", help="a Snakemake profile that runs the steps elsewhere: notebooks/profiles/slurm")
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
+
+    speed = commands.add_parser("speed", help="time the hot paths against what the libraries offer")
+    speed.add_argument("--quick", action="store_true", help="seconds, at sizes whose ratios mean nothing")
+    speed.set_defaults(command=_speed)
 
     train = commands.add_parser(
         "train",
@@ -261,9 +243,8 @@ def _add_book(commands) -> None:
         "2 -m fairdf_utils train --params gpu --run-dir runs/gpu --detector fairdf --seed 0",
     )
     train.add_argument("--params", required=True, help="name of a file in notebooks/params, or a path")
-    train.add_argument(  # torchrun takes --run for one of its own options
-        "--run-dir", "--run", dest="run", required=True, help="the run folder, e.g. runs/gpu"
-    )
+    # torchrun takes --run for one of its own options.
+    train.add_argument("--run-dir", "--run", dest="run", required=True, help="the run folder, e.g. runs/gpu")
     train.add_argument("--detector", required=True, help="name of a detector in the file's grid")
     train.add_argument("--seed", type=int, default=0, help="one of the file's seeds (default: %(default)s)")
     train.set_defaults(command=_train)
@@ -278,9 +259,7 @@ def _add_book(commands) -> None:
     what.add_argument(
         "--update", action="store_true", help="write each .ipynb from its .py, keep outputs of what is equal"
     )
-    what.add_argument(
-        "--run", help="update, run the book with the cpu profile into this folder, store the outputs, check"
-    )
+    what.add_argument("--run", help="update, run the book with the cpu profile into this folder, store outputs, check")
     _add_notebooks(pairs)
     pairs.set_defaults(command=_notebooks, params="cpu", jobs=None, profile=None)
 

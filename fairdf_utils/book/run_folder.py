@@ -115,7 +115,7 @@ class Run:
             "or the whole book with `make reproduce`"
         )
 
-    def finish(self, parameters: dict | None = None, device: str = "", read: Iterable[str | Path] = ()) -> None:
+    def finish(self, device: str = "", read: Iterable[str | Path] = ()) -> None:
         """Write this chapter's entry in manifest.json; call it in the last cell that writes files.
 
         The entry holds the present values of the names in the chapter's `parameters` cell, and the SHA-256 of every
@@ -128,8 +128,7 @@ class Run:
         read : iterable of str or Path
             Files and folders read from outside the run folder, e.g. the manifests.
         """
-        if parameters is None:
-            parameters = self._parameters(sys._getframe(1).f_globals)
+        parameters = self._parameters(sys._getframe(1).f_globals)
         outside = {Path(path).as_posix(): Path(path) for path in read}
         inside = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
         names = {path.relative_to(self.run_dir): path for path in inside}

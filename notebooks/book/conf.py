@@ -1,6 +1,10 @@
 """The HTML site of the book: `make book`. It shows the committed notebooks with their stored outputs; none is run."""
 
+import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -15,6 +19,52 @@ for copy in CHAPTERS.glob("*.ipynb"):
         copy.unlink()
 for notebook in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
     shutil.copy2(notebook, CHAPTERS)
+
+
+def draw_run(path):
+    """Write a drawing of the chapters and of the order in which a run needs them, as the Snakefile has it."""
+    with tempfile.TemporaryDirectory() as run:
+        command = [sys.executable, "-m", "snakemake", "--rulegraph", "--snakefile", NOTEBOOKS / "Snakefile"]
+        command += ["--directory", run, "--config", "params=cpu"]
+        graph = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rules = dict(re.findall(r'(\d+)\[label = "(\w+)"', graph))
+    needs = {rule: set() for rule in rules.values() if rule != "all"}
+    for needed, rule in re.findall(r"(\d+) -> (\d+)", graph):
+        needs.get(rules[rule], set()).add(rules[needed])
+
+    def column(rule):
+        return 1 + max(map(column, needs[rule]), default=-1)
+
+    columns = {}
+    chapters = {chapter.stem[3:]: chapter.stem[:2] for chapter in sorted(NOTEBOOKS.glob("[0-9]*.py"))}
+    for rule in chapters:
+        columns.setdefault(column(rule), []).append(rule)
+    tallest = max(map(len, columns.values()))
+    at = {
+        rule: (215 * place, 52 * (row + (tallest - len(column)) / 2))
+        for place, column in columns.items()
+        for row, rule in enumerate(column)
+    }
+    # Through other chapters is said by them already.
+    beyond = {rule: set().union(*(needs[needed] for needed in needs[rule])) for rule in chapters}
+    parts = []
+    for rule, (x, y) in at.items():
+        for needed in needs[rule] - beyond[rule]:
+            left, top = at[needed][0] + 190, at[needed][1] + 18
+            parts.append(f'<path d="M{left} {top} C{left + 14} {top} {x - 14} {y + 18} {x - 2} {y + 18}"/>')
+            parts.append(f'<path d="M{x - 8} {y + 14} {x - 2} {y + 18} {x - 8} {y + 22}"/>')
+    for rule, (x, y) in at.items():
+        parts.append(f'<rect x="{x}" y="{y}" width="190" height="36" rx="6"/>')
+        parts.append(f'<text x="{x + 10}" y="{y + 22}">{int(chapters[rule])} {rule.replace("_", " ")}</text>')
+    style = (
+        "path{stroke:#888;stroke-width:2;fill:none}rect{fill:#e8eef5;stroke:#567}text{font:13px sans-serif;fill:#123}"
+    )
+    width, height = 215 * len(columns) - 20, 52 * tallest - 12
+    box = f'viewBox="-2 -2 {width} {height}" width="{width}" height="{height}"'
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" {box}><style>{style}</style>{"".join(parts)}</svg>\n')
+
+
+draw_run(CHAPTERS / "run.svg")
 
 project = "Fair deepfake detection"
 author = "The contributors"
