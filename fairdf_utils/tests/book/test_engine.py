@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
+import yaml
 
 from fairdf_utils.__main__ import main
 from fairdf_utils.book import REPOSITORY, BookError, engine, parameters
@@ -26,6 +27,7 @@ from fairdf_utils.tests.book.tiny_book import write_book
 DATA, FAIRNESS = "01_data_preparation", "05_fairness_analysis"
 FAIR, PLAIN = "03_sam_training fair-s0", "03_sam_training plain-s0"
 SCORED, SCORED_PLAIN = "04_cross_dataset_evaluation fair-s0", "04_cross_dataset_evaluation plain-s0"
+PROFILES = REPOSITORY / "notebooks" / "profiles"
 ONE = "grid: [{detector: fair}]\n"
 TWO = "grid: [{detector: fair}, {detector: plain}]\njobs: 2\n"
 
@@ -165,43 +167,48 @@ def test_the_result_table_is_in_percent(tmp_path):
     ]
 
 
-KUBECTL = """#!/bin/sh
-if [ "$1" = create ]; then
-    cat > {0}/job.yaml
-    bash "$(sed -n 's/.*command: \\[bash, "\\(.*\\)"\\]/\\1/p' {0}/job.yaml)" > {0}/job.txt 2>&1 && echo 1/ > {0}/status
-    echo job.batch/fairdf-1
-else
-    cat {0}/status
-fi
-"""
-SBATCH = '#!/bin/sh\necho "$@" > {0}/job.yaml\nfor script; do :; done\nbash "$script" > {0}/job.txt 2>&1 && echo 7\n'
-SACCT = "#!/bin/sh\necho COMPLETED\n"
+def put_program(folder, name, text):
+    (folder / name).write_text(f"#!/bin/sh\n{text}")
+    (folder / name).chmod(0o755)
 
 
-@pytest.mark.parametrize(
-    ("name", "programs", "asked"),
-    [
-        ("slurm", {"sbatch": SBATCH, "sacct": SACCT}, "--cpus-per-task=4 --mem=8000M --time=120 --gpus=0"),
-        ("kubernetes", {"kubectl": KUBECTL}, "requests: {cpu: 4, memory: 8000M}"),
-    ],
-)
-def test_a_cluster_runs_the_steps(tmp_path, capfd, monkeypatch, name, programs, asked):
-    """The shipped profiles, with programs that run a submitted job at once."""
+def test_slurm_runs_the_steps(tmp_path, capfd, monkeypatch):
+    """The shipped profile, with an `sbatch` that runs what is submitted at once."""
     book, run, profile = write_book(tmp_path, "", chapters="01"), tmp_path / "run", tmp_path / "profile"
-    shutil.copytree(REPOSITORY / "notebooks" / "profiles" / name, profile)
+    shutil.copytree(PROFILES / "slurm", profile)
     config = profile / "config.yaml"
     config.write_text(config.read_text().replace("status-checks: 10", "status-checks: 1"))
-    for program, text in programs.items():
-        (profile / program).write_text(text.format(tmp_path))
-        (profile / program).chmod(0o755)
+    job = f'bash "$script" > {tmp_path}/job.txt 2>&1 && echo 7\n'
+    put_program(profile, "sbatch", f'echo "$@" > {tmp_path}/asked.txt\nfor script; do :; done\n{job}')
+    put_program(profile, "sacct", "echo COMPLETED\n")
     monkeypatch.setenv("PATH", f"{profile}:{os.environ['PATH']}")
-    for variable in ("FAIRDF_IMAGE", "FAIRDF_CLAIM", "FAIRDF_MOUNT"):
-        monkeypatch.setenv(variable, "x")
     reproduce("cpu", run, book, profile=str(profile))
     output = capfd.readouterr()
     assert said(output.out) == {DATA: "started"} and output.err == ""
-    assert asked in (tmp_path / "job.yaml").read_text()
+    assert "--cpus-per-task=4 --mem=8000M --time=120 --gpus=0" in (tmp_path / "asked.txt").read_text()
     assert (run / DATA / "words.txt").read_text() == "a\nb"
+
+
+def test_kubernetes_is_asked_for_a_job(tmp_path, monkeypatch):
+    put_program(
+        tmp_path, "kubectl", f"[ $1 = get ] && echo $STATUS || (cat > {tmp_path}/job.yaml; echo job.batch/fairdf-1)"
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def call(script, *words, **variables):
+        command = ["sh", PROFILES / "kubernetes" / script, *words]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+
+    assert "the image with the environment" in call("submit.sh", "4", "8000", "1", "/work/job.sh").stderr
+    shared = {"FAIRDF_IMAGE": "fairdf:1", "FAIRDF_CLAIM": "book", "FAIRDF_MOUNT": "/work"}
+    assert call("submit.sh", "4", "8000", "1", "/work/job.sh", **shared).stdout == "job.batch/fairdf-1\n"
+    pod = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]["template"]["spec"]
+    (step,) = pod["containers"]
+    assert step["command"] == ["bash", "/work/job.sh"] and step["workingDir"] == os.getcwd()
+    assert step["resources"]["limits"] == {"memory": "8000M", "nvidia.com/gpu": 1}
+    assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "book"}
+    words = {"1/": "success", "/1": "failed", "": "failed", "/": "running"}
+    assert {status: call("status.sh", "fairdf-1", STATUS=status).stdout.strip() for status in words} == words
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------

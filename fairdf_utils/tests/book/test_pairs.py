@@ -212,7 +212,8 @@ def test_the_check_finds_missing_files_and_the_command_fails(stored, capsys):
     ]
 
 
-def test_one_command_runs_the_book_and_stores_its_outputs(book, tmp_path, capfd):
+def test_one_command_runs_the_book_and_stores_its_outputs(tmp_path, capfd):
+    book = write_book(tmp_path, "grid: [{detector: fair}]", chapters="01 03")
     assert main(["notebooks", "--run", str(tmp_path / "run"), "--notebooks", str(book)]) == 0
     assert capfd.readouterr().err == ""
     assert main(["notebooks", "--check", "--notebooks", str(book)]) == 0
