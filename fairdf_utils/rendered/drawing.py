@@ -38,7 +38,9 @@ class Grid:
         """Coverage in [0, 1] where a signed distance (face units) is negative; the edge is a pixel wide or softer."""
         return np.clip(0.5 - distance * (1.0 / max(soft, self.pixel)), 0, 1)
 
-    def ellipse(self, u: np.ndarray, v: np.ndarray, cu: float, cv: float, a: float, b: float, soft: float = 0.0):
+    def ellipse(
+        self, u: np.ndarray, v: np.ndarray, cu: float, cv: float, a: float, b: float, soft: float = 0.0
+    ) -> np.ndarray:
         """Coverage in [0, 1], (H, W), of an ellipse about (cu, cv) with half axes a and b."""
         distance = np.sqrt(((u - cu) / a) ** 2 + ((v - cv) / b) ** 2) - 1
         return self.inside(distance * min(a, b), soft)

@@ -1,17 +1,14 @@
 """The embedded benchmark: four rendered data sets with a bias whose ground truth is known.
 
 ``data_manifests/synthetic`` lists the images; :func:`generate` renders them. The data sets stand in for FF++, DFDC,
-Celeb-DF and DFD: one to train on, three that differ in cameras, forgeries and groups. Identities are shared
-neither between splits nor between data sets, sources of fakes included.
+Celeb-DF and DFD: one to train on, three that differ in cameras, forgeries and groups. Chapter 6 explains them.
 
 The bias knob, 0 to 1, adds two traps to the capture of an image (:func:`ground_truth` tells them for every row):
 
 - *exposure* falls with the skin's melanin, so that fakes of dark skin drown in noise and are missed;
 - *poor captures* (softer, noisier, harder JPEG) are :data:`POOR_FAKES` of the fakes of every group, but a share of
-  the reals that depends on the group, :data:`POOR_REALS`: "poor capture means fake" becomes a shortcut that pays
-  where poor reals are rare and gives false alarms where they are common.
-
-The demographic prior of FF++ in the training manifests is there whatever the knob says.
+  the real images that depends on the group, :data:`POOR_REALS`: "poor capture means fake" becomes a shortcut that
+  pays where poor real images are rare and gives false alarms where they are common.
 """
 
 import hashlib
@@ -115,9 +112,7 @@ def capture_conditions(
 def _domain(row):
     dataset = row.img_path.split("/")[0]
     if dataset not in DOMAINS:
-        raise ManifestError(
-            f"{row.img_path}: no rendered data set has this name. Start img_path with one of {', '.join(DATASETS)}."
-        )
+        raise ManifestError(f"{row.img_path} is of no rendered data set: start it with one of {', '.join(DATASETS)}.")
     return DOMAINS[dataset]
 
 
@@ -217,8 +212,10 @@ def generate(
         A manifest is missing or faulty.
     """
     _check(size, bias, seed)
-    manifests = MANIFESTS if manifests is None else Path(manifests)
-    rows = _all_rows(manifests)
+    files = sorted(Path(manifests or MANIFESTS).rglob("*.csv"))
+    if not files:
+        raise ManifestError(f"{manifests}: holds no manifests. Give the folder that holds ffpp/test.csv and so on.")
+    rows = pd.concat([read_manifest(file) for file in files], ignore_index=True)
     root = Path(out) / f"{size}px-bias{bias:g}-seed{seed}"
     parameters = {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": _digest(rows)}
     return made_once(root, parameters, partial(_render_files, rows, root, (size, bias, seed), workers))
@@ -261,17 +258,8 @@ def image_folder(image_root: str | Path, data_dir: str | Path, image_size: int, 
     if not image_root:
         return generate(data_dir, image_size, bias, seed)
     if not Path(image_root).is_dir():
-        raise FileNotFoundError(
-            f"image_root {str(image_root)!r} is not a folder; give the folder that img_path starts from."
-        )
+        raise FileNotFoundError(f"image_root '{image_root}' is not a folder; give the one that img_path starts from.")
     return Path(image_root)
-
-
-def _all_rows(manifests):
-    files = sorted(manifests.rglob("*.csv"))
-    if not files:
-        raise ManifestError(f"{manifests}: holds no manifests. Give the folder that holds ffpp/test.csv and so on.")
-    return pd.concat([read_manifest(file) for file in files], ignore_index=True)
 
 
 def _digest(rows):

@@ -247,7 +247,7 @@ def test_generate_names_faulty_inputs(tmp_path, few):
     with pytest.raises(ManifestError, match="holds no manifests"):
         images.generate(tmp_path, manifests=tmp_path / "none")
     foreign = few.iloc[:1].assign(img_path="faces/1.jpg")
-    with pytest.raises(ManifestError, match=r"faces/1\.jpg: no rendered data set"):
+    with pytest.raises(ManifestError, match=r"faces/1\.jpg is of no rendered data set"):
         images.render_rows(foreign)
 
 
