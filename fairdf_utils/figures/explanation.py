@@ -188,6 +188,8 @@ def severity_curves(table: pd.DataFrame, by: str, title: str | None = None) -> F
     for axes, metric in zip(grid.axes[:, 0], grid.row_names, strict=True):
         words = METRIC_WORDS.get(metric, metric.upper()).split(":")[0].replace(" between groups", "")
         axes.set_ylabel(f"{words} (%)")
+    for axes in grid.axes[[name == "auc" for name in grid.row_names]].flat:
+        axes.axhline(50, color="#444444", linestyle=":", linewidth=1)
     sns.move_legend(grid, "outside lower center", ncols=5, title=None)
     grid.figure.suptitle(title)
     return grid.figure
