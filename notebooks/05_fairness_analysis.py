@@ -754,8 +754,8 @@ said = [
      "in_short": verdicts.in_short(one.findings), "cautions": one.cautions, "findings": one.findings}
     for key, one in found.items()
 ]  # fmt: skip
-document = verdicts.plain({"settings": vars(settings), "data_sets": said, "comparisons": sentences})
-write_text(run.path("findings.json"), json.dumps(document, indent=2, allow_nan=False) + "\n")
+document = pd.Series({"settings": vars(settings), "data_sets": said, "comparisons": sentences})
+write_text(run.path("findings.json"), json.dumps(json.loads(document.to_json()), indent=2) + "\n")  # NaN becomes null
 run.finish(read=[path for path in (scores, validation_scores) if path])
 results
 

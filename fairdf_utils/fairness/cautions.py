@@ -12,6 +12,7 @@ FEW_CLUSTERS = 30  # of a class in the whole data set
 COPIES = 0.01  # share of rows alike from which it is no coincidence of rounded scores
 UNLIKE_SHARES = 0.05  # difference between the groups' shares of fakes from which mixed metrics mislead
 UNITS = {"video": "videos", "identity": "people", "img_path": "images"}
+COUNT_TWICE = "An image listed twice counts twice: remove copies"
 
 
 def percent(value: float) -> str:
@@ -28,78 +29,55 @@ def counted(number: int, nouns: str) -> str:
 def cautions(
     table: pd.DataFrame, bys: list[str], settings: Settings, overall: pd.DataFrame, validation: pd.DataFrame | None
 ) -> list[dict]:
-    """All cautions of one data set.
-
-    Parameters
-    ----------
-    table, validation : DataFrame
-        From `score_table.read_scores`.
-    bys : list of str
-        Columns that name groups.
-    overall : DataFrame
-        The rates of all images: index fpr, tpr, auc, ...; columns estimate, low, high.
-    """
-    said = _of_clusters(table, settings) + _of_classes(table, settings) + _of_copies(table)
+    """All cautions of one data set, from `score_table.read_scores`; `overall` as in `verdicts.Verdict`."""
     shared = 0 if validation is None else len(_named_videos(table) & _named_videos(validation))
+    said = [*_of_clusters(table, settings), *_of_copies(table), *_of_scores(table, settings, overall)]
     if shared:
         text = "are in validation too: thresholds are fitted on what they are judged on."
-        said.append(_mind(f"{counted(shared, 'videos')} {text}"))
-    said += _of_scores(table, settings, overall)
+        said.append((False, f"{counted(shared, 'videos')} {text}"))
     said += [one for by in bys for one in _of_grouping(table, by)]
     if settings.resamples * (1 - settings.level) < 10:
-        of_level = f"The ends of {100 * settings.level:g} % intervals"
-        said.append(_mind(f"{of_level} rest on few of {settings.resamples:,} resamples: ask for more."))
-    return sorted(said, key=lambda one: not one["severe"])
-
-
-def _mind(text, severe=False):
-    return {"text": text, "severe": severe}
+        text = f"{100 * settings.level:g} % intervals rest on few of {settings.resamples:,} resamples: ask for more."
+        said.append((False, f"The ends of {text}"))
+    return [{"text": text, "severe": severe} for severe, text in sorted(said, key=lambda one: not one[0])]
 
 
 def _of_clusters(table, settings):
-    videos, clusters, said = table["video"].nunique(), table[settings.cluster].nunique(), []
+    videos, clusters, unit = table["video"].nunique(), table[settings.cluster].nunique(), UNITS[settings.cluster]
     if (table["video"].astype(str) == table["img_path"].astype(str)).all():
-        text = "The table has no column 'video', so every image counts as its own video. If several images come from "
-        text += "one video, all intervals are too narrow and p-values too small: add the column."
-        said.append(_mind(text, True))
+        text = "The table has no column 'video', so every image counts as its own video. If several images come from"
+        yield True, f"{text} one video, all intervals are too narrow and p-values too small: add the column."
     elif clusters > videos:
-        text = f"Single images are resampled although they come from {counted(videos, 'videos')}: frames of one video "
-        text += "are near copies, so intervals are too narrow and p-values too small. Resample videos."
-        said.append(_mind(text, True))
+        text = f"Single images are resampled although they come from {counted(videos, 'videos')}: frames of one video"
+        yield True, f"{text} are near copies, so intervals are too narrow and p-values too small. Resample videos."
     if settings.cluster != "identity" and "identity" in table and table["identity"].notna().all():
         people = table["identity"].nunique()
         if people < min(clusters, videos):
-            text = f"The {counted(clusters, UNITS[settings.cluster])} show {counted(people, 'people')}. If a person's "
-            text += "videos fail together, the intervals are too narrow: compare with --cluster identity."
-            said.append(_mind(text))
-    return said
-
-
-def _of_classes(table, settings):
-    unit, said = UNITS[settings.cluster], []
+            text = (
+                f"The {counted(clusters, unit)} show {counted(people, 'people')}. If a person's videos fail together,"
+            )
+            yield False, f"{text} the intervals are too narrow: compare with --cluster identity."
     for label, what, lost in ((0, "reals", "false alarms"), (1, "fakes", "fakes found")):
         here = table.loc[table["label"] == label, settings.cluster].nunique()
         if here == 0:
-            said.append(_mind(f"There are no {what}: nothing can be said about {lost} and the AUC.", True))
+            yield True, f"There are no {what}: nothing can be said about {lost} and the AUC."
         elif here < FEW_CLUSTERS:
-            text = f"Only {counted(here, unit)} with {what}: little can be told from so few, and intervals are rough."
-            said.append(_mind(text))
-    return said
+            text = f"Only {counted(here, unit)} with {what}: little can be told from so few"
+            yield False, f"{text}, and intervals are rough."
 
 
 def _of_copies(table):
     """Images listed twice; without an img_path, rows that are alike in all that the user gave."""
-    listed = table["img_path"].duplicated().sum()
-    if listed:
-        text = "repeat an img_path: an image listed twice counts twice. Remove copies."
-        return [_mind(f"{counted(listed, 'rows')} {text}")]
-    if not table["img_path"].astype(str).str.fullmatch(r"row-\d+").all():
-        return []
-    derived = [name for name in ("img_path", "video") if table[name].astype(str).equals(table["img_path"].astype(str))]
-    alike = table.drop(columns=derived).duplicated().sum()
-    rows = f"{counted(alike, 'rows')} {'is an exact copy' if alike == 1 else 'are exact copies'} of another row"
-    advice = "An image listed twice counts twice: remove copies, or add the column to show that there are none."
-    return [_mind(f"{rows}, and no img_path tells images apart. {advice}")] if alike > COPIES * len(table) else []
+    paths = table["img_path"].astype(str)
+    if paths.duplicated().any():
+        yield False, f"{counted(paths.duplicated().sum(), 'rows')} repeat an img_path. {COUNT_TWICE}."
+    elif paths.str.fullmatch(r"row-\d+").all():
+        derived = [name for name in ("img_path", "video") if table[name].astype(str).equals(paths)]
+        alike = table.drop(columns=derived).duplicated().sum()
+        if alike > COPIES * len(table):
+            text = f"{counted(alike, 'rows')} {'is an exact copy' if alike == 1 else 'are exact copies'} of another row"
+            text += f", and no img_path tells images apart. {COUNT_TWICE}"
+            yield False, f"{text}, or add the column to show that there are none."
 
 
 def _named_videos(table):
@@ -108,42 +86,44 @@ def _named_videos(table):
 
 
 def _of_scores(table, settings, overall):
-    said, fpr, tpr = [], *overall.loc[["fpr", "tpr"], "estimate"]
     if table["score"].nunique() == 1:
-        said.append(_mind("All scores are the same: the detector tells nothing apart.", True))
+        yield True, "All scores are the same: the detector tells nothing apart."
     elif table["score"].nunique() == 2:
         text = "The scores take two values at most: decisions, not scores. Thresholds, AUC and calibration say little."
-        said.append(_mind(text))
-    if np.nanmax([fpr, tpr, 0]) == 0 or np.nanmin([fpr, tpr, 1]) == 1:
-        word = "nothing" if np.nanmax([fpr, tpr, 0]) == 0 else "everything"
-        text = f"At the threshold {settings.threshold:g} {word} is called fake: gaps of FPR and TPR are zero for that "
-        said.append(_mind(f"{text}reason.", True))
+        yield False, text
+    rates = overall.loc[["fpr", "tpr"], "estimate"].dropna()
+    for word, rate in (("nothing", 0), ("everything", 1)):
+        if (rates == rate).all():
+            text = f"At the threshold {settings.threshold:g} {word} is called fake"
+            yield True, f"{text}: gaps of FPR and TPR are zero for that reason."
     auc, clusters = overall.loc["auc"], table.groupby("label")[settings.cluster].nunique()
     always = auc["estimate"] == 0 and clusters.min() >= MINIMUM  # without spread there is no interval
     if auc["high"] < 0.5 or always:
-        text = "Reals score higher than fakes (AUC below one half): is the column score P(real), or label 1 = real?"
-        said.append(_mind(text, True))
-    return said
+        yield (
+            True,
+            "Reals score higher than fakes (AUC below one half): is the column score P(real), or label 1 = real?",
+        )
 
 
 def _of_grouping(table, by):
-    missing, said = table[by].isna(), []
+    missing, shares = table[by].isna(), table.groupby(by)["label"].mean()
     if missing.all():
-        return [_mind(f"No image has a value in '{by}': not judged by it.")]
+        yield False, f"No image has a value in '{by}': not judged by it."
+        return
     if missing.any():
-        real = table[missing & (table["label"] == 0)]
-        text = f"{counted(missing.sum(), 'images')} without a value in '{by}' ({len(real):,} of them real) are left "
-        said.append(_mind(f"{text}out of what is said by it; the numbers over all images keep them."))
+        real = (table["label"][missing] == 0).sum()
+        text = f"{counted(missing.sum(), 'images')} without a value in '{by}' ({real:,} of them real) are left out of"
+        yield False, f"{text} what is said by it; the numbers over all images keep them."
     mixed = (table.groupby("video")[by].nunique() > 1).sum()
     if mixed:
-        text = f"{counted(mixed, 'videos')} {'has' if mixed == 1 else 'have'} several values in '{by}'. If a video "
-        text += "shows one person, the annotation is at fault; if not, its parts are resampled together and judged "
-        said.append(_mind(f"{text}apart."))
-    shares = table.groupby(by)["label"].mean()
+        text = (
+            f"{counted(mixed, 'videos')} {'has' if mixed == 1 else 'have'} several values in '{by}'. If a video shows"
+        )
+        text += " one person, the annotation is at fault; if not, its parts are resampled together and judged apart."
+        yield False, text
     if len(shares) == 1:
-        said.append(_mind(f"By {by} there is one group only ({shares.index[0]}): nothing to compare.", True))
-    elif shares.max() - shares.min() > UNLIKE_SHARES:
+        yield True, f"By {by} there is one group only ({shares.index[0]}): nothing to compare."
+    elif np.ptp(shares) > UNLIKE_SHARES:
         text = f"By {by}, between {percent(shares.min())} ({shares.idxmin()}) and {percent(shares.max())} "
         text += f"({shares.idxmax()}) of the images are fakes. F_OAE, F_DP and the calibration mix reals and fakes and "
-        said.append(_mind(f"{text}differ for that reason alone: trust the gaps of FPR and TPR."))
-    return said
+        yield False, f"{text}differ for that reason alone: trust the gaps of FPR and TPR."

@@ -62,31 +62,21 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that is said of one data set, and the numbers that it rests on.
-
-    Attributes
-    ----------
-    overall : DataFrame
-        Index OVERALL; estimate, low, high.
-    groups : DataFrame
-        Index (by, group): the columns of `uncertainty.group_intervals`; few: rates on fewer than MINIMUM clusters;
-        needed_real, needed_fake: clusters for an interval of width PLANNED; for rate fpr and tpr <rate>_off, _off_low,
-        _off_high (difference from all other groups together), _off_p, _off_p_holm.
-    fairness : DataFrame
-        Index (by, metric): the columns of `uncertainty.bootstrap`; p_holm; left_out: names of the groups that are too
-        small for a gap.
-    points : DataFrame
-        Index: names of POINTS that can be had, and "videos". Gap of the FPR by `primary` there: threshold, estimate,
-        floor_q95, p_value, p_holm.
-    """
+    """All that is said of one data set, and the numbers that it rests on."""
 
     settings: Settings
     bys: list
-    primary: str  # that with most groups: the intersection, where the table has it
+    primary: str  # see `finest`
     fitted_on: str
+    # Index OVERALL; estimate, low, high.
     overall: pd.DataFrame
+    # Index (by, group): columns of `uncertainty.group_intervals`; few: rates on fewer than MINIMUM clusters;
+    # needed_real, needed_fake: clusters for an interval of width PLANNED; for rate fpr and tpr <rate>_off, _off_low,
+    # _off_high (difference from all other groups together), _off_p, _off_p_holm.
     groups: pd.DataFrame
+    # Index (by, metric): columns of `uncertainty.bootstrap`; p_holm; left_out: groups that are too small for a gap.
     fairness: pd.DataFrame
+    # Gap of the FPR by `primary` at POINTS and for "videos": threshold, estimate, floor_q95, p_value, p_holm.
     points: pd.DataFrame
     cautions: list
     findings: list = field(default_factory=list)
@@ -234,14 +224,14 @@ def _points(table, by, settings, fit_on):
             views["videos"] = (video_level(table), settings.threshold)
         except ScoreTableError as error:
             failures.append(f"Nothing is judged video by video. {error}")
-    rows = {}
+    rows, columns = {}, ["threshold", "estimate", "floor_q95", "p_value"]
     for name, (view, cut) in views.items():
         part, _ = _large_enough(view, by, (0,), settings.cluster)
-        rows[name] = {"threshold": cut, "estimate": np.nan, "floor_q95": np.nan, "p_value": np.nan}
+        rows[name] = [cut, np.nan, np.nan, np.nan]
         if part[by].nunique() > 1:
             floor = sampling_floor(part, by, replace(settings, threshold=cut), auc=False).loc["fpr_gap"]
-            rows[name] |= {"estimate": floor["estimate"], "floor_q95": floor["q95"], "p_value": floor["p_value"]}
-    points = pd.DataFrame(rows, ["threshold", "estimate", "floor_q95", "p_value"]).T.rename_axis("point")
+            rows[name][1:] = floor[["estimate", "q95", "p_value"]]
+    points = pd.DataFrame.from_dict(rows, "index", columns=columns, dtype=float).rename_axis("point")
     return points.assign(p_holm=holm(points["p_value"])), failures
 
 
@@ -433,30 +423,17 @@ def as_html(verdict: Verdict) -> str:
 
 
 def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:
-    """The questions that are asked of two detectors, answered: lower, higher or undecided.
+    """The questions that are asked of two detectors, answered in columns question, p_holm and verdict.
 
-    The p-values of one question are read together, so Holm's method corrects them together; training seeds are
-    repetitions, which are counted, not pooled.
-
-    Parameters
-    ----------
-    differences : DataFrame
-        Rows of `uncertainty.paired_difference` with columns detector, reference, seed, dataset, metric, and at
-        ("threshold" or "common FPR").
-
-    Returns
-    -------
-    DataFrame
-        The rows of QUESTIONS with columns question, p_holm (replaced) and verdict.
+    `differences` are rows of `uncertainty.paired_difference` with columns detector, reference, seed, dataset, metric
+    and at ("threshold" or "common FPR"). The p-values of one question are read together, so Holm's method corrects
+    them together; training seeds are repetitions, which are counted, not pooled.
     """
     asked = [QUESTIONS.get(key, "") for key in zip(differences["metric"], differences["at"], strict=True)]
     rows = differences.assign(question=asked)[np.array(asked, object) != ""].copy()
     rows["p_holm"] = rows.groupby(["question", "seed"])["p_value"].transform(holm).astype(float)
-    counts = rows["p_holm"] < 1 - level
-    rows["verdict"] = np.select(
-        [counts & (rows["estimate"] < 0), counts & (rows["estimate"] > 0)], ["lower", "higher"], "undecided"
-    )
-    return rows
+    way = np.where(rows["estimate"] < 0, "lower", "higher")
+    return rows.assign(verdict=np.where(rows["p_holm"] < 1 - level, way, "undecided"))
 
 
 def comparison_sentences(rows: pd.DataFrame) -> list[str]:
@@ -466,25 +443,10 @@ def comparison_sentences(rows: pd.DataFrame) -> list[str]:
     """
     several, said = rows["seed"].nunique() > 1, []
     for (base, detector, question), part in rows.groupby(["reference", "detector", "question"], sort=False):
-        found = []
+        found, of = [], part["dataset"].value_counts()
         for verdict in ("lower", "higher", "undecided"):
-            counts = part.groupby("dataset", sort=False)["verdict"].agg(
-                lambda each, verdict=verdict: (each == verdict).sum()
-            )
-            names = [
-                f"{name} {n}/{sum(part['dataset'] == name)}" if several else name for name, n in counts.items() if n
-            ]
-            found += [f"{verdict} on {', '.join(map(str, names))}"] if names else []
+            counts = part.loc[part["verdict"] == verdict, "dataset"].value_counts(sort=False)
+            names = [f"{name} {count}/{of[name]}" if several else str(name) for name, count in counts.items()]
+            found += [f"{verdict} on {', '.join(names)}"] if names else []
         said.append(f"{detector} against {base}, {question}: {'; '.join(found)}.")
     return said
-
-
-def plain(value: object) -> object:
-    """The same for JSON: numpy's numbers as Python's, undefined ones as null."""
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)) else value
