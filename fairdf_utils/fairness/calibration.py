@@ -23,16 +23,12 @@ def _binned(table, by, bins, fidelity):
     return scored, np.array(sums, np.float64).reshape(4, -1, bins)
 
 
-def reliability(table, by=None, bins=10, fidelity="corrected"):
+def reliability(
+    table: pd.DataFrame, by: str | None = None, bins: int = 10, fidelity: str = "corrected"
+) -> pd.DataFrame:
     """The reliability curve: mean score and share of fakes in bins of equal width.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Score table.
-    by : str, or None for all images together
-    bins : int
-    fidelity : "corrected" or "official"
+    `by` None takes all images together.
 
     Returns
     -------
@@ -50,7 +46,9 @@ def reliability(table, by=None, bins=10, fidelity="corrected"):
     return pd.DataFrame(columns, index)
 
 
-def calibration(table, by=None, bins=10, fidelity="corrected"):
+def calibration(
+    table: pd.DataFrame, by: str | None = None, bins: int = 10, fidelity: str = "corrected"
+) -> pd.DataFrame:
     """Calibration of each group in numbers (smaller is better, except resolution).
 
     - ece, the expected calibration error: sum_b n_b / n |share of fakes in b - mean score in b|. Never negative, and
@@ -58,11 +56,6 @@ def calibration(table, by=None, bins=10, fidelity="corrected"):
     - brier: mean (score - label)^2 = reliability - resolution + uncertainty + within, exactly: reliability is the
       squared miscalibration of the bins, resolution the spread of their shares of fakes, uncertainty = p (1 - p) with
       p the share of fakes of the group, and within what the bins hide (see the source).
-
-    Parameters
-    ----------
-    table, by, bins, fidelity
-        As in `reliability`.
 
     Returns
     -------

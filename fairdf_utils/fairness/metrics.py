@@ -45,12 +45,8 @@ def _scores(table: pd.DataFrame, fidelity: str) -> np.ndarray:
     if fidelity not in FIDELITIES:
         raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
     if fidelity == "corrected":
-        return numbers(
-            table,
-            "score",
-            lambda x: (x >= 0) & (x <= 1),
-            "A score is P(fake), from 0 to 1: apply softmax to the two logits and keep the fake one.",
-        )
+        remedy = "A score is P(fake), from 0 to 1: apply softmax to the two logits and keep the fake one."
+        return numbers(table, "score", lambda x: (x >= 0) & (x <= 1), remedy)
     logit = numbers(table, "logit_fake", np.isfinite, "The logit of the fake class must be a finite number.")
     return np.exp(-np.logaddexp(0, -logit))  # the sigmoid, without overflow
 
@@ -150,10 +146,8 @@ def metrics_of_rates(rates: np.ndarray, overall: np.ndarray, auc: np.ndarray | N
 
     Parameters
     ----------
-    rates : float64 (4, ..., G)
-        FPR, TPR, accuracy and predicted-fake rate of the groups.
-    overall : float64 (2, ...)
-        FPR and TPR of all images.
+    rates : float64 (4, ..., G): FPR, TPR, accuracy and predicted-fake rate of the groups
+    overall : float64 (2, ...): FPR and TPR of all images
     auc : float64 (..., G), or None for the metrics of the threshold alone
     """
     fpr_gap, tpr_gap, acc_gap, predicted_gap = _gap(rates)
@@ -180,18 +174,9 @@ def rates_and_overall(counts: np.ndarray, fidelity: str) -> tuple[np.ndarray, np
 
 
 def metrics_of(counts: np.ndarray, auc: np.ndarray | None, fidelity: str) -> tuple[dict, dict]:
-    """Fairness metrics and the number of groups each rests on.
+    """Fairness metrics of tables counts (..., group, label, predicted), and the number of groups each rests on.
 
-    Parameters
-    ----------
-    counts : float64 (..., G, 2, 2)
-        counts[..., group, label, predicted].
-    auc : float64 (..., G), or None for the metrics of the threshold alone
-    fidelity : "corrected" or "official"
-
-    Returns
-    -------
-    values, groups : dict of float64 (...), dict of int64 (...)
+    `auc` is (..., G), or None for the metrics of the threshold alone. Two dicts of float64 (...) and int64 (...).
     """
     rates, overall = rates_and_overall(counts, fidelity)
     values = metrics_of_rates(rates, overall, auc)
@@ -213,8 +198,6 @@ def group_rates(
 
     Parameters
     ----------
-    table : DataFrame
-        Score table (see the module's head).
     by : str
         Column that names the group of an image: "gender", "race", "group" (their intersection) or any other.
         A categorical column also shows its categories without images.
@@ -239,12 +222,8 @@ def group_rates(
     of_groups = np.unique(video * len(scored.names) + scored.group) % len(scored.names)  # of each video's groups
     counts = contingency(scored)[0]
     n_real, n_fake = counts.sum(-1).astype(int).T
-    sizes = {
-        "n": n_real + n_fake,
-        "n_real": n_real,
-        "n_fake": n_fake,
-        "n_videos": np.bincount(of_groups, minlength=len(scored.names)),
-    }
+    sizes = {"n": n_real + n_fake, "n_real": n_real, "n_fake": n_fake}
+    sizes["n_videos"] = np.bincount(of_groups, minlength=len(scored.names))
     names = pd.Index(scored.names, name=by)
     rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": group_auc(scored)}, index=names)
     rates["undefined"] = [_why_undefined(*row) for row in zip(n_real, n_fake, strict=True)]
@@ -299,11 +278,6 @@ def fairness_metrics(
         METRICS as fractions; NaN where fewer than two groups have the rate. ``.attrs["groups"]``: metric ->
         number of groups it rests on (for meo and eo the smaller of the two, those with FPR and with TPR).
 
-    Raises
-    ------
-    ScoreTableError
-        As in `group_rates`.
-
     Source: Lin et al. 2024, evaluation metrics.
     """
     scored = as_arrays(table, by, threshold, fidelity)
@@ -316,10 +290,8 @@ def fairness_metrics(
 def overall_metrics(table: pd.DataFrame, threshold: Threshold = 0.5, fidelity: str = "corrected") -> pd.Series:
     """Metrics over all images: auc, ap (average precision), acc, fpr, tpr, eer (fractions).
 
-    `threshold` is one for all images, or an array (N,).
-
-    eer: the error rate where FPR = FNR, linear between the two neighbouring points of the ROC curve.
-    auc, ap and eer are NaN when a class is missing, fpr or tpr when its own is.
+    eer is the error rate where FPR = FNR, linear between the two neighbouring points of the ROC curve. auc, ap and
+    eer are NaN when a class is missing, fpr or tpr when its own is. `threshold` is one for all, or an array (N,).
     """
     scored = as_arrays(table, None, threshold, fidelity)
     rates = rates_of(contingency(scored)[0, 0])

@@ -4,20 +4,15 @@ import numpy as np
 import pandas as pd
 
 
-def undominated(results, higher=("auc",), lower=("fpr_sum",)):
+def undominated(
+    results: pd.DataFrame, higher: tuple[str, ...] = ("auc",), lower: tuple[str, ...] = ("fpr_sum",)
+) -> pd.Series:
     """Which runs no other run beats: at least as good in every column, and better in one.
 
     Estimates only: where intervals overlap, a run off the front may well belong on it.
 
-    Parameters
-    ----------
-    results : DataFrame, one row a run
-    higher, lower : sequences of str
-        Columns in which higher, or lower, is better.
-
-    Returns
-    -------
-    Series of bool, with the index of `results`; False where a value is undefined (NaN). Equal runs are both True.
+    A row of `results` is a run; `higher` and `lower` are the columns in which higher, or lower, is better. Series of
+    bool; False where a value is undefined (NaN). Equal runs are both True.
     """
     missing = [name for name in (*higher, *lower) if name not in results.columns]
     if missing:

@@ -23,36 +23,15 @@ CACHED = 64_000  # float64 numbers that stay in a core's cache: drawing is then 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a score table is judged: the same for every interval, p-value and sentence.
+    """How a score table is judged: the same for every interval, p-value and sentence. ValueError if impossible."""
 
-    Attributes
-    ----------
-    threshold : float, 0..1
-        An image is called fake when its score reaches it.
-    resamples, permutations : int
-        Test sets that are drawn, and deals of the groups.
-    level : float, 0..1 exclusive
-        Coverage that the intervals aim at; 1 - level is what p-values are compared with.
-    cluster : "video", "identity" or "img_path"
-        What is drawn as a whole; "img_path" takes images for independent.
-    seed : int
-        Of resamples and permutations.
-    fidelity : "corrected" or "official"
-        See `metrics`.
-
-    Raises
-    ------
-    ValueError
-        A value is impossible.
-    """
-
-    threshold: float = 0.5
-    resamples: int = 1000
-    permutations: int = 1000
-    level: float = 0.95
-    cluster: str = "video"
-    seed: int = 0
-    fidelity: str = "corrected"
+    threshold: float = 0.5  # an image is called fake when its score reaches it, 0..1
+    resamples: int = 1000  # test sets that are drawn
+    permutations: int = 1000  # deals of the groups
+    level: float = 0.95  # coverage that the intervals aim at; p-values are compared with 1 - level
+    cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path (images taken for independent)
+    seed: int = 0  # of resamples and permutations
+    fidelity: str = "corrected"  # or "official", see `metrics`
 
     def __post_init__(self):
         if not 0 <= self.threshold <= 1:

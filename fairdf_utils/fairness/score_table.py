@@ -97,20 +97,8 @@ def video_level(table: pd.DataFrame) -> pd.DataFrame:
     `score`, and the sigmoid of `logit_fake` the mean of the frames' sigmoids. Where the annotation (gender, race,
     group) changes inside a video, that of most frames holds; everything else is the first frame's of those.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A score table with `video`, one row an image. A video name used by two data sets means two videos.
-
-    Returns
-    -------
-    DataFrame
-        The same columns and `frames` (int, images of the video), videos in the order of their first frame.
-
-    Raises
-    ------
-    ScoreTableError
-        There is no `video`, or a video holds both labels.
+    A video name used by two data sets means two videos. The result has the same columns and `frames` (int, images of
+    the video), videos in the order of their first frame. ScoreTableError if a video holds both labels.
     """
     table = table.reset_index(drop=True)
     videos = [column(table, name) for name in ("dataset", "video") if name == "video" or name in table.columns]
@@ -152,12 +140,7 @@ def read_scores(path: str | Path, by: Sequence[str] = ()) -> pd.DataFrame:
     path : str or Path
         A .parquet file, or a .csv file.
     by : sequence of str
-        Columns to judge by; by default those of gender, race and group that are there.
-
-    Returns
-    -------
-    DataFrame
-        ``.attrs["derived"]`` lists the columns that the file does not have.
+        Columns to judge by, beside gender, race and group.
 
     Raises
     ------

@@ -39,46 +39,30 @@ def counts_at(scored: Scored, thresholds: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _all_cuts(table, by, thresholds, fidelity):
-    scored = as_arrays(table, by, 0.5, fidelity)
-    thresholds = cuts(scored.score) if thresholds is None else np.asarray(thresholds, np.float64)
-    return scored, thresholds, counts_at(scored, thresholds)
-
-
 def metrics_by_threshold(
     table: pd.DataFrame, by: str = "group", thresholds: Sequence[float] | None = None, fidelity: str = "corrected"
 ) -> pd.DataFrame:
     """Accuracy, FPR, TPR and the fairness metrics as functions of the threshold.
 
-    Parameters
-    ----------
-    table, by, fidelity
-        As in `fairness_metrics`.
-    thresholds : sequence of float, or None
-        None takes every threshold that decides differently (see `cuts`).
+    `thresholds` None takes every one that decides differently (see `cuts`).
 
     Returns
     -------
     DataFrame
         Index threshold; columns acc, fpr, tpr (of all images), then METRICS but auc_gap, which has no threshold.
     """
-    _, thresholds, counts = _all_cuts(table, by, thresholds, fidelity)
+    scored = as_arrays(table, by, 0.5, fidelity)
+    thresholds = cuts(scored.score) if thresholds is None else np.asarray(thresholds, np.float64)
+    counts = counts_at(scored, thresholds)
     overall = rates_of(counts.sum(1))
     values = {name: overall[name] for name in ("acc", "fpr", "tpr")} | metrics_of(counts, None, fidelity)[0]
     return pd.DataFrame(values, index=pd.Index(thresholds, name="threshold"))
 
 
-def rates_by_threshold(table, by="group", rate="fpr", thresholds=None, fidelity="corrected"):
-    """One rate (of RATES, but auc) of each group as a function of the threshold: index threshold, a column a group."""
-    scored, thresholds, counts = _all_cuts(table, by, thresholds, fidelity)
-    columns = pd.Index(scored.names, name=by)
-    return pd.DataFrame(rates_of(counts)[rate], pd.Index(thresholds, name="threshold"), columns)
-
-
 def fit_threshold(
     table: pd.DataFrame, target: str = "eer", value: float | None = None, fidelity: str = "corrected"
 ) -> float:
-    """The threshold at which a table has a wanted error rate.
+    """The threshold at which a table has a wanted error rate, 0..1.
 
     Parameters
     ----------
@@ -89,10 +73,6 @@ def fit_threshold(
         threshold with TPR >= value.
     value : float, 0..1
         For "fpr" and "tpr".
-
-    Returns
-    -------
-    float, 0..1
 
     Raises
     ------
@@ -143,13 +123,6 @@ def fit_group_thresholds(
     Post-processing that needs the group of a person at the time of the decision: a reference for what thresholds can
     do, rarely a remedy that one may use. Fit on validation, never on the test set.
 
-    Parameters
-    ----------
-    table, target, value, fidelity
-        As in `fit_threshold`.
-    by : str
-        Column of the groups.
-
     Returns
     -------
     Series
@@ -192,7 +165,6 @@ def operating_points(
         As in `fit_threshold`; by default EER and a FPR of 10 %.
     threshold : float
         The threshold in use, listed first.
-    fidelity : "corrected" or "official"
 
     Returns
     -------

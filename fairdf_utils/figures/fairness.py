@@ -3,14 +3,17 @@
 As in `plots`: one function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
 """
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fairdf_utils.fairness.pareto import undominated
-from fairdf_utils.fairness.sample_size import interval_width
 from fairdf_utils.figures.style import (
     DATASET_COLOURS,
     DETECTOR_COLOURS,
@@ -30,7 +33,9 @@ RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: f
 
 
 @styled
-def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
+def group_intervals(
+    intervals: pd.DataFrame, rates: Sequence[str] = ("fpr", "tpr"), level: float = 0.95, title: str | None = None
+) -> Figure:
     """Rates of each group with intervals, and the number of videos that they rest on.
 
     Parameters
@@ -68,7 +73,13 @@ def group_intervals(intervals, rates=("fpr", "tpr"), level=0.95, title=None):
 
 
 @styled
-def threshold_curves(curves, metrics=("fpr_sum", "oae", "dp", "meo"), against="threshold", marked=None, title=None):
+def threshold_curves(
+    curves: dict[str, pd.DataFrame],
+    metrics: Sequence[str] = ("fpr_sum", "oae", "dp", "meo"),
+    against: str = "threshold",
+    marked: float | dict[str, float] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Fairness metrics against the threshold, or against the overall FPR that it brings.
 
     Parameters
@@ -117,7 +128,7 @@ def threshold_curves(curves, metrics=("fpr_sum", "oae", "dp", "meo"), against="t
 
 
 @styled
-def reliability(curve, numbers=None, title=None):
+def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title: str | None = None) -> Figure:
     """Reliability diagrams, one panel a group: share of fakes against mean score; the area of a dot shows n.
 
     Parameters
@@ -166,7 +177,7 @@ def reliability(curve, numbers=None, title=None):
 
 
 @styled
-def front(results, lower="fpr_sum", higher="auc", title=None):
+def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", title: str | None = None) -> Figure:
     """Runs by accuracy and fairness, with the front: the runs than which no other is better in both.
 
     Parameters
@@ -208,7 +219,7 @@ def front(results, lower="fpr_sum", higher="auc", title=None):
 
 
 @styled
-def differences(table, title=None):
+def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Paired differences with intervals: one row a comparison, one panel a metric; zero is no difference.
 
     Parameters
@@ -241,48 +252,4 @@ def differences(table, title=None):
     legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
     if title:
         figure.suptitle(title)
-    return figure
-
-
-@styled
-def videos_and_width(rate, frames, correlations=(0.0, 0.5, 1.0), at_hand=None, level=0.95, most=None, title=None):
-    """Width of the interval of a group's rate against its number of videos.
-
-    Parameters
-    ----------
-    rate : float, 0..1
-        The rate expected.
-    frames : float
-        Frames a video.
-    correlations : sequence of float, 0..1
-        One curve each: how far the errors of a video's frames correlate (see `sample_size.design_effects`).
-    at_hand : dict of name -> int, optional
-        Videos that groups or test sets have: marked on the highest correlation's curve.
-    level : float
-    most : int, optional
-        End of the x-axis; by default 200 or the largest number at hand.
-    """
-    at_hand = at_hand or {}
-    most = most or max(200, *at_hand.values(), 0)
-    videos = np.arange(2, most + 1)
-    figure, axes = plt.subplots(figsize=(7.8, 4))
-    shades = np.linspace(0.65, 0, len(correlations))
-    for correlation, shade, line in zip(correlations, shades, ("-", "--", ":", "-.") * len(correlations), strict=False):
-        width = 100 * interval_width(videos, rate, frames, correlation, level)
-        words = f"errors inside a video correlate by {correlation:g}"
-        axes.plot(videos, width, color=str(shade), linestyle=line, label=words)
-    counts = {}
-    for name, count in at_hand.items():
-        counts.setdefault(count, []).append(str(name))
-    for count, names in counts.items():
-        width = 100 * interval_width(count, rate, frames, max(correlations), level)
-        axes.plot(count, width, "o", color=FAKE, markersize=8, markeredgecolor="white", zorder=3)
-        word = {"xytext": (8, 6), "textcoords": "offset points", "fontsize": 9, "color": FAKE}
-        axes.annotate(f"{', '.join(names)}: {width:.0f} points", (count, width), **word)
-    axes.set(xlabel="Videos of a group", ylabel=f"Width of the {100 * level:g} % interval\n(percentage points)")
-    axes.set(ylim=(0, None), xlim=(0, most))
-    axes.legend(title=f"Rate {100 * rate:g} %, {frames:g} frames a video", loc="upper right", alignment="left")
-    sns.despine(figure)
-    if title:
-        axes.set_title(title)
     return figure

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fairdf_utils.data.vocabulary import GROUPS
-from fairdf_utils.fairness import calibration, sample_size, thresholds, uncertainty
+from fairdf_utils.fairness import calibration, thresholds, uncertainty
 from fairdf_utils.figures import fairness as plots_fairness
 from fairdf_utils.figures import style as plot_style
 from fairdf_utils.tests.fairness.score_tables import video_table
@@ -49,7 +49,6 @@ def test_every_figure_leaves_no_trace_and_is_saved():
         "groups": lambda: plots_fairness.group_intervals(uncertainty.group_intervals(table, "group", FEW), title="t"),
         "front": lambda: plots_fairness.front(RUNS, title="t"),
         "differences": lambda: plots_fairness.differences(compared(), title="t"),
-        "videos": lambda: plots_fairness.videos_and_width(0.2, 4, at_hand={"a": 6, "b": 300}, title="t"),
     }
     mine = plt.figure()
     before = dict(mpl.rcParams)
@@ -126,13 +125,3 @@ def test_differences_colour_intervals_that_exclude_zero_and_say_undefined():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert {"undefined", "0.010", "0.400", "p (Holm)"} <= set(words(figure).split("\n"))
     assert "nan" not in words(figure)
-
-
-def test_width_of_videos_is_that_of_power_and_the_test_sets_are_on_it():
-    figure = plots_fairness.videos_and_width(0.2, 4, (0, 1), {"small": 6, "twin": 6})
-    axes = figure.axes[0]
-    for line, correlation in zip(axes.lines, (0, 1), strict=False):
-        videos, width = line.get_xydata().T
-        np.testing.assert_allclose(width, 100 * sample_size.interval_width(videos, 0.2, 4, correlation))
-    assert axes.lines[2].get_xydata().tolist() == [[6, 100 * sample_size.interval_width(6, 0.2)]]
-    assert "small, twin: 55 points" in words(figure)
