@@ -1,6 +1,6 @@
-"""Figures of the fairness analysis: thresholds, calibration, differences, the front and the number of videos.
+"""Figures of the fairness analysis: intervals, thresholds, calibration, differences and the front.
 
-As in `plots`: one function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
+One function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
 """
 
 from collections.abc import Sequence
