@@ -309,7 +309,7 @@ training.image_grid(pictures, titles, columns=4)
 
 # %% [markdown]
 # **What you should see.** DFDC is darker and noisier; Celeb-DF's forgery is the hardest to see. That is what makes a
-# detector trained on FF++ lose accuracy there, as in the paper's Table 1.
+# detector trained on FF++ lose accuracy there.
 #
 # ## 6.6 The bias knob
 #

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -202,6 +203,15 @@ def test_generate_is_cached_until_its_inputs_change(tmp_path, few, monkeypatch):
     images.generate(tmp_path, 64, 1, manifests=lists, workers=1)
     assert first.read_bytes() == content  # other manifests: nothing old is trusted
     assert (root / few["img_path"].iloc[3]).exists()
+
+
+def test_of_two_calls_at_once_one_renders_and_the_other_waits(tmp_path, few, monkeypatch):
+    lists, whole, calls = _folder(tmp_path, few.iloc[:40]), images._render_files, []
+    monkeypatch.setattr(images, "_render_files", lambda *given: (calls.append(given), whole(*given)))
+    with ThreadPoolExecutor(2) as pool:
+        roots = set(pool.map(lambda _: images.generate(tmp_path, 64, 0.5, manifests=lists, workers=1), range(2)))
+    assert len(roots) == len(calls) == 1
+    assert len(list(roots.pop().rglob("*.jpg"))) == 40
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
