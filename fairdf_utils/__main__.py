@@ -1,9 +1,11 @@
 """The command line: `python -m fairdf_utils <command>`, each command with --help."""
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from fairdf_utils.book import REPOSITORY, BookError
@@ -34,6 +36,11 @@ def _can_be_put_right(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__module__.startswith("fairdf_utils.") or refused
 
 
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """A command whose module is imported when it is called: no help text waits for torch."""
+    return lambda options: getattr(importlib.import_module(f"fairdf_utils.{module}"), function)(options)
+
+
 def _synthetic(options) -> None:
     if options.videos:
         from fairdf_utils.rendered.videos import generate_videos
@@ -44,18 +51,6 @@ def _synthetic(options) -> None:
         from fairdf_utils.rendered.images import generate
 
         print(f"The images are in {generate(options.out, size=options.size, bias=options.bias, seed=options.seed)}")
-
-
-def _faces(options) -> int:
-    from fairdf_utils.corpora.extraction import main_faces
-
-    return main_faces(options)
-
-
-def _check(options) -> int:
-    from fairdf_utils.data.checks import main_check
-
-    return main_check(options)
 
 
 def _train(options) -> None:
@@ -86,23 +81,11 @@ def _train(options) -> None:
     train_detector(config, *sets, Path(options.run) / wanted, images_at, data_dir, device, given["tensorboard"])
 
 
-def _predict(options) -> int:
-    from fairdf_utils.evaluation.pictures import main_predict
-
-    return main_predict(options)
-
-
 def _speed(options) -> None:
     from fairdf_utils.speed.comparison import compare
 
     table = compare(options.quick)
     print(f"{table.attrs['machine']}\n{table.to_string(index=False, float_format='{:.3g}'.format)}")
-
-
-def _audit(options) -> int:
-    from fairdf_utils.book.audit import main_audit
-
-    return main_audit(options)
 
 
 def _reproduce(options) -> int:
@@ -169,14 +152,14 @@ def _add_preparation(commands) -> None:
     faces.add_argument("--format", choices=("png", "jpg"), default="png", help="of the crops (default: %(default)s)")
     faces.add_argument("--compression", default="c23", help="of ffpp and dfd: raw, c23, c40 (default: %(default)s)")
     faces.add_argument("--jobs", type=int, default=-1, help="processes; -1 takes all cores (default)")
-    faces.set_defaults(command=_faces)
+    faces.set_defaults(command=_later("corpora.extraction", "main_faces"))
 
     check = commands.add_parser("check", help="check manifests; the exit code is 1 if they hold errors")
     check.add_argument("manifests", nargs="+", help="CSV files, or folders of them")
     check.add_argument("--images", help="folder that the image paths start from; images are looked at")
     check.add_argument("--size", type=_at_least_one, help="side that every image must have, px")
     check.add_argument("--out", help="also write all findings to this CSV file")
-    check.set_defaults(command=_check)
+    check.set_defaults(command=_later("data.checks", "main_check"))
 
 
 def _add_judgement(commands) -> None:
@@ -195,7 +178,7 @@ def _add_judgement(commands) -> None:
     predict.add_argument("--frames", type=_at_least_one, default=30, help="of a video (default: %(default)s)")
     predict.add_argument("--aligned", action="store_true", help="the pictures are aligned face crops already")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
-    predict.set_defaults(command=_predict)
+    predict.set_defaults(command=_later("evaluation.pictures", "main_predict"))
 
     audit = commands.add_parser(
         "audit",
@@ -213,7 +196,7 @@ def _add_judgement(commands) -> None:
     audit.add_argument("--cluster", default="video", help="drawn as a whole: video, identity, img_path")
     audit.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
     _add_notebooks(audit)
-    audit.set_defaults(command=_audit)
+    audit.set_defaults(command=_later("book.audit", "main_audit"))
 
 
 def _add_book(commands) -> None:

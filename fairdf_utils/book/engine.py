@@ -276,13 +276,15 @@ class _Progress:
 
 
 def _last_line(log: Path) -> str:
-    """The last line that a chapter printed."""
+    """The last line that a chapter printed, or else the cell that it is in."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4000))
-        lines = file.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip() and not _PAPERMILL.match(line)), "")
+        words = file.read().decode("utf-8", "replace")
+    cells = re.findall(r"Executing (Cell \d+)", words)
+    lines = [line.strip() for line in re.split(r"[\r\n]+", words) if line.strip() and not _PAPERMILL.match(line)]
+    return (lines or cells or [""])[-1]
 
 
 def _past_durations(run: Path) -> dict[str, list[float]]:
