@@ -34,8 +34,7 @@ from fairdf_utils.training.sam import SAM, frozen_batch_norm
 
 CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
 PUBLISHED = "best.safetensors"
-KEPT = ".best.safetensors"  # a second name of the same file: what clears a step's results may take the first
-WRITTEN = (PUBLISHED, KEPT, "last.pt", "previous.pt", "history.csv", "tensorboard")
+WRITTEN = (PUBLISHED, "last.pt", "previous.pt", "history.csv", "tensorboard")
 
 
 class TrainingError(RuntimeError):
@@ -280,7 +279,7 @@ class Training:
     def save(self) -> None:
         """Write the history, the best weights if this epoch is the best, and the checkpoint, each atomically."""
         if self.best_epoch == self.epoch:
-            self._publish()
+            save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch)
         with replacing(self.folder / "history.csv") as partial:
             pd.DataFrame(self.history).to_csv(partial, index=False)
         if self.board:
@@ -296,7 +295,8 @@ class Training:
         }
         last = self.folder / "last.pt"
         if last.exists():
-            _link(last, self.folder / "previous.pt")
+            with replacing(self.folder / "previous.pt") as partial:
+                os.link(last, partial)
         with replacing(last) as partial:
             torch.save(state, partial)
 
@@ -339,18 +339,11 @@ class Training:
         print(f"{self.folder} was trained with {', '.join(was)}; moved to {aside}, training starts anew", flush=True)
         return None
 
-    def _publish(self) -> None:
-        save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch)
-        _link(self.folder / PUBLISHED, self.folder / KEPT)
-
     def _publish_again(self) -> None:
-        if (self.folder / KEPT).exists():
-            _link(self.folder / KEPT, self.folder / PUBLISHED)
-        elif self.best_epoch == self.epoch:
-            self._publish()
-        else:
+        if self.best_epoch != self.epoch:
             gone = f"{self.folder / PUBLISHED} is gone: it held epoch {self.best_epoch}, last.pt holds {self.epoch}"
             raise TrainingError(f"{gone}. Bring it back, or delete the folder to train again")
+        save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch)
 
 
 def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
@@ -361,12 +354,6 @@ def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
         digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
         digest.update(images[:: max(1, len(images) // 256)].tobytes())
     return digest.hexdigest()[:16]
-
-
-def _link(path: Path, second: Path) -> None:
-    """Give a file a second name, which may have named another file before."""
-    with replacing(second) as partial:
-        os.link(path, partial)
 
 
 def _read_checkpoint(path: Path) -> dict:
