@@ -70,7 +70,7 @@ from fairdf_utils.corpora.annotations import lost_by_group, merge, read_annotati
 from fairdf_utils.data import checks
 from fairdf_utils.data.batches import check_images, load_image
 from fairdf_utils.data.manifests import SPLIT_FILES, find_leaks, group_table, read_manifest, read_split
-from fairdf_utils.data.vocabulary import DATASETS, GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import DATASETS, GROUPS, SIX_GROUPS
 from fairdf_utils.fairness import metrics, sample_size
 from fairdf_utils.figures import data, training
 from fairdf_utils.rendered.images import image_folder
@@ -212,7 +212,7 @@ told_by_ffpp("manipulated_sequences/Deepfakes/c23/videos/000_012.mp4")
 listed = layouts.find_videos(corpus_root, layout, compression)
 if layout == "ffpp":
     by_hand = pd.DataFrame(map(told_by_ffpp, listed["path"]))
-    assert by_hand.equals(listed[by_hand.columns])
+    assert (by_hand == listed[by_hand.columns]).all(axis=None)
 assert listed["path"].is_unique and set(listed["label"]) <= {0, 1}
 listed.groupby(["label", "forgery"]).agg(videos=("video", "size"), identities=("identity", "nunique"))
 
@@ -458,29 +458,36 @@ print(str(report).replace(f"{written_to}/", ""))
 # a person of the test set; a group's code that contradicts its columns; a path that leads out of the image root; a
 # video whose label flips; and an image that is missing.
 
+
 # %%
-traps = run.path(".planted")
-traps.mkdir(parents=True, exist_ok=True)
-rows = {name: pd.read_csv(written_to / name, dtype=str, keep_default_na=False) for name in names}
-reals, fakes, tested = rows["realtrain.csv"], rows["faketrain.csv"], rows["test.csv"]
-of_test = tested[tested["label"] == "0"].iloc[0]
-codes = len(SIX_GROUPS if layout in SIX_GROUP_DATASETS and "isasian" not in fakes else GROUPS)
-fakes.loc[0, "source_identity"] = of_test["identity"]
-fakes.loc[1, "intersec_label"] = str((int(fakes.loc[1, "intersec_label"]) + 1) % codes)
-fakes.loc[2, "img_path"] = "../elsewhere/000001.png"
-reals.loc[0, "video"] = fakes.loc[3, "video"]
-reals.loc[1, "img_path"] = "nowhere/000001.png"
-rows["realtrain.csv"] = pd.concat([reals, reals.iloc[[3]], of_test[reals.columns].to_frame().T])
-for name, cells in rows.items():
-    cells.to_csv(traps / name, index=False)
+def plant(rows):
+    reals, fakes, tested = rows["realtrain.csv"], rows["faketrain.csv"], rows["test.csv"]
+    of_test = tested[tested["label"] == "0"].iloc[0]
+    codes = len(GROUPS if "isasian" in fakes else SIX_GROUPS)
+    fakes.loc[0, "source_identity"] = of_test["identity"]
+    fakes.loc[1, "intersec_label"] = str((int(fakes.loc[1, "intersec_label"]) + 1) % codes)
+    fakes.loc[2, "img_path"] = "../elsewhere/000001.png"
+    reals.loc[0, "video"] = fakes.loc[3, "video"]
+    reals.loc[1, "img_path"] = "nowhere/000001.png"
+    again = pd.concat([reals, reals.iloc[[3]], of_test[reals.columns].to_frame().T])
+    return rows | {"realtrain.csv": again}
+
 
 # %%
 wanted = ["same image twice", "leaked video", "leaked identity", "contradicting columns", "path outside the root"]
 wanted += ["label flip", "missing image"]
-caught = checks.check([traps], images=prepared, size=crop_size).errors
-assert set(wanted) <= set(caught["kind"]), set(wanted) - set(caught["kind"])
-caught = caught.query("kind in @wanted").drop_duplicates("kind").set_index("kind").loc[wanted]
-caught.assign(file=caught["file"].map(lambda name: Path(name).name))[["file", "line", "column", "value", "finding"]]
+caught = pd.DataFrame()
+if len(names) == 5:  # a list may leave nothing to train on
+    traps = run.path(".planted")
+    traps.mkdir(parents=True, exist_ok=True)
+    copies = {name: pd.read_csv(written_to / name, dtype=str, keep_default_na=False) for name in names}
+    for name, cells in plant(copies).items():
+        cells.to_csv(traps / name, index=False)
+    caught = checks.check([traps], images=prepared, size=crop_size).errors
+    assert set(wanted) <= set(caught["kind"]), set(wanted) - set(caught["kind"])
+    caught = caught.query("kind in @wanted").drop_duplicates("kind").set_index("kind").loc[wanted]
+    caught["file"] = caught["file"].map(lambda name: Path(name).name)
+caught.drop(columns=["severity", "remedy"], errors="ignore")
 
 # %% [markdown]
 # **What you should see.** Seven planted faults, seven findings with file, line and value. In the files as they are, no
@@ -546,7 +553,7 @@ summary = {
     "crops": {"used": len(merged.rows), "unmatched": len(merged.unmatched), "undefined": len(merged.undefined)},
     "dropped_by_the_split": len(parts.dropped),
     "errors_in_the_manifests": report.errors["kind"].value_counts().to_dict(),
-    "planted_faults_found": wanted,
+    "planted_faults_found": list(caught.index),
 }
 run.path("checks.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 run.finish(device="cpu", read=[Path(manifests), images_at, written_to])

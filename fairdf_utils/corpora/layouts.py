@@ -22,20 +22,28 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from fairdf_utils.corpora.videos import IMAGES, VIDEOS, VideoError
+from fairdf_utils.data.crop_names import video_facts
 from fairdf_utils.data.vocabulary import FORGERIES
 
 COLUMNS = ("path", "video", "label", "forgery", "identity", "source_identity", "compression")
 COMPRESSIONS = {"raw": ("raw", "c0"), "c0": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}
-_FFPP = {"original_sequences/youtube": "real"} | {
-    f"manipulated_sequences/{forgery}": forgery for forgery in FORGERIES[1:]
-}
+_FFPP = {"original_sequences/youtube": "real"} | {f"manipulated_sequences/{name}": name for name in FORGERIES[1:]}
 _DFD = {"original_sequences/actors": "real", "manipulated_sequences/DeepFakeDetection": "fake"}
 _CELEBDF = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
+_EXPECTED = {
+    "ffpp": "original_sequences/youtube/{0}/videos/*.mp4 or manipulated_sequences/Deepfakes/{0}/videos/*.mp4",
+    "dfd": "original_sequences/actors/{0}/videos/*.mp4 or manipulated_sequences/DeepFakeDetection/{0}/videos/*.mp4",
+    "celebdf": "Celeb-real/*.mp4, YouTube-real/*.mp4 or Celeb-synthesis/*.mp4",
+    "dfdc": "metadata.json or labels.csv beside the videos, in folders such as dfdc_train_part_0",
+    "folder": "real/ and fake/ with videos or images",
+}
+Found = tuple[Path, str, str, str]  # file, video, forgery, identity where the name does not tell it
 
 
 class CorpusError(ValueError):
@@ -72,17 +80,29 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
         raise CorpusError(f"Unknown layout {layout!r}. Use one of {', '.join(LAYOUTS)}.")
     if compression not in COMPRESSIONS:
         raise CorpusError(f"Unknown compression {compression!r}. Use one of {', '.join(COMPRESSIONS)}.")
+    kind = COMPRESSIONS[compression][0]
+    expected = _EXPECTED[layout].format(kind)
     if not root.is_dir():
-        raise CorpusError(f"{root}: no such folder. Give the folder that holds {_expected(layout, compression)}.")
-    rows = list(LAYOUTS[layout](root, compression))
+        raise CorpusError(f"{root}: no such folder. Give the folder that holds {expected}.")
+    rows = [(file.relative_to(root).as_posix(), *told) for file, *told in LAYOUTS[layout](root, compression)]
     if not rows:
+        names = sorted(entry.name for entry in root.iterdir())
         raise CorpusError(
-            f"{root}: holds no videos in the layout {layout!r}. Expected {_expected(layout, compression)} below it; "
-            f"found {_found(root)}. Correct the root, the layout or the compression."
+            f"{root}: holds no videos in the layout {layout!r}. Expected {expected} below it; found "
+            f"{', '.join(names[:5]) or 'nothing'}{' ...' if len(names) > 5 else ''}. Correct the root, the layout or "
+            "the compression."
         )
-    rows = [[_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).drop_duplicates()
-    return _named_apart(table.sort_values("path", ignore_index=True))
+    rows = [[_text(cell) for cell in row] for row in rows]
+    table = pd.DataFrame(rows, columns=["path", "video", "forgery", "identity"]).drop_duplicates()
+    table = table.sort_values("path", ignore_index=True)
+    facts = video_facts(table["video"])
+    by_name = (table["identity"] == "") & (facts["forgery"] != "")
+    stem = table["path"].map(lambda path: PurePosixPath(path).stem)
+    table["identity"] = table["identity"].mask(table["identity"] == "", facts["identity"].where(by_name, stem))
+    table["source_identity"] = facts["source_identity"].where(by_name, "")
+    table["label"] = (table["forgery"] != "real").astype(int)
+    table["compression"] = kind if layout in ("ffpp", "dfd") else ""
+    return _named_apart(table[list(COLUMNS)].infer_objects())
 
 
 def locate(root: str | Path, path: str | Path) -> Path:
@@ -111,22 +131,6 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _expected(layout: str, compression: str) -> str:
-    folder = f"{COMPRESSIONS[compression][0]}/videos/*.mp4"
-    return {
-        "ffpp": f"original_sequences/youtube/{folder} or manipulated_sequences/Deepfakes/{folder}",
-        "dfd": f"original_sequences/actors/{folder} or manipulated_sequences/DeepFakeDetection/{folder}",
-        "celebdf": "Celeb-real/*.mp4, YouTube-real/*.mp4 or Celeb-synthesis/*.mp4",
-        "dfdc": "metadata.json or labels.csv beside the videos, in folders such as dfdc_train_part_0",
-        "folder": "real/ and fake/ with videos or images",
-    }[layout]
-
-
-def _found(root: Path) -> str:
-    names = sorted(entry.name for entry in root.iterdir())
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") or "nothing"
-
-
 def _files(folder: Path) -> list[Path]:
     """What has the name of a video in one folder, in order; none where there is no such folder."""
     if not folder.is_dir():
@@ -138,56 +142,29 @@ def _has_suffix(file: Path, suffixes: Sequence[str]) -> bool:
     return file.suffix.lower() in suffixes and not file.name.startswith(".")  # "._000.mp4" is left by macOS
 
 
-def _row(root: Path, file: Path, group: str, forgery: str, persons: tuple[str, str], compression: str = "") -> tuple:
-    identity, source = persons
-    label = int(forgery != "real")
-    video = f"{group}/{file.stem}" if group else file.stem
-    return file.relative_to(root).as_posix(), video, label, forgery, identity, source, compression
-
-
-def _persons(pattern: str, stem: str) -> tuple[str, str]:
-    """Persons in a stem: (shown, source); without a match the stem stands for the person."""
-    match = re.fullmatch(pattern, stem)
-    return (match[1], match[2] or "") if match else (stem, "")
-
-
-def _faceforensics(root: Path, compression: str, groups: Mapping[str, str], pattern: str) -> Iterator[tuple]:
+def _faceforensics(groups: Mapping[str, str], root: Path, compression: str) -> Iterator[Found]:
     for group, forgery in groups.items():
         for folder in COMPRESSIONS[compression]:
             for file in _files(root / group / folder / "videos"):
-                persons = _persons(pattern, file.stem)
-                kind = COMPRESSIONS[compression][0]
-                yield _row(root, file, PurePosixPath(group).name, forgery, persons, kind)
+                yield file, f"{PurePosixPath(group).name}/{file.stem}", forgery, ""
 
 
-def _ffpp(root: Path, compression: str) -> Iterator[tuple]:
-    return _faceforensics(root, compression, _FFPP, r"([0-9]{3})(?:_([0-9]{3}))?")
-
-
-def _dfd(root: Path, compression: str) -> Iterator[tuple]:
-    return _faceforensics(root, compression, _DFD, r"([0-9]{2})(?:_([0-9]{2}))?__.+")
-
-
-def _celebdf(root: Path, _: str) -> Iterator[tuple]:
+def _celebdf(root: Path, _: str) -> Iterator[Found]:
     for group, forgery in _CELEBDF.items():
         for file in _files(root / group):
-            if group == "YouTube-real":
-                persons = (f"youtube-{file.stem}", "")
-            else:
-                persons = _persons(r"(id[0-9]+)(?:_(id[0-9]+))?_[0-9]+", file.stem)
-            yield _row(root, file, group, forgery, persons)
+            yield file, f"{group}/{file.stem}", forgery, ""
 
 
-def _dfdc(root: Path, _: str) -> Iterator[tuple]:
+def _dfdc(root: Path, _: str) -> Iterator[Found]:
     listed = [file for name in _LISTS for depth in ("", "*/", "*/*/") for file in root.glob(depth + name)]
     for folder in sorted({file.parent for file in listed}):
         source = next(folder / name for name in _LISTS if (folder / name).is_file())
         for place, name, label, original in _LISTS[source.name](source):
             _refuse_outside(root, source, place, name)
             if _has_suffix(Path(name), VIDEOS):
+                group = "" if folder == root else f"{folder.name}/"
                 identity = Path(str(original or name)).stem
-                group = "" if folder == root else folder.name
-                yield _row(root, folder / name, group, ("real", "fake")[label], (identity, ""))
+                yield folder / name, group + Path(name).stem, ("real", "fake")[label], identity
 
 
 def _refuse_outside(root: Path, source: Path, place: str, name: str) -> None:
@@ -233,17 +210,23 @@ def _labels(source: Path) -> Iterator[tuple]:
 _LISTS = {"labels.csv": _labels, "metadata.json": _metadata}
 
 
-def _folder(root: Path, _: str) -> Iterator[tuple]:
-    for group, forgery in (("real", "real"), ("fake", "fake")):
+def _folder(root: Path, _: str) -> Iterator[Found]:
+    for group in ("real", "fake"):
         for folder, folders, files in os.walk(root / group):  # links to folders are not followed
             links = [name for name in folders if Path(folder, name).is_symlink()]
             for file in (Path(folder, name) for name in sorted(files + links)):
                 if file.name in links or _has_suffix(file, VIDEOS + IMAGES):
                     video = file.relative_to(root).with_suffix("").as_posix()
-                    yield file.relative_to(root).as_posix(), video, int(forgery == "fake"), forgery, video, "", ""
+                    yield file, video, group, video
 
 
-LAYOUTS = {"ffpp": _ffpp, "dfd": _dfd, "celebdf": _celebdf, "dfdc": _dfdc, "folder": _folder}
+LAYOUTS = {
+    "ffpp": partial(_faceforensics, _FFPP),
+    "dfd": partial(_faceforensics, _DFD),
+    "celebdf": _celebdf,
+    "dfdc": _dfdc,
+    "folder": _folder,
+}
 
 
 def _named_apart(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,10 @@ A video is "<folder>/<file name without suffix>" as in its corpus ("Deepfakes/00
 "Celeb-synthesis/id1_id2_0003"), for DFDC the file name alone.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -37,12 +40,12 @@ _VIDEO_NAMES = [
 _VIDEO_FRAME = re.compile(r"^(.*?)(?:_([0-9]{1,9}))?(?:\.[^./\\]*)?$", re.DOTALL)
 
 
-def video_facts(videos):
+def video_facts(videos: Iterable[str]) -> pd.DataFrame:
     """Read forgery and persons off the names of videos.
 
     Parameters
     ----------
-    videos : sequence of str, (N,)
+    videos : iterable of str, (N,)
         For instance "FaceSwap/000_003"; a name of no known corpus is its own identity.
 
     Returns
@@ -55,7 +58,7 @@ def video_facts(videos):
     return facts.astype(object).iloc[codes].reset_index(drop=True)
 
 
-def _facts(video):
+def _facts(video: str) -> tuple[str, str, str]:
     for pattern, forgery in _VIDEO_NAMES:
         if match := pattern.fullmatch(video):
             identity, source = match.groups()
@@ -64,7 +67,7 @@ def _facts(video):
     return "", video, ""
 
 
-def from_crop_names(paths):
+def from_crop_names(paths: Iterable[str]) -> pd.DataFrame:
     """Recover what the name of a crop tells, ``0_<forgery>_<video>_<frame>.png`` and the like.
 
     Parameters
@@ -86,7 +89,7 @@ def from_crop_names(paths):
     return pd.concat([table, video_facts(table["video"])], axis=1)
 
 
-def _video_of(stem):
+def _video_of(stem: str) -> tuple[str, str]:
     for pattern, dataset, folder in _CROP_STEMS:
         if match := pattern.fullmatch(stem):
             folder = match[1] if folder is None else folder
@@ -94,7 +97,7 @@ def _video_of(stem):
     return "", ""
 
 
-def video_and_frame(paths):
+def video_and_frame(paths: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Video and frame number, (N,) each, of paths such as ``ffpp/real/0012_030.jpg`` -> ("ffpp/real/0012", 30)."""
     parts = [_VIDEO_FRAME.match(path).groups("0") for path in paths]
     videos = np.array([video for video, _ in parts], dtype=object)
