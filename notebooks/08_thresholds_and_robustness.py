@@ -29,6 +29,7 @@
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
 scores: str = ""  # score table of any detector (.parquet or .csv); empty takes all tables of the run
 validation_scores: str = ""  # beside scores: table of the same detector on other images, to fit thresholds on
+by: list = []  # columns that name groups; empty takes gender, race and group as far as they are there
 threshold: float = 0.5  # an image is called fake when its score reaches it, from 0 to 1
 accepted_fpr: float = 0.1  # operating point: the share of false alarms that a user would accept, 0..1
 permutations: int = 1000  # of the sampling floor
@@ -78,17 +79,25 @@ paths = [Path(scores)] if scores else run.require_all("04_cross_dataset_evaluati
 tables, validation = {}, {}
 for path in paths:
     name = path.parent.name if path.stem == "scores" and path.parent.name else path.stem
-    for dataset, rows in read_scores(path).groupby("dataset", sort=False):
+    for dataset, rows in read_scores(path, by).groupby("dataset", sort=False):
         tables[name, dataset] = rows.reset_index(drop=True)
     beside = f"04_cross_dataset_evaluation/{name}/validation/scores.parquet"
     if validation_scores:
-        validation[name] = read_scores(validation_scores)
+        validation[name] = read_scores(validation_scores, by)
     elif not scores and (run.run_dir / beside).exists():
-        validation[name] = read_scores(run.require(beside))
+        validation[name] = read_scores(run.require(beside), by)
 
+# %%
 names, sets = (list(dict.fromkeys(key[part] for key in tables)) for part in (0, 1))
-bys = [by for by in ("gender", "race", "group") if all(by in table for table in tables.values())]
+bys = by or [each for each in ("gender", "race", "group") if all(each in table for table in tables.values())]
 finest = bys[-1]  # the intersection, where the table has it
+unknown = sum(int(table[finest].isna().sum()) for table in tables.values())
+if unknown:
+    print(f"{unknown} rows without {finest} are left out here")
+tables, validation = (
+    {key: table.dropna(subset=[finest]).reset_index(drop=True) for key, table in each.items()}
+    for each in (tables, validation)
+)
 chosen = next((name for name in names if name.startswith("fairdf-s")), names[0])
 home = sets[0]  # the data set of training comes first in a run's tables
 example = tables[chosen, home]
@@ -304,9 +313,9 @@ fairness.reliability(calibration.reliability(example, finest), numbers, f"{chose
 
 # %%
 found = {
-    (name, dataset, by): calibration.calibration(table, None if by == "all" else by).rename_axis("group")
+    (name, dataset, over): calibration.calibration(table, None if over == "all" else over).rename_axis("group")
     for (name, dataset), table in tables.items()
-    for by in ("all", finest)
+    for over in ("all", finest)
 }
 calibrated = pd.concat(found, names=["detector", "dataset", "by"]).reset_index()
 overall = calibrated[calibrated["by"] == "all"].set_index(["dataset", "detector"])

@@ -57,15 +57,10 @@ def perturb(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.n
 
     `seed` decides the noise, the place of the crop and the direction of the brightness. Image i of the result depends
     on images[i], kind, severity and seed alone, not on its place among the others: every detector sees the same.
-
-    Raises
-    ------
-    ValueError
-        Unknown kind or severity, or images of another form.
+    Raises ValueError for an unknown kind or severity, or images of another form.
     """
     if kind not in STRENGTHS or severity not in SEVERITIES:
-        known = f"kinds {', '.join(KINDS)}; severities 0 (unchanged) to 5"
-        raise ValueError(f"{kind!r} at {severity!r} is unknown: {known}")
+        raise ValueError(f"{kind!r} at {severity!r} is unknown: kinds {', '.join(KINDS)}; severities 0 to 5")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be uint8 (N, H, H, 3), not {images.dtype} {images.shape}")
     changed = np.array(images)

@@ -20,8 +20,6 @@ from fairdf_utils.data.vocabulary import FORGERIES, group_order
 from fairdf_utils.evaluation.scoring import scoring_copy
 from fairdf_utils.model.detectors import Head, PlainDetector
 
-FEATURES = ("domain_agnostic", "domain_specific", "demographic", "content", "fused", "encoder")
-
 
 def answering_head(model: nn.Module) -> Head:
     """The head whose logits `detect` returns: the fused one, without it (UCF) the agnostic, a plain detector's only."""
@@ -124,16 +122,11 @@ def _in_order(labels: pd.Series) -> list[str]:
 def features(
     model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256
 ) -> dict[str, np.ndarray]:
-    """The pooled vectors that a detector makes of images, as its heads see them.
-
-    Parameters
-    ----------
-    model : a detector of this project, on `device`; it is not changed
-    images : uint8 (N, H, H, 3)
+    """The pooled vectors that a detector makes of images uint8 (N, H, H, 3), as its heads see them.
 
     Returns
     -------
-    dict of float32 (N, D), in the order of `FEATURES`
+    dict of float32 (N, D)
         "domain_agnostic", "domain_specific" and "content" of detectors with these branches, "demographic" of those
         that have one, "fused" where there is a fused head (with fidelity "official" equal to "domain_agnostic"), or
         "encoder" alone for a plain detector. Content has twice as many numbers as the others.

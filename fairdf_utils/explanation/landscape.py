@@ -2,11 +2,8 @@
 
 Every direction is filter-normalised (Li et al. 2018): each filter's part (a row of a linear layer, an output channel
 of a convolution) has the norm of that filter, so 1 on an axis moves each filter by its own length. Without this, a
-network whose weights are larger by a factor that its batch norms take out again would look flatter. Biases and the
-batch norms' parameters stay where they are.
-
-Batch norms run in evaluation mode, with the statistics of training: the centre is the detector as it scores, and two
-points differ by their weights alone.
+network whose weights are larger by a factor that its batch norms take out again would look flatter. Biases and batch
+norms stay as they are, in evaluation mode: the centre is the detector as it scores.
 
 Source: Li et al. 2018, "Visualizing the loss landscape of neural nets", NeurIPS; Foret et al. 2021 (sharpness).
 """
@@ -32,17 +29,11 @@ Direction = list[Tensor]  # one tensor a weight that moves
 
 @dataclass(frozen=True)
 class Landscape:
-    """A loss on a plane in weight space.
+    """A loss on a plane in weight space; (0, 0) is the trained detector."""
 
-    Attributes
-    ----------
-    x, y : float64 (K,), steps along the two directions, in lengths of a filter; 0 is the trained detector
-    loss : float64 (K, K), loss[j, i] at (x[i], y[j])
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    loss: np.ndarray
+    x: np.ndarray  # float64 (K,), steps along the first direction, in lengths of a filter
+    y: np.ndarray  # float64 (K,), along the second
+    loss: np.ndarray  # float64 (K, K), loss[j, i] at (x[i], y[j])
 
 
 def answer_loss(images: np.ndarray, label: np.ndarray, device: torch.device, batch_size: int = 64) -> Loss:
@@ -51,11 +42,7 @@ def answer_loss(images: np.ndarray, label: np.ndarray, device: torch.device, bat
     Every detector has it, whatever it was trained on, so it compares runs. SAM flattens the loss of the training
     images: take these to see what it did.
 
-    Parameters
-    ----------
-    images : uint8 (N, H, H, 3)
-    label : int (N,), 1 = fake
-    batch_size : images in a part of the loss; decides speed and memory
+    `images` uint8 (N, H, H, 3), `label` int (N,), 1 = fake; `batch_size` images are a part of the loss.
     """
     target = torch.as_tensor(np.array(label, np.int64), device=device)
 
@@ -111,9 +98,8 @@ def sharpness(
 
     Returns
     -------
-    dict of float
-        "loss" at the weights, "ascent", "random" (NaN without directions), "random_sd" over the directions (ddof 1,
-        NaN with fewer than two).
+    dict
+        "loss" at the weights, "ascent", "random", and "random_sd" over the directions (ddof 1); NaN without them.
     """
     generator = torch.Generator().manual_seed(seed)
     weights, loss_at = _filters(model), _walker(model, loss)

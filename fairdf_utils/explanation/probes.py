@@ -87,8 +87,7 @@ def probes(
 ) -> pd.DataFrame:
     """Every attribute read from every feature.
 
-    The forgery is read from fakes alone, because "real" is the label. A target with a single value is left out, as
-    the data set is when there is only one.
+    The forgery is read from fakes alone, because "real" is the label. A target with a single value is left out.
 
     Parameters
     ----------
@@ -132,18 +131,10 @@ def _people(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def embed(feature: np.ndarray, kind: str = "pca", seed: int = 0) -> pd.DataFrame:
-    """Two coordinates for each image: principal components, or t-SNE of the standardised feature.
+    """Two coordinates of each row of a feature (N, D): principal components ("pca") or t-SNE, of the standardised one.
 
-    Distances between far points of a t-SNE, and the sizes of its clusters, mean nothing.
-
-    Parameters
-    ----------
-    feature : float (N, D), N > 3
-    kind : "pca" or "tsne"
-
-    Returns
-    -------
-    DataFrame (N rows) x, y; attrs["words"]: "PCA, 61 % of the variance", or "t-SNE"
+    Distances between far points of a t-SNE, and the sizes of its clusters, mean nothing. Returns a DataFrame with the
+    columns x, y and attrs["words"]: "PCA, 61% of the variance", or "t-SNE".
     """
     if kind not in EMBEDDINGS:
         raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(EMBEDDINGS)}")

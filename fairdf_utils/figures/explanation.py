@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GENDERS, GROUPS, RACES, group_order
@@ -32,26 +32,20 @@ def grad_cam_grid(faces: Any, heat: Any, title: str | None = None) -> Figure:
     if (faces.rows, faces.columns) != (heat.rows, heat.columns):
         raise ValueError("faces and heat must have the same rows and columns: use mean_by with the same manifest")
     top = np.nanmax(heat.mean) or 1.0  # nothing speaks for a fake anywhere: all cells stay grey
-    cells = _overlay(faces.mean.mean(-1) / 255, heat.mean / top)  # (R, C, H, H, 3)
-    cells[heat.count == 0] = 0.93
-    side = cells.shape[2]
-    sheet = cells.transpose(0, 2, 1, 3, 4).reshape(len(heat.rows) * side, len(heat.columns) * side, 3)
-    figure = contact_sheet(sheet, heat.rows, heat.columns, title)
+    side, shape = heat.mean.shape[2], (len(heat.rows), len(heat.columns))
+    grey, hot = (
+        np.nan_to_num(cells, nan=nan).transpose(0, 2, 1, 3).reshape(side * shape[0], side * shape[1])
+        for cells, nan in ((faces.mean.mean(-1), 237), (heat.mean / top, 0))  # without images light grey, no heat
+    )
+    figure = contact_sheet(grey[..., None].repeat(3, -1).astype(np.uint8), heat.rows, heat.columns, title)
     figure.set_figwidth(1.14 * figure.get_figwidth())  # room for the colour bar
     axes = figure.axes[0]
+    shown = axes.imshow(top * hot, cmap="inferno", vmin=0, vmax=top, alpha=0.85 * np.sqrt(hot))
     for (row, column), count in np.ndenumerate(heat.count):
         at = (side * (column + 0.03), side * (row + 0.95))
         axes.text(*at, f"n = {count:,}", fontsize=7.5, color="white" if count else "#666666", va="bottom")
-    shown = ListedColormap(_overlay(np.full(256, 0.5), np.linspace(0, 1, 256)))  # over middle grey
-    colour = ScalarMappable(Normalize(0, top), shown)
-    figure.colorbar(colour, ax=axes, label="Mean Grad-CAM heat for “fake”", fraction=0.04, aspect=35)
+    figure.colorbar(shown, ax=axes, label="Mean Grad-CAM heat for “fake”", fraction=0.04, aspect=35)
     return figure
-
-
-def _overlay(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Grey values 0..1 (...) under heat 0..1 (...), the more covered the hotter: RGB (..., 3)."""
-    share = (0.85 * np.sqrt(np.clip(heat, 0, 1)))[..., None]
-    return (1 - share) * grey[..., None] + share * plt.get_cmap("inferno")(heat)[..., :3]
 
 
 @styled
@@ -61,8 +55,8 @@ def landscapes(surfaces: Mapping[str, Any], title: str | None = None) -> Figure:
     top = loss[np.isfinite(loss)].max()  # far from the centre a deep network may overflow: left white
     levels = np.geomspace(max(loss[np.isfinite(loss)].min(), 1e-6 * top), top, 19)
     norm = LogNorm(levels[0], levels[-1])
-    size = (min(9.5, 3.6 * len(surfaces) + 1.2), 3.9)
-    figure, panels = plt.subplots(1, len(surfaces), figsize=size, sharey=True, squeeze=False)
+    width = min(9.5, 3.6 * len(surfaces) + 1.2)
+    figure, panels = plt.subplots(1, len(surfaces), figsize=(width, 3.9), sharey=True, squeeze=False)
     for axes, (name, each) in zip(panels[0], surfaces.items(), strict=True):
         shown = np.ma.masked_invalid(np.maximum(each.loss, levels[0]))
         axes.contourf(each.x, each.y, shown, levels, norm=norm, cmap="viridis", extend="both")
@@ -127,15 +121,10 @@ def looks_of(labels: pd.Series) -> tuple[dict, dict, dict]:
 
 @styled
 def probe_table(table: pd.DataFrame, title: str | None = None) -> Figure:
-    """How well each attribute is read from each feature of each detector.
+    """How well each attribute is read from each feature: a table of `probes.probes` with a column `detector`.
 
     A cell holds the balanced accuracy in percent and its standard deviation over the folds; the colour is how far it
     is from chance (white) to perfect (dark), so that columns with different chance levels compare.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `probes.probes`, with a column `detector` in front.
     """
     chance = table.groupby("target", sort=False)["chance"].first()
     lines = pd.MultiIndex.from_frame(table[["detector", "feature"]].drop_duplicates())
@@ -163,13 +152,8 @@ def probe_table(table: pd.DataFrame, title: str | None = None) -> Figure:
 def severity_curves(table: pd.DataFrame, by: str, title: str | None = None) -> Figure:
     """Metrics against the severity of each perturbation: kinds across, metrics down, a line each value of `by`.
 
-    A gap that closes is no gain where the AUC falls to one half: a detector that calls everything fake treats all
-    groups alike. Severity 0 is the unchanged image.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns kind, severity, metric, value (fraction) and `by`: detector, or group with `ALL` for all images.
+    `table` has the columns kind, severity (0 is the unchanged image), metric, value (a fraction) and `by`: "detector",
+    or "group" with the value `ALL` for all images.
     """
     colours, _, dashes = looks_of(table[by])
     if by == "detector":
@@ -182,14 +166,12 @@ def severity_curves(table: pd.DataFrame, by: str, title: str | None = None) -> F
             hue=by, style=by, **style, **order,
         )  # fmt: skip
     grid.figure.set_layout_engine("constrained")
-    grid.set_titles("").set(xticks=range(6))
-    for axes, kind in zip(grid.axes[0], grid.col_names, strict=True):
-        axes.set_title(kind)
-    for axes, metric in zip(grid.axes[:, 0], grid.row_names, strict=True):
+    grid.set(xticks=range(6))
+    for (metric, kind), axes in grid.axes_dict.items():
         words = METRIC_WORDS.get(metric, metric.upper()).split(":")[0].replace(" between groups", "")
-        axes.set_ylabel(f"{words} (%)")
-    for axes in grid.axes[[name == "auc" for name in grid.row_names]].flat:
-        axes.axhline(50, color="#444444", linestyle=":", linewidth=1)
+        axes.set(title=kind if axes in grid.axes[0] else "", ylabel=f"{words} (%)" if axes in grid.axes[:, 0] else "")
+        if metric == "auc":
+            axes.axhline(50, color="#444444", linestyle=":", linewidth=1)
     sns.move_legend(grid, "outside lower center", ncols=5, title=None)
     grid.figure.suptitle(title)
     return grid.figure
