@@ -18,7 +18,7 @@
 # |---|---|
 # | **Needs** | nothing; or a corpus obtained from its owners, and its annotations |
 # | **Produces** | the rendered benchmark; crops, ledger and manifests in `prepared`; tables in `01_data_preparation/` |
-# | **Time on 2 CPU cores** | about 20 seconds; once, a minute more to render the benchmark and film a small corpus |
+# | **Time on 2 CPU cores** | about 30 seconds; once, two minutes more to render the benchmark and film a small corpus |
 # | **Time on one GPU** | the same: decoding, detecting and rendering use the CPU |
 #
 # A detector of deepfakes answers "real" or "fake". It is unfair when its mistakes fall on some people more than on
@@ -66,7 +66,7 @@ import pandas as pd
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.corpora import extraction, faces, layouts, splits, videos
-from fairdf_utils.corpora.annotations import lost_by_group, merge, read_annotations
+from fairdf_utils.corpora.annotations import lost_by_group, merge, read_annotations, vote
 from fairdf_utils.data import checks
 from fairdf_utils.data.batches import check_images, load_image
 from fairdf_utils.data.manifests import SPLIT_FILES, find_leaks, group_table, read_manifest, read_split
@@ -272,11 +272,11 @@ b = z.mean() - a * w.mean()
 print(f"scale {abs(a):.2f}, turned by {np.degrees(np.angle(a)):.1f} degrees, shifted by {b:.1f}")
 
 # %%
-show(faces.align, docstring=False)
+show(faces.similarity)
 
 # %% [markdown]
-# The package must find the same map. A test picture of a slanted wave is aligned with these landmarks, and every pixel
-# of the crop is compared with the wave at the place that the hand-made map gives it:
+# `faces.align` must cut by the same map. A test picture of a slanted wave is aligned with these landmarks, and every
+# pixel of the crop is compared with the wave at the place that the hand-made map gives it:
 
 
 # %%
@@ -348,16 +348,14 @@ by_hand = sums.map(lambda total: "male" if total > 0 else "female" if total < 0 
 print(by_hand.reindex(list("abc"), fill_value="undefined").to_dict())
 
 # %%
-show(merge, docstring=False)
+show(vote)
 
 # %%
-tiny = votes.assign(frame=[0, 1, 2] * 3, label=0, race="white", source="by hand")
+tiny = votes.assign(race="white")
 tiny["gender"] = tiny.pop("male").map({1: "male", -1: "female", 0: ""})
-three = {"img_path": ["a.png", "b.png", "c.png"], "video": list("abc"), "identity": list("abc")}
-crops_of_tiny = pd.DataFrame(three).assign(label=0, forgery="real", source_identity="", frame=1)
-settled = merge(crops_of_tiny, tiny)
-assert settled.rows.set_index("video")["gender"].to_dict() == by_hand.to_dict()
-assert settled.undefined["video"].tolist() == ["c"] and settled.conflicts["video"].tolist() == ["b"]
+settled, conflicts = vote(tiny)
+assert settled["gender"].to_dict() == by_hand.reindex(list("abc"), fill_value="").to_dict()
+assert conflicts["video"].tolist() == ["b"]
 
 # %%
 crops = extraction.crops(prepared, layout)

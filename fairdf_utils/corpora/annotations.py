@@ -235,7 +235,7 @@ def merge(crops: pd.DataFrame, annotations: pd.DataFrame) -> Merged:
     again = annotations.duplicated(["video", "frame", "label", "gender", "race"])
     repeated, annotations = annotations[again].reset_index(drop=True), annotations[~again]
     key = _matching(crops["video"], annotations["video"])
-    settled, conflicts = _settle(annotations)
+    settled, conflicts = vote(annotations)
     found = settled.reindex(key).reset_index(drop=True)
     matched = key.notna().to_numpy()
     if len(crops) and len(annotations) and not matched.any():
@@ -273,7 +273,7 @@ def _matching(videos: pd.Series, annotated: pd.Series) -> pd.Series:
     return videos.map({video: name for video, name in names.items() if name in known}).astype(object)
 
 
-def _settle(annotations: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def vote(annotations: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Gender, race and the reason why one is undefined, by video; and the votes that were not unanimous."""
     settled, conflicts, reasons = {}, [], []
     for attribute, values in (("gender", GENDERS), ("race", RACES)):
@@ -324,7 +324,7 @@ def lost_by_group(ledger: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFra
         where nothing was asked for).
     """
     key = _matching(ledger["video"], annotations["video"])
-    settled, _ = _settle(annotations)
+    settled, _ = vote(annotations)
     found = settled.reindex(key)
     group = found["gender"] + "-" + found["race"]
     group = np.where(key.isna(), "not annotated", np.where(group.isin(GROUPS), group, "undefined"))

@@ -122,7 +122,7 @@ def align(image: np.ndarray, face: FoundFace, size: int = 256, margin: float = 1
     -------
     uint8 (size, size, 3)
     """
-    turn, shift = _similarity(canonical(size, margin), face.landmarks)
+    turn, shift = similarity(canonical(size, margin), face.landmarks)
     corners = turn * _complex(np.array([(0, 0), (size, 0), (0, size), (size, size)]) - 0.5) + shift
     left, top = np.floor([corners.real.min(), corners.imag.min()]).astype(int) - 4
     right, bottom = np.ceil([corners.real.max(), corners.imag.max()]).astype(int) + 4
@@ -135,7 +135,7 @@ def align(image: np.ndarray, face: FoundFace, size: int = 256, margin: float = 1
     return np.asarray(part.transform((size, size), Image.AFFINE, rows, Image.BICUBIC))
 
 
-def _similarity(source: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
+def similarity(source: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
     """(a, b) of the map z -> a z + b of the plane of complex numbers that takes source closest to target, (N, 2)."""
     source, target = _complex(source), _complex(target)
     centred = source - source.mean()

@@ -19,7 +19,7 @@ from skimage.transform import SimilarityTransform
 
 from fairdf_utils.corpora import extraction
 from fairdf_utils.corpora.extraction import COUNTS, LEDGER, append_row, read_ledger, write_ledger
-from fairdf_utils.corpora.faces import FoundFace, _similarity, align, canonical, find
+from fairdf_utils.corpora.faces import FoundFace, align, canonical, find, similarity
 from fairdf_utils.corpora.layouts import CorpusError
 from fairdf_utils.corpora.videos import read_frames
 from fairdf_utils.files import locked
@@ -130,7 +130,7 @@ def test_the_similarity_is_scikit_images(scale, degrees, x, y, seed):
     target = SimilarityTransform(scale=scale, rotation=np.radians(degrees), translation=(x, y))(source)
     target = target + np.random.default_rng(seed).normal(0, scale, target.shape)
     expected = SimilarityTransform.from_estimate(source, target).params
-    a, b = _similarity(source, target)
+    a, b = similarity(source, target)
     ours = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]])
     assert np.abs(ours - expected).max() < 1e-6 * max(1, np.abs(expected).max())
 
