@@ -93,7 +93,7 @@ def _check_paths(out: Path, read: list[str]) -> None:
 
 def _executed(notebook: nbformat.NotebookNode, parameters: dict, folder: str) -> nbformat.NotebookNode:
     """The chapter with its outputs."""
-    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=ERROR"]}
+    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
     return papermill.execute_notebook(notebook, None, parameters, cwd=folder, kernel_name="python3", **quiet)
 
 

@@ -31,7 +31,7 @@ ECHO_SECONDS = 10
 PERCENT = ("auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr")
 # Lines of papermill's log that say nothing about the chapter.
 _PAPERMILL = re.compile(
-    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|\++ "
+    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|<Figure |\++ "
 )
 
 
@@ -257,13 +257,15 @@ class _Progress:
 
     def _echo(self) -> None:
         """Until all has ended: a live terminal has one line that shows the latest words of all running steps."""
+        before = ""
         while not self.stopped.wait(0.5 if self.live else ECHO_SECONDS):
             with self.lock:
                 words = {step: _last_line(self.run / "notebooks" / f"{step.name}.log") for step in [*self.running]}
                 width = (shutil.get_terminal_size().columns - 5) // max(1, len(words)) - 2
-                lines = [f"{step.repetition or step.rule}: {line}"[:width] for step, line in words.items() if line]
-                if lines:
-                    self._print("    " + "  ".join(lines), "" if self.live else "\n")
+                shown = "  ".join(f"{step.repetition or step.rule}: {line}"[:width] for step, line in words.items())
+                if shown != before:
+                    self._print(f"    {shown}", "" if self.live else "\n")
+                before = shown
 
     def stop(self) -> None:
         """Show no more lines."""
