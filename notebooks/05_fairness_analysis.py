@@ -18,7 +18,7 @@
 # |---|---|
 # | **Needs** | the score tables of chapter 4, or one of any other detector (parameter `scores`) |
 # | **Produces** | `05_fairness_analysis/`: `findings.json` and seven tables, see 5.11 |
-# | **Time on 2 CPU cores** | about two minutes for four detectors on four test sets, 20 seconds for one table |
+# | **Time on 2 CPU cores** | half a minute for four detectors on four test sets, 15 seconds for one table |
 # | **Time on one GPU** | the same: nothing here uses one |
 #
 # Chapter 4 left one row per image: who is shown, what the truth is, what the detector said. This chapter asks whether
@@ -57,8 +57,18 @@ from IPython.display import HTML, display
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.data.vocabulary import DATASETS
-from fairdf_utils.fairness import calibration, cautions, metrics, pareto, sample_size, thresholds, uncertainty, verdicts
-from fairdf_utils.fairness.score_table import ScoreTableError, read_scores, video_level
+from fairdf_utils.fairness import (
+    calibration,
+    cautions,
+    findings,
+    metrics,
+    sample_size,
+    thresholds,
+    uncertainty,
+    verdicts,
+)
+from fairdf_utils.fairness.pareto import undominated
+from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
 from fairdf_utils.figures import fairness, training
 from fairdf_utils.files import write_text
 from fairdf_utils.progress import bar
@@ -141,9 +151,6 @@ sizes = {
     if key[:2] == example_key[:2]
 }
 sizes = pd.DataFrame(sizes).T.rename_axis(names).droplevel(["detector", "seed"])
-sizes
-
-# %%
 for key, table in tables.items():
     softmax = 1 / (1 + np.exp(table["logit_real"].astype(float) - table["logit_fake"].astype(float)))
     if not np.allclose(table["score"], softmax, atol=1e-3):
@@ -151,6 +158,7 @@ for key, table in tables.items():
     if not scores and key[:2] in validation:
         both = set(table["img_path"]) & set(validation[key[:2]]["img_path"])
         print(f"{key[0]} on {key[2]}: {len(both)} images are in validation too.") if both else None
+sizes
 
 # %% [markdown]
 # **What you should see.** In the embedded benchmark: as many real images as fakes, and four times as many images as
@@ -173,15 +181,13 @@ found = {
 for key in shown:
     heading = f"<h3>{chosen} on {key[2]}</h3>" if len(tables) > 1 and not scores else ""
     heading = f"<h3>{escape(key[2])}</h3>" if scores and len(shown) > 1 else heading
-    display(HTML(heading + verdicts.as_html(found[key])))
-
-# %% [markdown]
-# And all tables of this run, in short:
+    display(HTML(heading + findings.as_html(found[key])))
 
 # %%
+print("All tables of this run, in short:")
 for (detector, seed, dataset), verdict in found.items():
     severe = sum(one["severe"] for one in verdict.cautions)
-    print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {verdicts.in_short(verdict.findings)}"
+    print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {findings.in_short(verdict.findings)}"
           + f" Severe cautions: {severe}." * (severe > 0))  # fmt: skip
 
 # %% [markdown]
@@ -386,15 +392,13 @@ def in_words(row):
     for what, rate, name in (("real", "fpr", "FPR"), ("fake", "tpr", "TPR")):
         words |= {f"{what} images": row[f"n_{what}"], f"{what} {unit}": row[f"clusters_{what}"]}
         words[f"{what}, worth"] = f"{row[f'effective_{what}']:.0f}"
-        words[name] = cautions.percent(row[rate]) + verdicts.between(row[f"{rate}_low"], row[f"{rate}_high"])
-    words["AUC"] = cautions.percent(row["auc"]) + verdicts.between(row["auc_low"], row["auc_high"])
+        words[name] = cautions.percent(row[rate]) + findings.between(row[f"{rate}_low"], row[f"{rate}_high"])
+    words["AUC"] = cautions.percent(row["auc"]) + findings.between(row["auc_low"], row["auc_high"])
     return pd.Series(words)
 
 
 for key in shown:
     display(found[key].groups.apply(in_words, axis=1))
-
-# %%
 whole = groups.dropna(subset=["fpr"])
 assert (whole["fpr_low"] <= whole["fpr"] + 1e-9).all() and (whole["fpr"] <= whole["fpr_high"] + 1e-9).all()
 assert (groups["effective_real"].isna() == groups["fpr"].isna()).all()
@@ -487,8 +491,6 @@ unfairness = pd.concat({key: found[key[:3]].fairness.loc[key[3]] for key in keye
 columns = ["estimate", "low", "high", "floor_q95", "p_value", "p_holm", "groups", "left_out"]
 for key in shown:
     display(found[key].fairness[columns])
-
-# %%
 defined = unfairness.dropna(subset=["estimate"])
 assert (defined["low"] <= defined["estimate"] + 1e-9).all() and (defined["estimate"] <= defined["high"] + 1e-9).all()
 assert (defined["floor_mean"] >= 0).all() and defined["p_value"].between(0, 1).all()
@@ -542,7 +544,7 @@ mine = operating[operating["detector"] == chosen].drop(columns=["detector", "tar
 mine.set_index([name for name in ("dataset", "seed", "point", "thresholds", "fitted_on") if name in mine]).round(3)
 
 # %% [markdown] tags=["audit"]
-# ## 5.8 Calibration and whole videos
+# ## 5.8 Calibration
 #
 # Does a score of 0.8 mean that eight in ten such images are fake, whoever is shown? Dots under the diagonal mean scores
 # that are too high: a group whose curve lies lower than the others' is suspected more than it deserves.
@@ -552,8 +554,6 @@ for key in shown:
     table = tables[key].dropna(subset=[finest])
     curve, numbers = (of(table, finest) for of in (calibration.reliability, calibration.calibration))
     display(fairness.reliability(curve, numbers, f"{key[0]} on {key[2]}"))
-
-# %%
 calibrated = {
     (*key, name): calibration.calibration(table.dropna(subset=[name]), name)
     for key, table in tables.items()
@@ -563,24 +563,9 @@ calibrated = pd.concat(calibrated, names=[*names, "by", "group"]).reset_index()
 assert calibrated["brier"].dropna().between(0, 1).all()
 
 # %% [markdown]
-# One asks of a video, not of a frame, whether it is fake. Its score is the mean of its frames' scores: errors that
-# differ from frame to frame average out, errors that come from the person or the camera stay. (Chapter 8 has more on
-# both.)
-
-# %%
-try:
-    of_videos = video_level(example)
-    by_hand = example.groupby("video", sort=False)["score"].mean()
-    assert np.allclose(of_videos.set_index("video")["score"], by_hand)
-    frames, videos = (metrics.overall_metrics(table, threshold) for table in (example, of_videos))
-    print(f"AUC of {len(example)} frames {frames['auc']:.3f}, of {len(of_videos)} videos {videos['auc']:.3f}")
-except ScoreTableError as error:
-    print(error)
-
-# %% [markdown]
-# **What you should see.** A higher AUC for videos than for frames, as means are less noisy. The gap between groups
-# need not fall with it (5.2 says what it does): averaging removes luck, not bias. ECE, the mean distance of the dots
-# from the diagonal, grows as groups get smaller: compare groups of like size.
+# **What you should see.** Dots near the diagonal where scores mean what they say. ECE, their mean distance from it,
+# grows as groups get smaller: compare groups of like size. One asks of a *video* whether it is fake; with the mean
+# score of its frames the gap between groups need not fall (5.2 says what it does), as averaging removes luck, not bias.
 #
 # ## 5.9 The detectors compared
 #
@@ -611,7 +596,7 @@ bounds = drawn[drawn["metric"].isin(["auc", "fpr_sum"])].pivot(
 )
 bounds.columns = [metric if what == "estimate" else f"{metric}_{what}" for what, metric in bounds.columns]
 for dataset in sets:
-    best = pareto.undominated(bounds.loc[dataset])
+    best = undominated(bounds.loc[dataset])
     assert best.any() or bounds.loc[dataset].isna().any().any(), "somebody is always on the front"
     print(f"{dataset}: on the front {', '.join(best.index[best]) or 'nobody'}")
 fairness.front(bounds.loc[sets[0]], title=f"Accuracy and fairness on {sets[0]}")
@@ -667,14 +652,14 @@ for base in references:
 keys = ["detector", "reference", "seed", "dataset", "at", "fitted_on"]
 columns = [*keys, *nothing.reset_index().columns]
 differences = pd.concat(parts, names=keys).reset_index() if parts else pd.DataFrame(columns=columns)
-judged = verdicts.compared(differences, level)
+judged = findings.compared(differences, level)
 print(f"{len(parts)} comparisons" if parts else "There is no second detector here to compare with.")
 assert not (judged["p_holm"] < judged["p_value"]).any()
 
 # %%
 label = judged["detector"] + " - " + judged["reference"] + ", " + judged["dataset"]
 judged["name"] = label + (", seed " + judged["seed"].astype(str) if several else "")
-order = {question: place for place, question in enumerate(verdicts.QUESTIONS.values())}
+order = {question: place for place, question in enumerate(findings.QUESTIONS.values())}
 panels = judged.drop(columns="metric").rename(columns={"question": "metric"})
 panels = panels.sort_values("metric", key=lambda column: column.map(order), kind="stable")
 fairness.differences(panels) if len(panels) else None
@@ -718,7 +703,7 @@ summary.map(lambda value: value if isinstance(value, str) else f"{value:.1f}")
 # on the method at the paper's size. In words, by the rules of 5.2 and 5.9:
 
 # %%
-sentences = verdicts.comparison_sentences(judged)
+sentences = findings.comparison_sentences(judged)
 print(*(sentences or ["One detector: nothing is compared."]), sep="\n")
 
 # %% [markdown] tags=["audit"]
@@ -751,7 +736,7 @@ for name, table in saved.items():
     write_text(run.path(f"{name}.csv"), table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
 said = [
     {**dict(zip(names, key, strict=True)), "images": len(tables[key]), "groupings": one.bys,
-     "in_short": verdicts.in_short(one.findings), "cautions": one.cautions, "findings": one.findings}
+     "in_short": findings.in_short(one.findings), "cautions": one.cautions, "findings": one.findings}
     for key, one in found.items()
 ]  # fmt: skip
 document = pd.Series({"settings": vars(settings), "data_sets": said, "comparisons": sentences})

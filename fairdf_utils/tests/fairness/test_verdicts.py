@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairdf_utils.fairness import cautions, metrics, resampling, sample_size, thresholds, uncertainty, verdicts
+from fairdf_utils.fairness import (
+    cautions,
+    findings,
+    metrics,
+    resampling,
+    sample_size,
+    thresholds,
+    uncertainty,
+    verdicts,
+)
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
 from fairdf_utils.fairness.uncertainty import Settings, holm
 from fairdf_utils.tests.fairness.score_tables import planted_table, video_table
@@ -95,7 +104,7 @@ def test_small_groups_are_named_with_what_they_need(planted):
     assert small["numbers"]["needed"]["real"] == needed and f"about {needed} videos with reals" in small["text"]
     named = {f["group"] for kind in ("differs", "not told apart") for f in of_kind(planted, kind)}
     assert not named & {"female-others", "others"}
-    assert "female-others (reals and fakes)" in verdicts.in_short(planted.findings)
+    assert "female-others (reals and fakes)" in findings.in_short(planted.findings)
 
 
 def test_an_undefined_rate_has_its_reason_and_n(planted):
@@ -192,7 +201,7 @@ def test_a_verdict_stands_beside_its_own_p(planted):
     assert len(said) == 3
     for finding in said:
         p = finding["numbers"]["p_holm"]
-        assert f"{verdicts.p_text(p)}, corrected" in finding["text"]
+        assert f"{findings.p_text(p)}, corrected" in finding["text"]
         assert ("cannot be told apart" in finding["text"]) == (p >= 0.05)
 
 
@@ -310,16 +319,16 @@ def test_a_column_that_is_no_grouping_is_refused(tmp_path):
 
 def test_numbers_are_written_as_people_read_them():
     assert cautions.percent(0.257) == "25.7 %" and cautions.percent(np.nan) == "undefined"
-    assert verdicts.points_of(0.031) == "3.1 points"
-    assert verdicts.between(0.1, 0.25) == " (10.0 to 25.0)" and verdicts.between(np.nan, 0.1) == ""
-    assert verdicts.p_text(0.0004) == "p < 0.001" and verdicts.p_text(0.0312) == "p = 0.031"
+    assert findings.points_of(0.031) == "3.1 points"
+    assert findings.between(0.1, 0.25) == " (10.0 to 25.0)" and findings.between(np.nan, 0.1) == ""
+    assert findings.p_text(0.0004) == "p < 0.001" and findings.p_text(0.0312) == "p = 0.031"
     assert cautions.counted(1, "people") == "1 person" and cautions.counted(2500, "videos") == "2,500 videos"
 
 
 def test_names_are_escaped_and_nothing_is_lost_on_the_page(tmp_path):
     table = planted_table(PLANTED, raised=("male-black", "female-black")).replace({"female-white": '<b>&"x'})
     verdict = judged_from(table, tmp_path, ["group"])
-    text = verdicts.as_html(verdict)
+    text = findings.as_html(verdict)
     assert "<b>" not in text and "&lt;b&gt;&amp;&quot;x" in text
     assert text.count("<li>") == len(verdict.findings) + len(verdict.cautions)
     assert text.index("Differs between groups") < text.index("Too small to judge")
@@ -331,13 +340,13 @@ def test_detectors_are_compared_by_rule():
     rows = uncertainty.paired_difference(b, a, "group", QUICK).reset_index()
     given = {"detector": "b", "reference": "a", "dataset": "dfd", "at": "threshold"}
     differences = pd.concat([rows.assign(**given, seed=seed) for seed in (0, 1)], ignore_index=True)
-    found = verdicts.compared(differences, 0.95)
+    found = findings.compared(differences, 0.95)
     assert set(found["question"]) == {"F_FPR", "AUC"} and len(found) == 4
     assert (found.loc[found["question"] == "AUC", "verdict"] == "lower").all()
-    assert verdicts.comparison_sentences(found) == [
+    assert findings.comparison_sentences(found) == [
         "b against a, F_FPR: undecided on dfd 2/2.", "b against a, AUC: lower on dfd 2/2."
     ]  # fmt: skip
-    assert verdicts.comparison_sentences(verdicts.compared(differences[:0], 0.95)) == []
+    assert findings.comparison_sentences(findings.compared(differences[:0], 0.95)) == []
 
 
 @st.composite
@@ -366,4 +375,4 @@ def test_every_table_of_the_form_is_judged(tmp_path_factory, table):
         shown = groups.dropna(subset=[rate, f"{rate}_low"])
         assert (shown[f"{rate}_low"] <= shown[f"{rate}_high"]).all()
     assert all(finding["text"].endswith(".") for finding in verdict.findings)
-    assert verdicts.as_html(verdict)
+    assert findings.as_html(verdict)

@@ -1,0 +1,283 @@
+"""The rules that turn the numbers of a verdict into sentences. No sentence is written by hand.
+
+With alpha = 1 - level, and p-values that Holm's method corrects:
+
+- The gap of a rate (FPR, TPR, AUC) is that between groups with at least MINIMUM clusters of the class: one group with
+  three videos would hide every difference between the others. It "differs" if its p-value is below alpha; otherwise it
+  cannot be told apart from sampling, and the sentence says how large a difference there may still be.
+- Where a gap differs, the single groups are named that differ from all others together.
+- A group with fewer clusters is too small to judge; what it needs is stated. A rate without images is undefined.
+- Other thresholds, or judging whole videos, confirm or change what was found about false alarms.
+
+A finding is a dict: kind (of KINDS), by, group, metric ("" where it does not apply), text, and the numbers in it.
+"""
+
+from dataclasses import dataclass, field
+from html import escape
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.fairness.cautions import UNITS, counted, percent
+from fairdf_utils.fairness.uncertainty import MINIMUM, Settings, holm
+
+PLANNED = 0.2  # width of the interval that a group should have, as a fraction: plus or minus ten points
+SAME = 1e-12  # a gap below that is one of rounding
+GAPS = {
+    "fpr": ("fpr_gap", "the share of real images called fake", "false alarms", (0,)),
+    "tpr": ("tpr_gap", "the share of fakes found", "fakes found", (1,)),
+    "auc": ("auc_gap", "the AUC", "AUC", (0, 1)),
+}
+QUESTIONS = {
+    ("fpr_sum", "threshold"): "F_FPR",
+    ("fpr_sum", "common FPR"): "F_FPR at a common FPR",
+    ("auc", "threshold"): "AUC",
+}
+KINDS = {
+    "detection": "Detection",
+    "differs": "Differs between groups",
+    "not told apart": "Cannot be told apart from sampling",
+    "threshold": "At other thresholds",
+    "videos": "Whole videos",
+    "undefined": "Undefined",
+    "too small": "Too small to judge",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that is said of one data set, and the numbers that it rests on."""
+
+    settings: Settings
+    bys: list
+    primary: str  # see `finest`
+    fitted_on: str
+    # Index OVERALL; estimate, low, high.
+    overall: pd.DataFrame
+    # Index (by, group): columns of `uncertainty.group_intervals`; few: rates on fewer than MINIMUM clusters;
+    # needed_real, needed_fake: clusters for an interval of width PLANNED; for rate fpr and tpr <rate>_off, _off_low,
+    # _off_high (difference from all other groups together), _off_p, _off_p_holm.
+    groups: pd.DataFrame
+    # Index (by, metric): columns of `uncertainty.bootstrap`; p_holm; left_out: groups that are too small for a gap.
+    fairness: pd.DataFrame
+    # Gap of the FPR by `primary` at POINTS and for "videos": threshold, estimate, floor_q95, p_value, p_holm.
+    points: pd.DataFrame
+    cautions: list
+    findings: list = field(default_factory=list)
+
+
+def points_of(value: float) -> str:
+    """0.031 -> "3.1 points"."""
+    return "undefined" if pd.isna(value) else f"{100 * value:.1f} points"
+
+
+def between(low: float, high: float) -> str:
+    """ " (25.5 to 32.0)", or nothing where there is no interval."""
+    return "" if pd.isna(low) or pd.isna(high) else f" ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def p_text(p: float) -> str:
+    """0.0312 -> "p = 0.031"."""
+    return "p undefined" if pd.isna(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _finding(kind, text, by="", group="", metric="", **numbers):
+    return {"kind": kind, "by": by, "group": group, "metric": metric, "text": text, "numbers": numbers}
+
+
+def findings(verdict: Verdict) -> list[dict]:
+    """All findings of one data set, in the order in which a reader wants them."""
+    order = sorted(verdict.bys, key=lambda by: by != verdict.primary)
+    gaps = [_gap(verdict, by, rate) for by in order for rate in GAPS]
+    said = [_detection(verdict), *sorted(filter(None, gaps), key=lambda finding: finding["kind"] != "differs")]
+    said += [finding for by in order for finding in _single_groups(verdict, by)]
+    said += filter(None, [_elsewhere(verdict, point) for point in verdict.points.index])
+    for by in order:
+        for group, row in verdict.groups.loc[by].iterrows():
+            if row["undefined"]:
+                text = f"By {by}, {group} has no {row['undefined']}."
+                said.append(_finding("undefined", text, by, str(group), n=row["n"]))
+    return said + [finding for by in order for finding in _too_small(verdict, by)]
+
+
+def _detection(verdict):
+    auc, _, fpr, tpr = verdict.overall.itertuples(index=False)
+    at, parts, doing = verdict.settings.threshold, [], []
+    if not np.isnan(auc.estimate):
+        guess = ": it cannot be told apart from guessing" if auc.low <= 0.5 <= auc.high else ""
+        parts.append(f"The AUC over all images is {percent(auc.estimate)}{between(auc.low, auc.high)}{guess}.")
+    for rate, what in ((fpr, "of the reals are called fake"), (tpr, "of the fakes are found")):
+        if not np.isnan(rate.estimate):
+            doing.append(f"{percent(rate.estimate)} {what}{between(rate.low, rate.high)}")
+    parts.append(f"At the threshold {at:g}, {' and '.join(doing)}.")
+    numbers = {"auc": auc._asdict(), "fpr": fpr._asdict(), "tpr": tpr._asdict(), "threshold": at}
+    return _finding("detection", " ".join(parts), **numbers)
+
+
+def _gap(verdict, by, rate):
+    """Whether a rate differs between the groups of one grouping; None where fewer than two are large enough."""
+    metric, words, *_ = GAPS[rate]
+    row = verdict.fairness.loc[(by, metric)]
+    if np.isnan(row["p_holm"]):
+        return None
+    groups = _large(verdict.groups.loc[by], rate)
+    low, high = groups[rate].idxmin(), groups[rate].idxmax()
+    extremes = f"from {percent(groups.loc[low, rate])} ({low}) to {percent(groups.loc[high, rate])} ({high})"
+    kind = "differs" if row["p_holm"] < 1 - verdict.settings.level else "not told apart"
+    if row["estimate"] < SAME:
+        kind = "not told apart"
+        text = f"By {by}, {words} is the same in all groups, {percent(groups.loc[low, rate])}."
+    elif kind == "differs":
+        size = f"{points_of(row['estimate'])}{between(row['low'], row['high'])}"
+        text = f"By {by}, {words} differs: {extremes}, a gap of {size}; {_chance(row)}."
+    else:
+        text = f"By {by}, {words} goes {extremes}: a gap of {points_of(row['estimate'])} cannot be told apart from "
+        text += f"sampling ({_chance(row)})."
+    room = _room(groups, rate) if kind == "not told apart" else ""
+    return _finding(kind, text + room, by, metric=metric, **row.to_dict(), lowest=low, highest=high)
+
+
+def _chance(row):
+    """The floor belongs to one test alone, p to all that are read together: said, as they may disagree."""
+    return f"sampling alone shows up to {points_of(row['floor_q95'])} in one test; {p_text(row['p_holm'])}, corrected"
+
+
+def _large(groups, rate):
+    """The groups that are judged by a rate."""
+    needs = ("fpr", "tpr") if rate == "auc" else (rate,)
+    return groups[[not any(need in few for need in needs) for few in groups["few"]]]
+
+
+def _room(groups, rate):
+    """How far a group may still be from the others: absence of evidence is not evidence of absence."""
+    if f"{rate}_off_low" not in groups or groups[f"{rate}_off_low"].isna().all():
+        return ""
+    room = groups[[f"{rate}_off_low", f"{rate}_off_high"]].abs().max(axis=1)
+    others = "the other" if len(groups) == 2 else "all others"
+    return f" The intervals leave room for {room.idxmax()} to be {points_of(room.max())} from {others}."
+
+
+def _single_groups(verdict, by):
+    """Groups that differ from all others together, where the gap does; of two groups the gap has said it all."""
+    groups, said, alpha = verdict.groups.loc[by], [], 1 - verdict.settings.level
+    for rate, what in (("fpr", "of the reals are called fake"), ("tpr", "of the fakes are found")):
+        if len(groups) < 3 or not verdict.fairness.loc[(by, GAPS[rate][0]), "p_holm"] < alpha:
+            continue
+        large = _large(groups, rate)
+        for group, row in large[large[f"{rate}_off_p_holm"] < alpha].iterrows():
+            off, low, high, p = (row[f"{rate}_off{name}"] for name in ("", "_low", "_high", "_p_holm"))
+            span, word = (between(low, high), "more") if off > 0 else (between(-high, -low), "less")
+            text = f"By {by}, {group}: {percent(row[rate])} {what}, {points_of(abs(off))}{span} {word} than of all "
+            text += f"other groups together; {p_text(p)}."
+            numbers = {"rate": row[rate], "difference": off, "low": low, "high": high, "p_holm": p}
+            said.append(_finding("differs", text, by, str(group), rate, **numbers))
+    return said
+
+
+def _elsewhere(verdict, point):
+    """Does the gap of false alarms by the primary grouping stand at another threshold, and for whole videos?"""
+    by, row = verdict.primary, verdict.points.loc[point]
+    before = verdict.fairness.loc[(by, "fpr_gap"), "p_holm"]
+    if np.isnan(row["p_holm"]) or np.isnan(before):
+        return None
+    now, before = (p < 1 - verdict.settings.level for p in (row["p_holm"], before))
+    where = f"At the threshold {row['threshold']:.3f} ({point}, fitted on {verdict.fitted_on}) "
+    if point == "videos":
+        where = "With the mean score of each video instead of single images, "
+    verdict_there = "it differs" if now else "it cannot be told apart from sampling"
+    if row["estimate"] < SAME:
+        text = f"{where}the false alarms by {by} are the same in all groups."
+    else:
+        turn = (
+            f"there too {verdict_there}" if now == before else f"there {verdict_there}, other than what was found above"
+        )
+        text = f"{where}the gap of false alarms by {by} is {points_of(row['estimate'])} ({_chance(row)}): {turn}."
+    kind = "videos" if point == "videos" else "threshold"
+    return _finding(kind, text, by, metric="fpr_gap", point=point, **row.to_dict())
+
+
+def _too_small(verdict, by):
+    """The groups of a grouping with too few clusters of a class, and how many a group needs."""
+    unit, groups = UNITS[verdict.settings.cluster], verdict.groups.loc[by]
+    lacking = {
+        group: [what for what, rate in (("real", "fpr"), ("fake", "tpr")) if rate in row["few"].split(", ")]
+        for group, row in groups.iterrows()
+        if row["few"]
+    }
+    if not lacking:
+        return []
+    named = [
+        f"{group} ({' and '.join(counted(groups.loc[group, f'clusters_{w}'], unit) + f' with {w}s' for w in whats)})"
+        for group, whats in lacking.items()
+    ]
+    needed = groups[["needed_real", "needed_fake"]].iloc[0].dropna().rename(lambda name: name.removeprefix("needed_"))
+    needs = " and ".join(f"about {counted(number, unit)} with {what}s" for what, number in needed.items())
+    text = f"By {by}, too few to judge (under {MINIMUM}): {'; '.join(named)}."
+    text += f" For intervals of ±{50 * PLANNED:g} points a group needs {needs}."
+    return [_finding("too small", text, by, lacking=lacking, needed=needed.to_dict())]
+
+
+def in_short(findings: list[dict]) -> str:
+    """One or two sentences that say which gaps differ and which do not."""
+    said = []
+    for kind in ("differs", "not told apart"):
+        parts = []
+        for metric, _, short, _ in GAPS.values():
+            bys = [found["by"] for found in findings if found["kind"] == kind and found["metric"] == metric]
+            parts += [f"{short} by {' and '.join(filter(None, [', '.join(bys[:-1]), bys[-1]]))}"] if bys else []
+        said += [f"{KINDS[kind]}: {'; '.join(parts)}."] if parts else []
+    small = [
+        f"{group} ({' and '.join(what + 's' for what in whats)})"
+        for found in findings
+        if found["kind"] == "too small"
+        for group, whats in found["numbers"]["lacking"].items()
+    ]
+    said = said or ["No gap between groups can be judged."]
+    return " ".join(said + ([f"Too few to judge: {', '.join(small)}."] if small else []))
+
+
+def as_html(verdict: Verdict) -> str:
+    """Severe cautions, what was found in short, the findings by kind, and the other cautions: HTML, names escaped."""
+
+    def items(texts):
+        return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
+
+    severe, others = ([one["text"] for one in verdict.cautions if one["severe"] == wanted] for wanted in (True, False))
+    parts = [f'<div class="severe"><strong>Mind first</strong>{items(severe)}</div>'] if severe else []
+    parts.append(f'<p class="short">{escape(in_short(verdict.findings))}</p>')
+    for kind, heading in KINDS.items():
+        found = [finding["text"] for finding in verdict.findings if finding["kind"] == kind]
+        name = kind.replace(" ", "-")
+        parts += [f'<div class="finding {name}"><strong>{heading}</strong>{items(found)}</div>'] if found else []
+    parts += [f'<div class="mind"><strong>Mind also</strong>{items(others)}</div>'] if others else []
+    return "\n".join(parts)
+
+
+def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:
+    """The questions that are asked of two detectors, answered in columns question, p_holm and verdict.
+
+    `differences` are rows of `uncertainty.paired_difference` with columns detector, reference, seed, dataset, metric
+    and at ("threshold" or "common FPR"). The p-values of one question are read together, so Holm's method corrects
+    them together; training seeds are repetitions, which are counted, not pooled.
+    """
+    asked = [QUESTIONS.get(key, "") for key in zip(differences["metric"], differences["at"], strict=True)]
+    rows = differences.assign(question=asked)[np.array(asked, object) != ""].copy()
+    rows["p_holm"] = rows.groupby(["question", "seed"])["p_value"].transform(holm).astype(float)
+    way = np.where(rows["estimate"] < 0, "lower", "higher")
+    return rows.assign(verdict=np.where(rows["p_holm"] < 1 - level, way, "undecided"))
+
+
+def comparison_sentences(rows: pd.DataFrame) -> list[str]:
+    """One sentence a pair and question, from `compared`: "fairdf against ori, AUC: lower on dfd; undecided on ffpp."
+
+    With several seeds, in how many of them: "lower on dfd 2/3".
+    """
+    several, said = rows["seed"].nunique() > 1, []
+    for (base, detector, question), part in rows.groupby(["reference", "detector", "question"], sort=False):
+        found, of = [], part["dataset"].value_counts()
+        for verdict in ("lower", "higher", "undecided"):
+            counts = part.loc[part["verdict"] == verdict, "dataset"].value_counts(sort=False)
+            names = [f"{name} {count}/{of[name]}" if several else str(name) for name, count in counts.items()]
+            found += [f"{verdict} on {', '.join(names)}"] if names else []
+        said.append(f"{detector} against {base}, {question}: {'; '.join(found)}.")
+    return said
