@@ -57,16 +57,8 @@ from IPython.display import HTML, display
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.data.vocabulary import DATASETS
-from fairdf_utils.fairness import (
-    calibration,
-    cautions,
-    findings,
-    metrics,
-    sample_size,
-    thresholds,
-    uncertainty,
-    verdicts,
-)
+from fairdf_utils.fairness import calibration, findings, metrics, sample_size, thresholds, uncertainty, verdicts
+from fairdf_utils.fairness.cautions import UNITS, percent
 from fairdf_utils.fairness.pareto import undominated
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
 from fairdf_utils.figures import fairness, training
@@ -75,10 +67,7 @@ from fairdf_utils.progress import bar
 
 pd.options.display.float_format = "{:.3f}".format
 run = Run(run_dir, "05_fairness_analysis")
-settings = uncertainty.Settings(
-    threshold=threshold, resamples=resamples, permutations=permutations, level=level, cluster=cluster,
-    seed=resampling_seed,
-)  # fmt: skip
+settings = uncertainty.Settings(threshold, resamples, permutations, level, cluster, resampling_seed)
 
 # %% [markdown]
 # ## 5.1 What a row is
@@ -388,12 +377,12 @@ for key in shown:
 # %% tags=["audit"]
 def in_words(row):
     """A row of the table of groups, for people: each rate in percent with its interval, and what it rests on."""
-    words, unit = {}, cautions.UNITS[cluster]
+    words, unit = {}, UNITS[cluster]
     for what, rate, name in (("real", "fpr", "FPR"), ("fake", "tpr", "TPR")):
         words |= {f"{what} images": row[f"n_{what}"], f"{what} {unit}": row[f"clusters_{what}"]}
         words[f"{what}, worth"] = f"{row[f'effective_{what}']:.0f}"
-        words[name] = cautions.percent(row[rate]) + findings.between(row[f"{rate}_low"], row[f"{rate}_high"])
-    words["AUC"] = cautions.percent(row["auc"]) + findings.between(row["auc_low"], row["auc_high"])
+        words[name] = percent(row[rate]) + findings.between(row[f"{rate}_low"], row[f"{rate}_high"])
+    words["AUC"] = percent(row["auc"]) + findings.between(row["auc_low"], row["auc_high"])
     return pd.Series(words)
 
 
