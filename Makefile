@@ -35,7 +35,7 @@ reproduce: setup
 test: setup
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check --quiet
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 	$(PY) -m fairdf_utils notebooks --check
 	$(PY) -m pytest --nbval-lax --no-header -p no:cacheprovider notebooks/*.ipynb
 

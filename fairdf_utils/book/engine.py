@@ -31,7 +31,7 @@ ECHO_SECONDS = 10
 PERCENT = ("auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr")
 # Lines of papermill's log that say nothing about the chapter.
 _PAPERMILL = re.compile(
-    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|<Figure |\++ "
+    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|<[\w.]+ |\++ "
 )
 
 

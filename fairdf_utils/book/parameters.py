@@ -64,12 +64,19 @@ class Step:
         """Digest of the chapter's code cells: prose is no input."""
         return hashlib.sha256("\n\n".join(self.chapter.code).encode()).hexdigest()
 
-    def inputs(self) -> list[Path]:
-        """Files that it depends on besides other steps: package modules, manifests, files that a parameter names."""
+    def inputs(self, manifests: bool = True) -> list[Path]:
+        """Files that it depends on besides other steps: package modules, files that a parameter names, and, if wanted,
+        the manifests of the data sets that it names (of all, if it names none)."""
         folder, values = self.chapter.path.parent, self.values
         named = [folder / value for value in values.values() if isinstance(value, str) and value]
-        tables = (folder / values["manifests"]).glob("*/*.csv") if "manifests" in values else []
-        return [*imported_modules("\n".join(self.chapter.code)), *filter(Path.is_file, named), *sorted(tables)]
+        sets = {*values.get("test_sets", []), values.get("train_set")} - {None}
+        manifests = manifests and "manifests" in values
+        tables = (folder / values["manifests"]).glob("*/*.csv") if manifests else []
+        return [
+            *imported_modules("\n".join(self.chapter.code)),
+            *filter(Path.is_file, named),
+            *(path for path in sorted(tables) if path.parent.name in sets or not sets),
+        ]
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,13 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     update(book)
     monkeypatch.setattr(parameters, "PACKAGE", package)
     profile = book / "params/cpu.yaml"
-    manifests = tmp_path / "manifests.csv"
-    manifests.write_text("1")
-    profile.write_text(f"{profile.read_text()}source: ../manifests.csv\n")
+    source, trained, tested = (
+        tmp_path / name for name in ("source.csv", "manifests/ffpp/a.csv", "manifests/dfdc/a.csv")
+    )
+    for path in (source, trained, tested):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    profile.write_text(f"{profile.read_text()}source: ../source.csv\n")
 
     reproduce("cpu", run, book, jobs=2)
     output = capfd.readouterr()
@@ -111,7 +115,10 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     assert edit(book / "05_fairness_analysis.py", "0.75", "0.5") == [FAIRNESS]
     assert sorted(edit(package / "data/vocabulary.py", "1", "2")) == [SCORED, SCORED_PLAIN, FAIRNESS]
     assert edit(package / "figures/style.py", "1", "2") == []
-    assert len(edit(manifests, "1", "2")) == len(names)
+    assert edit(source, "1", "2") == [DATA]
+    assert sorted(edit(trained, "1", "2")) == names[1:]
+    assert edit(tested, "1", "2") == []  # the chapters name ffpp only
+    assert sorted(edit(profile, "source:", "corpus_root: videos\nsource:")) == names
     assert sorted(edit(profile, "rate: 1", "rate: 2")) == [PLAIN, SCORED_PLAIN, FAIRNESS]
     assert sorted(edit(profile, "plain, rate: 1", "plain, rate: 1}, {detector: late")) == [
         "03_sam_training late-s0", "04_cross_dataset_evaluation late-s0", FAIRNESS,

@@ -57,7 +57,8 @@ def edit_notebook(folder, name, change):
 def test_a_chapter_is_read_with_its_parameters_and_stable_ids(book):
     chapter = read_chapter(book / "03_sam_training.py")
     assert chapter.defaults == {
-        "run_dir": "../runs/tiny", "detector": "fair", "seed": 0, "rate": 0.5, "epochs": 2, "pause": 0.0, "fault": "",
+        "run_dir": "../runs/tiny", "detector": "fair", "seed": 0, "rate": 0.5, "epochs": 2,
+        "manifests": "../manifests", "train_set": "ffpp", "pause": 0.0, "fault": "",
         "wait_for": "",
     }  # fmt: skip
     assert [cell.id for cell in chapter.notebook.cells] == ["03-001", "03-002", "03-003", "03-004", "03-005"]

@@ -30,6 +30,7 @@ DATA = """\
 run_dir: str = "../runs/tiny"  # folder of this run
 words: list = ["a", "b"]
 source: str = ""  # a file outside the run
+corpus_root: str = ""  # if given, this chapter makes the manifests
 
 # %%
 from pathlib import Path
@@ -57,6 +58,8 @@ detector: str = "fair"
 seed: int = 0
 rate: float = 0.5
 epochs: int = 2
+manifests: str = "../manifests"
+train_set: str = "ffpp"
 pause: float = 0.0  # seconds an epoch
 fault: str = ""  # "error" or "death", in the middle of the training
 wait_for: str = ""  # "file: words" of the run folder, which the training waits for
