@@ -138,23 +138,18 @@ def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] 
 
 
 def _refuse_unreadable(frame: pd.DataFrame, path: Path, groups: Sequence[str]) -> None:
-    real = frame["forgery"] == "real"
-    good_forgery = np.where(frame["label"] == 0, real, frame["forgery"].isin([*FORGERIES[1:], "fake"]))
-    agree = frame["group"].isin(groups) & (frame["group"] == frame["gender"] + "-" + frame["race"]) & good_forgery
-    if not agree.all():
-        position = int((~agree.to_numpy()).argmax())
+    told = frame["gender"] + "-" + frame["race"]
+    fake = frame["forgery"].isin([*FORGERIES[1:], "fake"])
+    outside = np.logical_or(*leaves_root(frame["img_path"]))
+    good = frame["group"].isin(groups) & (frame["group"] == told) & ~outside
+    good &= np.where(frame["label"] == 0, frame["forgery"] == "real", fake)
+    if not good.all():
+        position = int((~good.to_numpy()).argmax())
         row = frame.iloc[position].astype(object)
         raise ManifestError(
             f"{path}: cannot be written, row {position} has group {row.group!r}, gender {row.gender!r}, race "
-            f"{row.race!r}, label {row.label}, forgery {row.forgery!r}. Make them agree (groups of this file: "
-            f"{', '.join(groups)})."
-        )
-    outside = np.logical_or(*leaves_root(frame["img_path"]))
-    if outside.any():
-        position = int(outside.argmax())
-        raise ManifestError(
-            f"{path}: cannot be written, row {position} has img_path {frame['img_path'].iloc[position]!r}. Make it "
-            'relative to the image root, without "..".'
+            f"{row.race!r}, label {row.label}, forgery {row.forgery!r}, img_path {row.img_path!r}. Make them agree "
+            f'(groups of this file: {", ".join(groups)}), and the path relative to the image root, without "..".'
         )
 
 
