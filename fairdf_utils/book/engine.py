@@ -83,6 +83,10 @@ def reproduce(
     arguments = ["--rerun-incomplete", "--nolock", "--logger", "book", "--scheduler", "greedy"]
     arguments += [str(word) for option in options.items() for word in option]
     arguments += ["--config", f"params={params}", *([] if profile else [f"threads={threads}"])]
+    # A file names the longest training first, so that it does not run alone at the end.
+    first = next((step.repetition for step in plan.steps if step.repetition), None)
+    copies = [f"notebooks/{step.name}.ipynb" for step in plan.steps if step.repetition == first and first]
+    arguments += ["--prioritize", *copies] if copies else []
     _prepare_environment()
     if profile:
         os.environ["FAIRDF_PROFILE"] = str(Path(profile).resolve())  # its scripts lie there
