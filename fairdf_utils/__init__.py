@@ -12,7 +12,7 @@ explanation   probes, Grad-CAM, the loss landscape
 released      what the authors published: checkpoints and score files
 figures       every figure of the chapters
 book          what chapters need of the book, and the engine that runs it: show, run folders, pairs, parameters
-speed         the hot paths against what libraries offer
+tests         the same folders; and speed, the hot paths against what libraries offer
 ============  =========================================================================================================
 
 Beside the folders: files (whole or not there, locks), progress bars, worker processes, and the command line.

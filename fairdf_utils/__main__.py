@@ -82,7 +82,7 @@ def _train(options) -> None:
 
 
 def _speed(options) -> None:
-    from fairdf_utils.speed.comparison import compare
+    from fairdf_utils.tests.speed.comparison import compare
 
     table = compare(options.quick)
     print(f"{table.attrs['machine']}\n{table.to_string(index=False, float_format='{:.3g}'.format)}")

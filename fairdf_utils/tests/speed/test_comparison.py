@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fairdf_utils.speed.comparison import compare
-from fairdf_utils.speed.timing import COLUMNS, interleave, row
+from fairdf_utils.tests.speed.comparison import compare
+from fairdf_utils.tests.speed.timing import COLUMNS, interleave, row
 
 
 @pytest.fixture(scope="module")

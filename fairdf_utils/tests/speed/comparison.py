@@ -28,7 +28,7 @@ from fairdf_utils.fairness.uncertainty import bootstrap
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import build
 from fairdf_utils.model.losses import draw_triplets
-from fairdf_utils.speed.timing import COLUMNS, interleave, machine, row
+from fairdf_utils.tests.speed.timing import COLUMNS, interleave, machine, row
 from fairdf_utils.training.loop import build_optimizer, objective, training_step
 
 
