@@ -73,15 +73,16 @@ class Run:
     def _start_anew_if_inputs_changed(self) -> None:
         """Under the Snakefile, a chapter goes on only with what was begun from the same inputs."""
         inputs, noted = os.environ.get("FAIRDF_INPUTS"), self.folder / ".inputs"
-        if inputs is None:
-            return
-        if noted.exists() and noted.read_text(encoding="utf-8") != inputs:
+        if inputs and noted.exists() and noted.read_text(encoding="utf-8") != inputs:
+            aside = self.run_dir / "set_aside" / self.name
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
             for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name != ".lock":
-                    path.unlink()
-        write_text(noted, inputs)
+                if path.name != ".lock":
+                    shutil.move(path, aside)
+            print(f"inputs changed, starting anew; the results of before are in {aside}", flush=True)
+        if inputs:
+            write_text(noted, inputs)
 
     def path(self, name: str) -> Path:
         """A path under this chapter's own sub-folder, whose folders are made; the file is not."""
@@ -138,7 +139,7 @@ class Run:
             "device": device,
             "started": self.started,
             "ended": _now(),
-            **_commit(),
+            "commit": _commit(),
             "versions": _versions(),
             "read": {name: _describe(path) for name, path in {**self._read, **outside}.items()},
             "wrote": {name.as_posix(): _describe(path) for name, path in names.items() if "/." not in name.as_posix()},
@@ -190,19 +191,13 @@ def _describe(path: Path) -> dict:
     return {"sha256": digest, "bytes": sum(sizes), "files": len(files)}
 
 
-def _commit():
-    """The repository's commit, and whether tracked files differ from it."""
-
-    def git(*arguments):
-        command = ["git", "-C", str(REPOSITORY), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None  # not a checkout: an archive of the repository
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "--verify", "HEAD")
-    return {"commit": commit, "uncommitted_changes": commit and bool(git("status", "--porcelain", "-uno"))}
+def _commit() -> str | None:
+    """The repository's commit, with "-dirty" if tracked files differ from it; None in an archive of the repository."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _versions():

@@ -137,6 +137,7 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     }  # fmt: skip
     assert epochs(run, PLAIN) == ["0", "1", "2"] and "epoch 0" in log_of(run, PLAIN)
     assert not (run / "03_sam_training/plain-s0/stale.txt").exists()
+    assert (run / "set_aside/03_sam_training/plain-s0/stale.txt").read_text() == "from before"
 
 
 @pytest.mark.parametrize(
