@@ -363,6 +363,7 @@ assert np.allclose([package["low"], package["high"]], by_hand)
 print("as independent images: {:.3f} to {:.3f}".format(*metrics.rate_interval(alarms.sum(), 48)))
 
 # %% tags=["audit"] alt="Dots with intervals: the false positive rate and the true positive rate of each group."
+display(sizes)
 keyed = [(*key, name) for key in found for name in found[key].bys]
 groups = pd.concat({key: found[key[:3]].groups.loc[key[3]] for key in keyed}, names=[*names, "by"]).reset_index()
 for key in shown:
@@ -377,17 +378,16 @@ for key in shown:
 # %% tags=["audit"]
 def in_words(row):
     """A row of the table of groups, for people: each rate in percent with its interval, and what it rests on."""
-    words, unit = {}, UNITS[cluster]
-    for what, rate, name in (("real", "fpr", "FPR"), ("fake", "tpr", "TPR")):
-        words |= {f"{what} images": row[f"n_{what}"], f"{what} {unit}": row[f"clusters_{what}"]}
-        words[f"{what}, worth"] = f"{row[f'effective_{what}']:.0f}"
-        words[name] = percent(row[rate]) + findings.between(row[f"{rate}_low"], row[f"{rate}_high"])
-    words["AUC"] = percent(row["auc"]) + findings.between(row["auc_low"], row["auc_high"])
+    names = {"fpr": "FPR", "tpr": "TPR", "auc": "AUC"}
+    words = {name: percent(row[rate]) + findings.between(row[f"{rate}_low"], row[f"{rate}_high"])
+             for rate, name in names.items()}  # fmt: skip
+    for what in ("real", "fake"):
+        words |= {f"{what} images": row[f"n_{what}"], f"{what} {UNITS[cluster]}": row[f"clusters_{what}"]}
+        words[f"{what}: worth"] = f"{np.nan_to_num(row[f'effective_{what}']):.0f}"
     return pd.Series(words)
 
 
-for key in shown:
-    display(found[key].groups.apply(in_words, axis=1))
+display(pd.concat({key[2]: found[key].groups.apply(in_words, axis=1) for key in shown}, names=["dataset"]))
 whole = groups.dropna(subset=["fpr"])
 assert (whole["fpr_low"] <= whole["fpr"] + 1e-9).all() and (whole["fpr"] <= whole["fpr_high"] + 1e-9).all()
 assert (groups["effective_real"].isna() == groups["fpr"].isna()).all()
@@ -478,8 +478,7 @@ show(uncertainty.interval_of_a_gap)
 # %% tags=["audit"]
 unfairness = pd.concat({key: found[key[:3]].fairness.loc[key[3]] for key in keyed}, names=[*names, "by"]).reset_index()
 columns = ["estimate", "low", "high", "floor_q95", "p_value", "p_holm", "groups", "left_out"]
-for key in shown:
-    display(found[key].fairness[columns])
+display(pd.concat({key[2]: found[key].fairness[columns] for key in shown}, names=["dataset"]))
 defined = unfairness.dropna(subset=["estimate"])
 assert (defined["low"] <= defined["estimate"] + 1e-9).all() and (defined["estimate"] <= defined["high"] + 1e-9).all()
 assert (defined["floor_mean"] >= 0).all() and defined["p_value"].between(0, 1).all()

@@ -70,16 +70,8 @@ def interval_of_a_gap(values: pd.DataFrame, deviations: pd.DataFrame, p_value: p
     further from F(truth) than F(estimate - truth), and how large that is the bootstrap tells: its `level` quantile is
     the half width, wide on purpose. The low end is zero where the permutations do not exclude that there is no gap.
 
-    Parameters
-    ----------
-    values, deviations : DataFrame (1 + B rows), (B rows)
-        The metrics of the table and its resamples; those of the resampled minus the estimated rates.
-    p_value : Series
-        From the permutations.
-
-    Returns
-    -------
-    DataFrame: index metrics; estimate, low, high.
+    `values` (1 + B rows) are the metrics of the table and its resamples, `deviations` (B rows) those of the resampled
+    minus the estimated rates, `p_value` comes from the permutations. Index metrics; columns estimate, low, high.
     """
     estimate, reach = values.iloc[0], deviations.quantile(level)
     most = pd.Series(np.where(values.columns.isin(["fpr_sum", "eo"]), np.inf, 1), values.columns)  # sums have no end
@@ -172,15 +164,10 @@ def against_rest(
     The interval is joined from those of the two rates, which rest on different videos. The p-value is that of a
     permutation test: for a group of few videos, one from resamples would find differences that are not there.
 
-    Parameters
-    ----------
-    rates : sequence of str
-        Any of fpr, tpr and acc.
-
     Returns
     -------
     DataFrame
-        Index (rate, group). Columns estimate, low, high; p_value: share of permutations (the table itself included)
+        Index (rate, group), rates any of fpr, tpr and acc. Columns estimate, low, high; p_value: share of permutations (the table itself included)
         with a difference at least as large; p_holm: corrected for all rows. Of two groups only the first is listed:
         the other mirrors it.
 
@@ -301,13 +288,7 @@ def holm(p: pd.Series | np.ndarray | list) -> pd.Series | np.ndarray:
     The chance of any false finding among all of them is at most the level at which they are read, however they
     depend on each other. Give all p-values that are read together.
 
-    Parameters
-    ----------
-    p : Series or sequence of float, 0..1
-
-    Returns
-    -------
-    The same type (Series, else float64 array): max over the j smallest of (m - j + 1) p_(j), at most 1.
+    A Series stays one, else float64 array: max over the j smallest of (m - j + 1) p_(j), at most 1.
 
     Source: Holm 1979.
     """
