@@ -119,7 +119,8 @@ detectors, sets = (list(dict.fromkeys(key[part] for key in tables)) for part in 
 several = len({seed for _, seed in runs}) > 1
 together = pd.concat(tables.values())
 bys = verdicts.groupings(together, by)
-finest = verdicts.finest(together, bys)
+everywhere = [name for name in bys if all(table[name].notna().any() for table in tables.values())]
+finest = verdicts.finest(together, everywhere or bys)
 chosen = "fairdf" if "fairdf" in detectors else detectors[-1]
 example_key = next(key for key in tables if key[0] == chosen)
 example = tables[example_key].dropna(subset=[finest]).reset_index(drop=True)

@@ -167,9 +167,9 @@ def against_rest(
     Returns
     -------
     DataFrame
-        Index (rate, group), rates any of fpr, tpr and acc. Columns estimate, low, high; p_value: share of permutations (the table itself included)
-        with a difference at least as large; p_holm: corrected for all rows. Of two groups only the first is listed:
-        the other mirrors it.
+        Index (rate, group), rates any of fpr, tpr and acc. Columns estimate, low, high; p_value: share of permutations
+        (the table itself included) with a difference at least as large; p_holm: corrected for all rows. Of two groups
+        only the first is listed: the other mirrors it.
 
     Source: Newcombe 1998; Zou and Donner 2008 (an interval from two others).
     """
