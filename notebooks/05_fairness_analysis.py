@@ -285,10 +285,12 @@ def metrics_by_hand(table, by, threshold):
 show(metrics.metrics_of_rates)
 
 # %%
-for table, name in ((tiny, "group"), *((example.dropna(subset=[name]), name) for name in bys)):
+for table, name in ((tiny, "group"), *((example.dropna(subset=[name]), name) for name in found[example_key].bys)):
     package, hand = metrics.fairness_metrics(table, name, threshold), metrics_by_hand(table, name, threshold)
     assert np.allclose(package[list(hand)], list(hand.values()), equal_nan=True)
-pd.DataFrame({name: metrics.fairness_metrics(example.dropna(subset=[name]), name, threshold) for name in bys})
+pd.DataFrame(
+    {name: metrics.fairness_metrics(example.dropna(subset=[name]), name, threshold) for name in found[example_key].bys}
+)
 
 # %% [markdown]
 # A detector can look fair by gender and fair by race and yet not be fair by both together: averages hide what happens
