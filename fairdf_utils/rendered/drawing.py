@@ -50,11 +50,14 @@ class Grid:
         return np.exp(-(((u - cu) / a) ** 2) - ((v - cv) / b) ** 2)
 
 
+def rgb(colour: tuple) -> np.ndarray:
+    """A colour as float32 (3, 1, 1), which spreads over a picture."""
+    return np.array(colour, dtype=np.float32)[:, None, None]
+
+
 def over(image: np.ndarray, mask: np.ndarray, colour: tuple | np.ndarray) -> None:
     """Paint ``colour`` (RGB tuple or (3, H, W)) over the image, in place, with coverage ``mask`` (H, W)."""
-    if isinstance(colour, tuple):
-        colour = np.array(colour, dtype=np.float32)[:, None, None]
-    image += mask * (colour - image)
+    image += mask * ((rgb(colour) if isinstance(colour, tuple) else colour) - image)
 
 
 def paint(face: Face, scene: Scene, size: int, grain: np.ndarray) -> np.ndarray:
@@ -68,9 +71,8 @@ def paint(face: Face, scene: Scene, size: int, grain: np.ndarray) -> np.ndarray:
     _back_hair(image, grid, face, strands)
     shade = _shading(grid, face, scene)
     _body(image, grid, face, scene, shade)
-    skin = np.array(face.skin, dtype=np.float32)[:, None, None] * (shade * (1 + face.pores * grain))
-    blush = 0.10 * grid.bump(grid.side, grid.v, 0.36, 0.22, 0.18, 0.16)
-    skin[1:] *= 1 - blush
+    skin = rgb(face.skin) * (shade * (1 + face.pores * grain))
+    skin[1:] *= 1 - 0.10 * grid.bump(grid.side, grid.v, 0.36, 0.22, 0.18, 0.16)  # blush
     over(image, grid.inside(grid.outline), skin)
     _beard(image, grid, face, grain)
     _mouth(image, grid, face, scene)
@@ -82,7 +84,7 @@ def paint(face: Face, scene: Scene, size: int, grain: np.ndarray) -> np.ndarray:
 
 def _backdrop(grid, scene):
     level = 1 + 0.15 * scene.shape[0] * grid.y + 0.15 * scene.shape[1] * grid.x
-    image = np.array(scene.backdrop, dtype=np.float32)[:, None, None] * level
+    image = rgb(scene.backdrop) * level
     panel = grid.inside((grid.x - 0.6 * scene.shape[2]) * (1 if scene.shape[3] > 0 else -1))
     image *= 1 - 0.25 * abs(scene.shape[3]) * panel
     return image
@@ -97,10 +99,6 @@ def _strands(grid, face):
     return 1 + 0.22 * straight + 0.35 * curly + 0.55 * gloss
 
 
-def _hair_colour(face, strands):
-    return np.array(face.hair, dtype=np.float32)[:, None, None] * strands
-
-
 def _back_hair(image, grid, face, strands):
     wave = face.curl * 0.025 * np.sin(grid.head_u * 23) * np.sin(grid.head_v * 21)
     across, along = grid.head_u / (face.width + face.volume), grid.head_v / (0.98 + face.volume)
@@ -111,7 +109,7 @@ def _back_hair(image, grid, face, strands):
         top = np.minimum(top + 0.3 * np.maximum(grid.head_v, 0), curtain)
     else:
         top = np.maximum(top, grid.head_v + 0.05)
-    over(image, grid.inside(top + wave), _hair_colour(face, 0.75 * strands))
+    over(image, grid.inside(top + wave), rgb(face.hair) * (0.75 * strands))
 
 
 def _shading(grid, face, scene):
@@ -127,20 +125,19 @@ def _shading(grid, face, scene):
 
 
 def _body(image, grid, face, scene, shade):
-    skin = tuple(0.62 * channel for channel in face.skin)
     neck = np.maximum(np.abs(grid.head_u) - (0.62 - face.jaw) * 0.72, 0.5 - grid.head_v)
-    over(image, grid.inside(neck), skin)
+    over(image, grid.inside(neck), tuple(0.62 * channel for channel in face.skin))
     beyond = np.maximum(np.abs(grid.head_u) - 1.7, 0)  # shoulders; the square of an image ends before them
     collar = 1.06 + 0.10 * np.cos(np.clip(grid.head_u, -1.7, 1.7) * 2.6) + 0.4 * beyond + 2 * beyond**2 - grid.head_v
     over(image, grid.inside(collar), scene.cloth)
     ears = grid.ellipse(np.abs(grid.head_u), grid.head_v, face.width + 0.01, 0.02, 0.075, 0.16)
-    over(image, ears, np.array(face.skin, dtype=np.float32)[:, None, None] * (0.45 + 0.4 * scene.ambient))
+    over(image, ears, rgb(face.skin) * (0.45 + 0.4 * scene.ambient))
 
 
 def _beard(image, grid, face, grain):
     if face.beard == 0:
         return
-    hair = np.array(face.hair, dtype=np.float32)[:, None, None] * (1 + 4 * face.pores * grain)
+    hair = rgb(face.hair) * (1 + 4 * face.pores * grain)
     cheeks = np.sqrt((grid.u / 0.50) ** 2 + ((grid.v - 0.06) / 0.44) ** 2) - 1
     area = grid.inside(-cheeks * 0.45, 0.16) * grid.inside(-0.02 - grid.v, 0.3) * grid.inside(grid.outline + 0.01)
     over(image, face.beard * 0.85 * area, hair)
@@ -159,8 +156,7 @@ def _mouth(image, grid, face, scene):
     lower = (1.2 * face.lips) * bow + gap
     shape = np.where(offset < 0, -offset - upper, offset - lower)
     light = 1.0 + 1.5 * np.clip(offset, -0.1, 0.08)  # the lower lip catches the light
-    colour = np.array(face.lip, dtype=np.float32)[:, None, None] * light
-    over(image, grid.inside(np.maximum(shape, -across * 0.1)), colour)
+    over(image, grid.inside(np.maximum(shape, -across * 0.1)), rgb(face.lip) * light)
     cavity = np.where(offset < 0, -offset - gap * 0.4, offset - gap * 0.85)
     line = 0.75 * grid.inside(np.abs(offset) - 0.010) * grid.inside(-across * 0.1)
     dark = grid.inside(np.maximum(cavity, -across * 0.1)) if scene.open > 0.005 else 0
@@ -171,10 +167,9 @@ def _mouth(image, grid, face, scene):
 
 
 def _nose(image, grid, face):
-    dark = tuple(0.45 * channel for channel in face.skin)
     wings = grid.bump(grid.side, grid.v, face.nose * 1.05, face.nose_tip + 0.01, 0.035, 0.055)
     under = grid.bump(grid.u, grid.v, 0, face.nose_tip + 0.065, face.nose, 0.03)
-    over(image, np.minimum(0.50 * wings + 0.45 * under, 1), dark)
+    over(image, np.minimum(0.50 * wings + 0.45 * under, 1), tuple(0.45 * channel for channel in face.skin))
     nostrils = grid.ellipse(grid.side, grid.v, 0.5 * face.nose, face.nose_tip + 0.045, 0.30 * face.nose, 0.020)
     over(image, 0.8 * nostrils, tuple(0.25 * channel for channel in face.skin))
 
@@ -182,11 +177,9 @@ def _nose(image, grid, face):
 def _eyes(image, grid, face, scene):
     along = grid.side - face.eye_gap
     across = grid.v + 0.10 + face.tilt * along
-    lens = np.maximum(1 - (along / face.eye_width) ** 2, 0)
-    aperture = face.aperture * (1 - scene.blink) * lens
-    opening = np.abs(across) - aperture
+    aperture = face.aperture * (1 - scene.blink) * np.maximum(1 - (along / face.eye_width) ** 2, 0)
     corner = np.abs(along) - face.eye_width
-    eye = grid.inside(np.maximum(opening, corner))
+    eye = grid.inside(np.maximum(np.abs(across) - aperture, corner))
     over(image, eye, (0.92, 0.90, 0.88))
     iris_u = along - scene.gaze * np.sign(grid.u)
     radius = np.sqrt(iris_u**2 + across**2)
@@ -218,10 +211,9 @@ def below_hairline(grid: Grid, face: Face) -> np.ndarray:
 def _front_hair(image, grid, face, strands):
     wave = face.curl * 0.02 * np.sin(grid.head_u * 29) + (1 - face.curl) * 0.008 * np.sin(grid.head_u * 47)
     volume = 0.6 * face.volume * np.clip(-grid.head_v * 2, 0, 1)
-    line = below_hairline(grid, face) - wave
     ends = grid.head_v - (0.05 if face.length < -0.5 else 0.9)
-    hair = np.maximum(np.maximum(line, grid.outline - volume), ends)
-    over(image, grid.inside(hair, 0.02), _hair_colour(face, strands))
+    hair = np.maximum(np.maximum(below_hairline(grid, face) - wave, grid.outline - volume), ends)
+    over(image, grid.inside(hair, 0.02), rgb(face.hair) * strands)
 
 
 def blur(image: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:
@@ -232,12 +224,9 @@ def blur(image: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:
         reach = int(np.ceil(2.5 * width))
         taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
         taps = (taps / taps.sum()).astype(np.float32)
-        pad = [(0, 0)] * image.ndim
-        pad[axis] = (reach, reach)
-        padded = np.pad(image, pad, mode="edge")
-        length = image.shape[axis]
-        windows = [(slice(i, i + length),) + (slice(None),) * (-1 - axis) for i in range(2 * reach + 1)]
-        image = sum(tap * padded[(..., *window)] for tap, window in zip(taps, windows, strict=True))
+        length, pad = image.shape[axis], [(0, 0)] * (image.ndim - 1) + [(reach, reach)]
+        padded = np.pad(image.swapaxes(axis, -1), pad, mode="edge")
+        image = sum(tap * padded[..., i : i + length] for i, tap in enumerate(taps)).swapaxes(axis, -1)
     return image
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from fairdf_utils.rendered.drawing import Grid, below_hairline, blur, over, paint
+from fairdf_utils.rendered.drawing import Grid, below_hairline, blur, over, paint, rgb
 from fairdf_utils.rendered.people import Face, Scene
 
 # What a swap leaves as it was: the target's head and hair.
@@ -32,47 +32,34 @@ def forge(
     image: np.ndarray, forgery: str, face: Face, source: Face, scene: Scene, other: Scene, grain: np.ndarray,
     strength: float,
 ) -> np.ndarray:  # fmt: skip
-    """Forge a frame.
+    """Forge a frame: a new float32 (3, H, W) in [0, 1].
 
     Parameters
     ----------
-    image : ndarray (3, H, W) float32
-        The untouched frame of ``face`` in ``scene``.
-    forgery : str
-        One of the five forgeries of :data:`fairdf_utils.data.vocabulary.FORGERIES`.
-    face, source : Face
-        Target and source identity.
-    scene, other : Scene
-        The frame, and the source's frame that drives a re-enactment.
-    grain : ndarray (H, W) float32
-        Skin grain of the frame.
-    strength : float
-        How visible the artefacts are: about 1 for a good forgery, 1.6 for a plain one.
-
-    Returns
-    -------
-    ndarray (3, H, W) float32 in [0, 1], a new array
+    image : float32 (3, H, W), the untouched frame of ``face`` in ``scene``
+    forgery : one of the five of :data:`fairdf_utils.data.vocabulary.FORGERIES`
+    face, source : target and source identity
+    scene, other : the frame, and the source's frame that drives a re-enactment
+    grain : float32 (H, W), the skin's grain in the frame
+    strength : how visible the artefacts are: about 1 for a good forgery, 1.6 for a plain one
     """
     size = image.shape[-1]
-    grid = Grid(face, scene, size)
-    driven = replace(scene, open=other.open, smile=other.smile, raised=other.raised)
-    result = image.copy()
+    grid, result = Grid(face, scene, size), image.copy()
     if forgery in ("Deepfakes", "FaceSwap", "FaceShifter"):
         fitted = replace(source, **{name: getattr(face, name) for name in _KEPT})
         swapped = paint(fitted, scene, size, grain * (forgery != "FaceShifter"))
-        matching = np.array(face.skin, dtype=np.float32) / np.array(source.skin, dtype=np.float32)
         bare = grid.inside(0.06 - below_hairline(grid, face), 0.10)  # the target's front hair stays in front
-        _SWAPS[forgery](result, grid, bare, swapped, matching[:, None, None], strength)
+        _SWAPS[forgery](result, grid, bare, swapped, rgb(face.skin) / rgb(source.skin), strength)
     else:
+        driven = replace(scene, open=other.open, smile=other.smile, raised=other.raised)
         _REENACTMENTS[forgery](result, grid, face, paint(face, driven, size, grain), strength)
     return np.clip(result, 0, 1, out=result)
 
 
 def _deepfakes(result, grid, bare, swapped, matching, strength):
     """Inner face from a low-resolution decoder: blurred, a little flat, with a soft rim."""
-    pixels = result.shape[-1] / 64
     mask = bare * grid.ellipse(grid.u, grid.v, 0, 0.14, 0.52, 0.60, 0.16)
-    inner = blur(swapped * matching, 0.72 * strength * pixels)
+    inner = blur(swapped * matching, 0.72 * strength * result.shape[-1] / 64)
     over(result, mask, inner * (1 - 0.06 * strength) + 0.045 * strength)
 
 
@@ -80,10 +67,8 @@ def _face_swap(result, grid, bare, swapped, matching, strength):
     """Landmark-shaped mask with a sharp edge, the source's own colours and a dark seam."""
     jawline = np.sqrt((grid.u / 0.54) ** 2 + ((grid.v - 0.08) / 0.66) ** 2) - 1
     distance = np.maximum(jawline * 0.54, -0.36 - grid.v + 0.10 * np.cos(grid.u * 11))
-    tint = np.array([1.05, 0.98, 0.92], dtype=np.float32)[:, None, None] ** np.float32(strength)
-    over(result, bare * grid.inside(distance), swapped * tint)
-    seam = grid.inside(np.abs(distance) - 0.018, 0.03)
-    result *= 1 - 0.42 * strength * seam
+    over(result, bare * grid.inside(distance), swapped * rgb((1.05, 0.98, 0.92)) ** np.float32(strength))
+    result *= 1 - 0.42 * strength * grid.inside(np.abs(distance) - 0.018, 0.03)  # the seam
 
 
 def _face_shifter(result, grid, bare, swapped, matching, strength):
@@ -117,8 +102,7 @@ _REENACTMENTS = {"Face2Face": _face2face, "NeuralTextures": _neural_textures}
 
 def capture(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> bytes:
     """Photograph an image (3, H, W) in [0, 1]: exposure, lens blur, shot and read noise; a JPEG file (4:4:4)."""
-    size = image.shape[-1]
-    seen = blur(image, camera.blur * size / 64) * np.array(camera.gain, dtype=np.float32)[:, None, None]
+    seen = blur(image, camera.blur * image.shape[-1] / 64) * rgb(camera.gain)
     sigma = np.sqrt(camera.noise**2 + 0.0002 * seen)
     seen = seen + sigma * rng.standard_normal(seen.shape, dtype=np.float32)
     pixels = np.rint(np.clip(seen, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)

@@ -74,20 +74,14 @@ def _face(row, identity, seed):
 
 def _scene(row, identity, seed):
     """A fake shares its scene with the real frame it was made from, so that only the forgery tells them apart."""
-    return people.draw_scene(
-        named_generator(seed, "clip", identity), named_generator(seed, "frame", identity, row.frame)
-    )
+    clip, frame = named_generator(seed, "clip", identity), named_generator(seed, "frame", identity, row.frame)
+    return people.draw_scene(clip, frame)
 
 
-def capture_conditions(
-    row: tuple, melanin: float, size: int, bias: float, seed: int
-) -> tuple[forgeries.Camera, bool, float, np.random.Generator]:
+def capture_conditions(row: tuple, melanin: float, size: int, bias: float, seed: int) -> tuple:
     """Draw the camera of a manifest's row (a named tuple) whose face has this melanin (0 to 1).
 
-    Returns
-    -------
-    tuple
-        The camera; whether the capture is poor; the gain without white balance; the generator of the noise.
+    Returns the camera, whether the capture is poor, the gain without white balance, and the generator of the noise.
     """
     domain = _domain(row)
     clip = named_generator(seed, "camera", row.identity)
@@ -99,14 +93,9 @@ def capture_conditions(
     poor = bool(shot.uniform() < share * bias)
     # A larger image needs less quality for the same loss: 29 points at four times the size.
     low, high = np.array(domain.quality) - np.array([14.5, 2.5]) * min(2.0, max(0.0, math.log2(size / 64)))
-    quality = round(shot.uniform(low, high)) - POOR_QUALITY * poor
-    camera = forgeries.Camera(
-        gain=tuple((gain * balance).tolist()),
-        blur=float(blur + POOR_BLUR * poor),
-        noise=float(noise + POOR_NOISE * poor),
-        quality=max(5, quality),
-    )
-    return camera, poor, float(gain), shot
+    quality = max(5, round(shot.uniform(low, high)) - POOR_QUALITY * poor)
+    gains, blur, noise = tuple((gain * balance).tolist()), blur + POOR_BLUR * poor, noise + POOR_NOISE * poor
+    return forgeries.Camera(gains, float(blur), float(noise), quality), poor, float(gain), shot
 
 
 def _domain(row):
@@ -128,51 +117,39 @@ def _jpeg(row, size, bias, seed):
     return forgeries.capture(image, camera, shot)
 
 
-def _check(size, bias, seed):
+def check(seed: int, **ranges: tuple[float, float, float]) -> None:
+    """Refuse a seed below 0 and values that are out of range, each given as name=(value, lowest, highest)."""
     if seed < 0:
         raise ValueError(f"seed is {seed}; use 0 or more.")
-    if not 64 <= size <= 512:
-        raise ValueError(f"size is {size}; use 64 to 512 pixels.")
-    if not 0 <= bias <= 1:
-        raise ValueError(f"bias is {bias}; use 0 (none) to 1.")
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; use {low} to {high}.")
 
 
 def render_rows(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0) -> np.ndarray:
-    """Render rows of a manifest in memory.
+    """Render rows of a manifest in memory: uint8 (N, size, size, 3), RGB.
+
+    They are exactly what the files that :func:`generate` stores decode to, JPEG loss included.
 
     Parameters
     ----------
-    frame : pandas.DataFrame
-        N canonical rows whose ``img_path`` starts with the data set.
-    size : int
-        64 to 512 pixels.
-    bias : float
-        0 to 1.
-    seed : int
-        0 or more.
-
-    Returns
-    -------
-    ndarray (N, size, size, 3) uint8
-        RGB; exactly what the files that :func:`generate` stores decode to, JPEG loss included.
+    frame : N canonical rows whose ``img_path`` starts with the data set
+    size : 64 to 512 pixels
+    bias : 0 to 1
+    seed : 0 or more
     """
-    _check(size, bias, seed)
-    images = np.empty((len(frame), size, size, 3), dtype=np.uint8)
-    for position, row in enumerate(frame.itertuples(index=False)):
-        images[position] = np.asarray(Image.open(io.BytesIO(_jpeg(row, size, bias, seed))))
-    return images
+    check(seed, size=(size, 64, 512), bias=(bias, 0, 1))
+    files = (io.BytesIO(_jpeg(row, size, bias, seed)) for row in frame.itertuples(index=False))
+    return np.array([np.asarray(Image.open(file)) for file in files], dtype=np.uint8).reshape(-1, size, size, 3)
 
 
 def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0) -> pd.DataFrame:
     """Tell how each row was captured: what the bias knob did. Parameters as in :func:`render_rows`.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index and rows of ``frame``; ``melanin`` (0 to 1), ``gain`` (exposure, 1 = nominal), ``poor`` (bool),
-        ``blur`` (64 px pixels), ``noise`` (full scale), ``quality`` (JPEG).
+    Returns index and rows of ``frame`` with ``melanin`` (0 to 1), ``gain`` (exposure, 1 = nominal), ``poor`` (bool),
+    ``blur`` (64 px pixels), ``noise`` (full scale) and ``quality`` (JPEG).
     """
-    _check(size, bias, seed)
+    check(seed, size=(size, 64, 512), bias=(bias, 0, 1))
     rows = []
     for row in frame.itertuples(index=False):
         melanin = _face(row, row.identity, seed).melanin
@@ -182,52 +159,40 @@ def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: i
 
 
 def generate(
-    out: str | Path,
-    size: int = 64,
-    bias: float = 0.5,
-    seed: int = 0,
-    manifests: str | Path | None = None,
-    workers: int = -1,
+    out: str | Path, size: int = 64, bias: float = 0.5, seed: int = 0, manifests: str | Path = "", workers: int = -1
 ) -> Path:
     """Render every image of the manifests, once.
 
     A run that was killed goes on where it stopped; a finished folder is not touched again unless the manifests or the
     renderer change. On two cores the benchmark's 10,864 images take about 20 s at 64 px and, extrapolated from 48
-    images, 5 minutes at 256 px.
+    images, 5 minutes at 256 px. Raises ManifestError for a manifest that is missing or faulty.
 
     Parameters
     ----------
-    out : str or Path
-        Images go to ``out/<size>px-bias<bias>-seed<seed>/`` + ``img_path``; that folder is returned.
-    size, bias, seed
-        As for :func:`render_rows`.
-    manifests : str or Path, optional
-        Folder of manifests, by default the repository's ``data_manifests/synthetic``.
-    workers : int
-        Processes, as joblib counts: -1 for every core.
-
-    Raises
-    ------
-    ManifestError
-        A manifest is missing or faulty.
+    out : images go to ``out/<size>px-bias<bias>-seed<seed>/`` + ``img_path``; that folder is returned
+    size, bias, seed : as for :func:`render_rows`
+    manifests : folder of manifests, by default the repository's ``data_manifests/synthetic``
+    workers : processes, as joblib counts: -1 for every core
     """
-    _check(size, bias, seed)
+    check(seed, size=(size, 64, 512), bias=(bias, 0, 1))
     files = sorted(Path(manifests or MANIFESTS).rglob("*.csv"))
     if not files:
         raise ManifestError(f"{manifests}: holds no manifests. Give the folder that holds ffpp/test.csv and so on.")
     rows = pd.concat([read_manifest(file) for file in files], ignore_index=True)
     root = Path(out) / f"{size}px-bias{bias:g}-seed{seed}"
-    parameters = {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": _digest(rows)}
+    digest = hashlib.sha256(rows[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+    parameters = {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": digest}
     return made_once(root, parameters, partial(_render_files, rows, root, (size, bias, seed), workers))
 
 
 def made_once(root: Path, parameters: dict, make: Callable[[], None]) -> Path:
-    """Let ``make`` fill the folder ``root``, unless it was filled with these parameters before.
+    """Let ``make`` fill the folder ``root``, unless this code filled it with these parameters before.
 
     What an interrupted call with the same parameters left stays for ``make`` to go on with; what other parameters left
     is removed. Of calls at the same time one works and the others wait for it.
     """
-    wanted = json.dumps(parameters, indent=1)
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    wanted = json.dumps(parameters | {"code": hashlib.sha256(code).hexdigest()}, indent=1)
     started, complete = root / "started.json", root / "complete.json"
 
     def found(path):
@@ -248,12 +213,8 @@ def made_once(root: Path, parameters: dict, make: Callable[[], None]) -> Path:
 def image_folder(image_root: str | Path, data_dir: str | Path, image_size: int, bias: float, seed: int = 0) -> Path:
     """The folder that ``img_path`` is relative to: ``image_root``, or if that is empty the rendered benchmark's.
 
-    The benchmark is made below ``data_dir`` where it is missing, see :func:`generate`.
-
-    Raises
-    ------
-    FileNotFoundError
-        ``image_root`` is not a folder.
+    The benchmark is made below ``data_dir`` where it is missing, see :func:`generate`. Raises FileNotFoundError where
+    ``image_root`` is not a folder.
     """
     if not image_root:
         return generate(data_dir, image_size, bias, seed)
@@ -262,21 +223,18 @@ def image_folder(image_root: str | Path, data_dir: str | Path, image_size: int, 
     return Path(image_root)
 
 
-def _digest(rows):
-    """SHA-256 of the rows and of the code that renders them."""
-    digest = hashlib.sha256(rows[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode())
-    for file in (people.__file__, drawing.__file__, forgeries.__file__, __file__):
-        digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
+def in_processes(make: Callable, pieces: list, jobs: int, **words: str) -> None:
+    """Call ``make(piece)`` for all pieces in worker processes, in any order, with a bar that ``words`` describe."""
+    tasks = [joblib.delayed(make)(piece) for piece in pieces]
+    for _ in bar(joblib.Parallel(jobs, return_as="generator_unordered")(tasks), total=len(tasks), **words):
+        pass
 
 
 def _render_files(rows, root, parameters, workers):
     pending = rows[[not (root / path).exists() for path in rows["img_path"]]]
     chunks = [pending.iloc[start : start + 32] for start in range(0, len(pending), 32)]
-    tasks = [joblib.delayed(_render_chunk)(chunk, root, parameters) for chunk in chunks]
-    with bar(total=len(rows), initial=len(rows) - len(pending), desc="rendering", unit="image") as shown:
-        for done in joblib.Parallel(workers, return_as="generator_unordered")(tasks):
-            shown.update(done)
+    render = partial(_render_chunk, root=root, parameters=parameters)
+    in_processes(render, chunks, workers, desc="rendering", unit="32 images")
 
 
 def _render_chunk(chunk, root, parameters):
@@ -284,4 +242,3 @@ def _render_chunk(chunk, root, parameters):
     for row in chunk.itertuples(index=False):
         with replacing(root / row.img_path) as path:
             path.write_bytes(_jpeg(row, *parameters))
-    return len(chunk)

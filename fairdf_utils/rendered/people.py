@@ -9,20 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SKIN_TONES = (
-    (0.0, (0.96, 0.81, 0.72)),
-    (0.35, (0.86, 0.66, 0.50)),
-    (0.65, (0.58, 0.39, 0.27)),
-    (1.0, (0.30, 0.19, 0.13)),
-)
+_MELANIN = (0.0, 0.35, 0.65, 1.0)  # of these skin tones, RGB; between them they are mixed
+_SKIN_TONES = ((0.96, 0.81, 0.72), (0.86, 0.66, 0.50), (0.58, 0.39, 0.27), (0.30, 0.19, 0.13))
 _HAIR = {
-    "black": (0.07, 0.06, 0.06),
-    "dark": (0.17, 0.11, 0.08),
-    "brown": (0.33, 0.21, 0.13),
-    "red": (0.52, 0.25, 0.12),
-    "blond": (0.76, 0.60, 0.36),
-    "grey": (0.62, 0.61, 0.60),
-}
+    "black": (0.07, 0.06, 0.06), "dark": (0.17, 0.11, 0.08), "brown": (0.33, 0.21, 0.13),
+    "red": (0.52, 0.25, 0.12), "blond": (0.76, 0.60, 0.36), "grey": (0.62, 0.61, 0.60),
+}  # fmt: skip
 # What sets the races of the benchmark apart: schematic ranges (low, high), not a claim about people.
 _RACE = {
     "asian": dict(
@@ -122,10 +114,9 @@ def draw_face(rng: np.random.Generator, gender: str, race: str) -> Face:
     traits = _RACE[race]
     male = gender == "male"
     melanin, warmth = u(*traits["melanin"]), u(*traits["warmth"])
-    levels = [level for level, _ in _SKIN_TONES]
-    skin = [float(np.interp(melanin, levels, [tone[c] for _, tone in _SKIN_TONES])) for c in range(3)]
-    skin = (skin[0], skin[1] + 0.5 * warmth, skin[2] - warmth)
-    red = u(0.05, 0.12) if male else u(0.10, 0.28)
+    red, green, blue = (float(np.interp(melanin, _MELANIN, channel)) for channel in zip(*_SKIN_TONES, strict=True))
+    skin = (red, green + 0.5 * warmth, blue - warmth)
+    lip = u(0.05, 0.12) if male else u(0.10, 0.28)
     bearded = male and u(0, 1) < traits["beard"]
     stubble = u(0.05, 0.30) if male else 0.0
     return Face(
@@ -133,7 +124,7 @@ def draw_face(rng: np.random.Generator, gender: str, race: str) -> Face:
         skin=skin,
         hair=_HAIR[traits["hair"][rng.integers(len(traits["hair"]))]],
         iris=traits["eyes"][rng.integers(len(traits["eyes"]))],
-        lip=(min(1.0, skin[0] * (0.84 + 0.4 * red)), skin[1] * (0.76 - red), skin[2] * (0.82 - red)),
+        lip=(min(1.0, skin[0] * (0.84 + 0.4 * lip)), skin[1] * (0.76 - lip), skin[2] * (0.82 - lip)),
         width=u(0.70, 0.78) if male else u(0.66, 0.72),
         jaw=u(0.06, 0.18) if male else u(0.22, 0.34),
         eye_gap=u(0.265, 0.305),

@@ -1,14 +1,10 @@
-"""A small video corpus in the layout of FaceForensics++, with annotations and faults that are known.
+"""A small video corpus in the layout of FaceForensics++, so that the path from videos to manifests runs everywhere.
 
-FF++ cannot be shipped; this stand-in has its folders, names and lists, so that the whole path from videos to manifests
-runs without a download: ``ffpp`` with videos and ``splits``; ``annotations/A-FF++.csv``, one row per frame, in the form
-of the public annotations; ``planted.csv`` (file, video, flaw, expected), what is wrong on purpose and what a pipeline
-must report.
-
+``ffpp`` holds videos and ``splits``; ``annotations/A-FF++.csv`` one row per frame, in the form of the public
+annotations; ``planted.csv`` (file, video, flaw, expected) what is wrong on purpose and what a pipeline must report.
 A fake shares motion, light and camera with the real video of its target, so that only the forgery tells them apart.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -17,14 +13,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import av
-import joblib
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from fairdf_utils.data.vocabulary import FORGERIES
 from fairdf_utils.files import replacing, write_text
-from fairdf_utils.progress import bar
 from fairdf_utils.rendered import drawing, forgeries, images, people
 from fairdf_utils.rendered.people import Face, Scene, named_generator
 from fairdf_utils.workers import end_with_parent
@@ -87,10 +81,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Filming:
-    """How all clips of a corpus are filmed."""
+    """How all clips of a corpus are filmed; see :func:`generate_videos`."""
 
-    size: int = 288  # side of the square frames, px, even
-    frames: int = 12  # of each clip
+    size: int = 288
+    frames: int = 12
     seed: int = 0
 
 
@@ -100,40 +94,26 @@ def generate_videos(
     """Film the corpus, once.
 
     A run that was killed goes on where it stopped; a finished folder is not touched again unless the code changes.
-    The same seed gives the same bytes. The default corpus of 75 videos costs about 50 CPU-seconds.
+    The same seed gives the same bytes. The default corpus of 75 videos costs about 50 CPU-seconds. Raises ValueError
+    for a parameter that is out of range.
 
     Parameters
     ----------
-    out : str or Path
-        The corpus goes to a folder below it that is named after the parameters; that folder is returned.
-    identities : int
-        Persons, an even number from 6 to 800.
-    frames : int
-        Frames of a video, 4 to 480, at 8 per second.
-    size : int
-        Side of a frame in pixels, 240 to 640 and even; a face is about 0.3 of it.
-    seed : int
-        0 or more.
-    jobs : int
-        Processes, as joblib counts: -1 for every core.
-
-    Raises
-    ------
-    ValueError
-        A parameter is out of range.
+    out : the corpus goes to a folder below it that is named after the parameters; that folder is returned
+    identities : persons, an even number from 6 to 800
+    frames : of a video, 4 to 480, at 8 per second
+    size : side of a frame, 240 to 640 pixels and even; a face is about 0.3 of it
+    seed : 0 or more
+    jobs : processes, as joblib counts: -1 for every core
     """
-    limits = {"identities": (identities, 6, 800, 2), "frames": (frames, 4, 480, 1), "size": (size, 240, 640, 2)}
-    for name, (value, low, high, step) in limits.items():
-        if not low <= value <= high or value % step:
-            raise ValueError(f"{name} is {value}; use {'an even number from ' * (step == 2)}{low} to {high}.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; use 0 or more.")
+    images.check(seed, identities=(identities, 6, 800), frames=(frames, 4, 480), size=(size, 240, 640))
+    for name, value in (("identities", identities), ("size", size)):
+        if value % 2:
+            raise ValueError(f"{name} is {value}; use an even number.")
     filming = Filming(size, frames, seed)
-    code = b"".join(Path(module.__file__).read_bytes() for module in (people, drawing, forgeries, images))
-    digest = hashlib.sha256(code + Path(__file__).read_bytes()).hexdigest()
     root = Path(out) / f"ffpp-{identities}persons-{frames}frames-{size}px-seed{seed}"
-    parameters = {"identities": identities, **asdict(filming), "code": digest}
-    return images.made_once(root, parameters, partial(_make_corpus, root, identities, filming, jobs))
+    make = partial(_make_corpus, root, identities, filming, jobs)
+    return images.made_once(root, {"identities": identities, **asdict(filming)}, make)
 
 
 def _make_corpus(root, identities, filming, jobs):
@@ -170,10 +150,7 @@ def ffpp_clips(identities: int = 24) -> list[Clip]:
 
 def film(clips: list[Clip], filming: Filming, root: Path, jobs: int = -1) -> None:
     """Make the video files that are not there, below ``root``, in worker processes."""
-    tasks = [joblib.delayed(_film)(clip, filming, root) for clip in clips]
-    with bar(total=len(tasks), desc="filming", unit="video") as shown:
-        for _ in joblib.Parallel(jobs, return_as="generator_unordered")(tasks):
-            shown.update()
+    images.in_processes(partial(_film, filming=filming, root=root), clips, jobs, desc="filming", unit="video")
 
 
 def _film(clip, filming, root):
@@ -249,8 +226,7 @@ def _write_split_lists(folder, clips, seed):
     pairs = sorted({tuple(sorted(PurePosixPath(clip.path).stem.split("_"))) for clip in clips if clip.source})
     held = max(1, len(pairs) // 5)
     order = [pairs[n] for n in named_generator(seed, "ffpp splits").permutation(len(pairs))]
-    shares = {"val": order[:held], "test": order[held : 2 * held], "train": order[2 * held :]}
-    for name, share in shares.items():
+    for name, share in ("val", order[:held]), ("test", order[held : 2 * held]), ("train", order[2 * held :]):
         write_text(folder / "splits" / f"{name}.json", json.dumps(sorted(share), indent=1) + "\n")
 
 
