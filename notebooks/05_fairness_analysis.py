@@ -194,8 +194,7 @@ for (detector, seed, dataset), verdict in found.items():
 # FNR = 1 - TPR, TNR = 1 - FPR, and the accuracy counts both classes. A false positive is a real person called fake.
 # By hand, on sixteen images of four groups:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 tiny_scores = {  # two real images, then two fakes
     "male-white": (0.1, 0.3, 0.8, 0.9),
     "male-black": (0.6, 0.2, 0.7, 0.4),
@@ -232,8 +231,7 @@ rates
 # make the group look badly served, nor a reason to forget the group, whose false positive rate is as good as before.
 # The package says so and says on how many images the rest stands.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 one_class = tiny[~((tiny["group"] == "female-black") & (tiny["label"] == 1))]
 print(*metrics.undefined_rates(one_class, "group"), sep="\n")
 left = metrics.group_rates(one_class, "group").loc["female-black"]
@@ -301,8 +299,7 @@ pd.DataFrame(
 # the sigmoid of the fake class's logit, which ignores the logit of the real class; and it drops a group with one class
 # from every metric without a word. One image shows the first, the table without one group's fakes the second:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 logit_real, logit_fake = 2.0, 0.5
 print(f"softmax of both logits  {1 / (1 + np.exp(logit_real - logit_fake)):.3f}  called real")
 print(f"sigmoid of logit_fake   {1 / (1 + np.exp(-logit_fake)):.3f}  called fake")
@@ -337,8 +334,7 @@ for fidelity in ("corrected", "official"):
 # is the number of independent images that the frames are worth, and takes the place of $n$. By hand, on twelve real
 # videos of four frames; each number says how many of the four were called fake:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 alarms, m, z = np.array([4, 4, 3, 0, 0, 1, 0, 4, 0, 0, 0, 1]), 4, 1.959963984540054
 share = alarms / m
 between = m * share.var(ddof=1)
@@ -436,8 +432,7 @@ fairness.differences(
 # images of which the two of group `a` were called fake: there are six ways to choose who is `a`, two of them give a gap
 # of 1, the other four a gap of 0.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 alarms, deals = np.array([1, 1, 0, 0]), []
 for members in combinations(range(4), 2):
     is_a = np.isin(range(4), members)
@@ -468,8 +463,7 @@ package.loc[["fpr_sum", "fpr_gap"]]
 # bootstrap* tells: it draws whole videos with replacement and compares their rates with those of the table. The
 # quantile of $F(\hat r^* - \hat r)$ is the half width of the band, wide on purpose. By hand, three groups:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 truth, estimated = np.array([0.20, 0.25, 0.22]), np.array([0.18, 0.30, 0.21])
 spread = lambda rates: rates.max() - rates.min()  # noqa: E731
 print(f"gap {spread(estimated):.2f}, truly {spread(truth):.2f}; gap of the errors {spread(estimated - truth):.2f}")

@@ -72,31 +72,24 @@ def aligned(table_a: pd.DataFrame, table_b: pd.DataFrame, shared: list[str]) -> 
     `shared` are columns in which both must agree.
     """
     keys = ["dataset", "img_path"] if "dataset" in table_a.columns else ["img_path"]
-    indexes = []
-    for name, table in (("first", table_a), ("second", table_b)):
-        index = pd.MultiIndex.from_arrays([column(table, key) for key in keys])
+    a, b = (pd.MultiIndex.from_arrays([column(table, key) for key in keys]) for table in (table_a, table_b))
+    for name, index in (("first", a), ("second", b)):
         if index.has_duplicates:
             row = index.duplicated().argmax()
-            raise ScoreTableError(
-                f"The {name} table lists {index[row][-1]} twice (row {row}, counted from 0): keep one row."
-            )
-        indexes.append(index)
-    rows = indexes[1].get_indexer(indexes[0])
-    if (rows < 0).any() or len(table_a) != len(table_b):
-        only = indexes[0][rows < 0] if (rows < 0).any() else indexes[1].difference(indexes[0])
-        raise ScoreTableError(
-            f"The two tables do not hold the same images: {only[0][-1]} is in one only. "
-            "Score one test set with both detectors."
-        )
-    table_b = table_b.iloc[rows]
+            text = f"lists {index[row][-1]} twice (row {row}, counted from 0): keep one row."
+            raise ScoreTableError(f"The {name} table {text}")
+    only = a.symmetric_difference(b)
+    if len(only):
+        text = f"{only[0][-1]} is in one only. Score one test set with both detectors."
+        raise ScoreTableError(f"The two tables do not hold the same images: {text}")
+    table_b = table_b.iloc[b.get_indexer(a)]
     for name in shared:
         differs = column(table_a, name).to_numpy() != column(table_b, name).to_numpy()
         if differs.any():
             row = differs.argmax()
-            raise ScoreTableError(
-                f"Column '{name}' of {indexes[0][row][-1]} differs between the two tables "
-                f"({table_a[name].iloc[row]}, {table_b[name].iloc[row]}): score both from one manifest."
-            )
+            values = f"{table_a[name].iloc[row]}, {table_b[name].iloc[row]}"
+            text = f"differs between the two tables ({values}): score both from one manifest."
+            raise ScoreTableError(f"Column '{name}' of {a[row][-1]} {text}")
     return table_b
 
 

@@ -75,13 +75,9 @@ def interval_width(
     Parameters
     ----------
     videos : int or array of int, V
-    rate : float, 0..1
-        The rate expected.
-    frames : float, m
-        Frames a video.
-    correlation : float, 0..1
-        Of errors inside a video; 1 is the careful choice, `design_effects` estimates it.
-    level : float, 0..1 exclusive
+    rate : float, 0..1: the rate expected
+    frames : float, m: frames a video
+    correlation : float, 0..1: of errors inside a video; 1 is the careful choice, `design_effects` estimates it
 
     Returns
     -------
@@ -95,12 +91,7 @@ def interval_width(
 
 
 def videos_needed(width: float, rate: float, frames: float = 1, correlation: float = 1.0, level: float = 0.95) -> int:
-    """The smallest number of videos whose interval is no wider than `width` (a fraction); others as `interval_width`.
-
-    Returns
-    -------
-    int
-    """
+    """The smallest number of videos with an interval no wider than `width` (a fraction); others as `interval_width`."""
     if not 0 < width <= 1:
         raise ValueError(f"width is {width}; the width of an interval of a rate is a fraction, above 0 and at most 1.")
     low, high = 0, 1  # invariant: `low` videos are too few

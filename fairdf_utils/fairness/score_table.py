@@ -49,10 +49,8 @@ def column(table: pd.DataFrame, name: str) -> pd.Series:
         raise ScoreTableError(f"The score table has no column '{name}'; it has: {_own_columns(table)}.{hint}")
     missing = table[name].isna().to_numpy()
     if missing.any():
-        raise ScoreTableError(
-            f"Column '{name}' is empty (NaN) in {missing.sum()} row(s), first in row {missing.argmax()} (counted "
-            "from 0). Fill it in, or remove those rows on purpose."
-        )
+        where = f"in {missing.sum()} row(s), first in row {missing.argmax()} (counted from 0)"
+        raise ScoreTableError(f"Column '{name}' is empty (NaN) {where}. Fill it in, or remove those rows on purpose.")
     return table[name]
 
 
@@ -73,9 +71,8 @@ def numbers(table: pd.DataFrame, name: str, allowed: Callable[[np.ndarray], np.n
     bad = ~allowed(values)
     if bad.any():
         row = bad.argmax()
-        raise ScoreTableError(
-            f"Column '{name}', row {row} (counted from 0): {table[name].iloc[row]} is not allowed. {remedy}"
-        )
+        value = f"Column '{name}', row {row} (counted from 0): {table[name].iloc[row]}"
+        raise ScoreTableError(f"{value} is not allowed. {remedy}")
     return values
 
 

@@ -206,12 +206,8 @@ def paired_difference(
 
     What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest.
 
-    Parameters
-    ----------
-    table_a, table_b : DataFrame
-        Score tables of two detectors on the same images, in any order.
-    threshold_b : float, optional
-        The threshold of B, where it is not that of the settings.
+    The tables are of two detectors on the same images, in any order; `threshold_b` is that of B, where it is not that
+    of the settings.
 
     Returns
     -------
