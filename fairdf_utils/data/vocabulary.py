@@ -25,8 +25,11 @@ COLUMNS = (
 
 
 def group_order(labels: pd.Series) -> list[str]:
-    """The groups in a column, in the project's order (male before female; asian, white, black, others)."""
+    """The groups in a column in the project's order (male before female; asian, white, black, others).
+
+    Forgeries and data sets have theirs too; names that the project does not know come last, by name.
+    """
     if isinstance(labels.dtype, pd.CategoricalDtype):
         return list(labels.cat.categories)  # a category without images stays visible, with n = 0
-    known = (*GROUPS, *GENDERS, *RACES)
+    known = (*GROUPS, *GENDERS, *RACES, *FORGERIES, *DATASETS)
     return sorted(labels.unique(), key=lambda v: (known.index(v) if v in known else len(known), str(v)))

@@ -1,14 +1,13 @@
 """Test-time perturbations by torchvision: what a detector answers when images lose quality.
 
-Seven kinds, five severities each; severity 0 is the image as it is. Severities were chosen so that at 64 px the
-mildest is hardly seen and the strongest still shows a face. Strengths that are a share scale with the image's side;
-JPEG works in blocks of 8 px and noise on single pixels, whatever the image's size.
+Seven kinds, five severities each (0 is the image as it is): at 64 px the mildest is hardly seen, and the strongest
+still shows a face. Strengths that are a share scale with the image's side; JPEG works in blocks of 8 px and noise on
+single pixels, whatever the image's size.
 """
 
-from __future__ import annotations
-
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import product
 from math import ceil
 
 import numpy as np
@@ -56,8 +55,8 @@ def perturb(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.n
     """Images uint8 (N, H, H, 3) with one kind of damage, severity 0 (an unchanged copy) to 5.
 
     `seed` decides the noise, the place of the crop and the direction of the brightness. Image i of the result depends
-    on images[i], kind, severity and seed alone, not on its place among the others: every detector sees the same.
-    Raises ValueError for an unknown kind or severity, or images of another form.
+    on images[i], kind, severity and seed alone: every detector sees the same. Raises ValueError for an unknown kind or
+    severity, or images of another form.
     """
     if kind not in STRENGTHS or severity not in SEVERITIES:
         raise ValueError(f"{kind!r} at {severity!r} is unknown: kinds {', '.join(KINDS)}; severities 0 to 5")
@@ -74,14 +73,7 @@ def perturb(images: np.ndarray, kind: str, severity: int, seed: int = 0) -> np.n
 
 
 def perturbed_scores(
-    model: nn.Module,
-    frame: pd.DataFrame,
-    images: np.ndarray,
-    device: torch.device,
-    kinds: Iterable[str] = KINDS,
-    severities: Iterable[int] = SEVERITIES,
-    precision: str = "float32",
-    seed: int = 0,
+    model: nn.Module, frame: pd.DataFrame, images: np.ndarray, device: torch.device, precision: str = "float32"
 ) -> Iterator[tuple[str, int, pd.DataFrame]]:
     """(kind, severity, score table) of a detector for every kind and severity; the unchanged images are scored once.
 
@@ -90,21 +82,17 @@ def perturbed_scores(
     if len(frame) != len(images):
         raise ValueError(f"{len(frame)} rows but {len(images)} images: give the images of exactly these rows")
     unchanged = score_table(frame, predict(model, images, device, precision))
-    cases = [(kind, severity) for kind in kinds for severity in severities]
-    for kind, severity in progress.bar(cases, desc="perturb and score", unit="case"):
-        if severity == 0:
-            yield kind, severity, unchanged
-        else:
-            damaged = perturb(images, kind, severity, seed)
-            yield kind, severity, score_table(frame, predict(model, damaged, device, precision))
+    for kind, severity in progress.bar([*product(KINDS, SEVERITIES)], desc="perturb and score", unit="case"):
+        damaged = perturb(images, kind, severity)
+        found = score_table(frame, predict(model, damaged, device, precision)) if severity else unchanged
+        yield kind, severity, found
 
 
 def subsample(frame: pd.DataFrame, count: int, seed: int = 0) -> np.ndarray:
     """Positions of at most `count` rows, as many of each group and label as there are, videos before second frames.
 
-    Frames of one video are near copies: a small sample says most when it takes each video once.
-
-    Returns int64 (min(count, N),), ascending; `frame` has N rows and the columns label, group and video.
+    Frames of one video are near copies: a small sample says most when it takes each video once. `frame` has N rows and
+    the columns label, group and video; returns int64 (min(count, N),), ascending.
     """
     shuffled = np.random.default_rng(seed).permutation(len(frame))
     drawn = frame[["label", "group", "video"]].reset_index(drop=True).iloc[shuffled]

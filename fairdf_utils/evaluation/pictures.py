@@ -33,30 +33,15 @@ SMALLEST, LARGEST = 320, 1280  # pixels, longer side of an annotated picture
 COLOURS = {"fake": "#d55e00", "real": "#0173b2"}
 FONT, TEXT = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 16  # text height in pixels
 BOX = ("left", "top", "right", "bottom")  # pixels
-COLUMNS = (
-    "file",
-    "part",  # "face", "video" (the mean of its frames), or "" where nothing could be scored
-    "frame",  # of a video, its number there
-    "face",  # 1 = the largest of its picture
-    *BOX,
-    "face_score",  # the face finder's: about 0 is doubtful, 1 and more is sure
-    "logit_real",
-    "logit_fake",
-    "score",  # P(fake)
-    "verdict",
-    "frames_read",
-    "frames_scored",
-    "reason",  # why it was not scored, or not whole
-)
-WHOLE = ("frame", "face", *BOX, "frames_read", "frames_scored")
+# A row is a part: "face", "video" (the mean of its frames), or "" where nothing could be scored, and the reason why.
+# Face 1 is the largest of its picture; its score is the finder's: about 0 is doubtful, 1 and more is sure.
+PLACE, COUNTS = ("frame", "face", *BOX), ("frames_read", "frames_scored")
+DETECTED = ("face_score", "logit_real", "logit_fake", "score", "verdict")
+COLUMNS = ("file", "part", *PLACE, *DETECTED, *COUNTS, "reason")
 
 
 class PictureError(Exception):
     """A call that cannot be answered; the message says what the caller can do."""
-
-
-class NotScored(Exception):
-    """A file that has no score; the message says why."""
 
 
 class Detector(NamedTuple):
@@ -72,12 +57,8 @@ class Detector(NamedTuple):
 def main_predict(options: Namespace) -> int:
     """Score what `options.path` names, print a table, write `scores.csv` and annotated pictures.
 
-    The result is 0 when every file was scored whole, and 1 otherwise.
-
-    Raises
-    ------
-    PictureError, DetectorError
-        Nothing can be scored: no such file, run, device, checkpoint, or place for the results.
+    The result is 0 when every file was scored whole, and 1 otherwise. Raises PictureError or DetectorError when nothing
+    can be scored: no such file, run, device, checkpoint, or place for the results.
     """
     out = Path(options.out)
     files = files_of(Path(options.path), out)
@@ -93,7 +74,7 @@ def main_predict(options: Namespace) -> int:
         for path, name in progress.bar(files.items(), desc="predict", unit="file"):
             rows += score_file(detector, path, name, out, options.frames, options.aligned)
     finally:  # interrupted or not, what was scored is kept
-        table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(WHOLE, "Int64"))
+        table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(PLACE + COUNTS, "Int64"))
         with replacing(out / "scores.csv") as partial:
             table.to_csv(partial, index=False)
     print(in_words(table))
@@ -112,9 +93,8 @@ def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> P
     held = sorted(found.parent.name for found in folder.glob("*/best.safetensors"))
     if not held:
         raise PictureError(f"{run} holds no trained detector: run the book into it first, or give --checkpoint")
-    raise PictureError(
-        f"{run} holds no detector {detector}-s{seed}; it holds {', '.join(held)}. Choose with --detector and --seed"
-    )
+    held = f"it holds {', '.join(held)}. Choose with --detector and --seed"
+    raise PictureError(f"{run} holds no detector {detector}-s{seed}; {held}")
 
 
 def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
@@ -123,13 +103,8 @@ def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
         raise PictureError(f"{checkpoint}: no such checkpoint. Give the path of a best.safetensors")
     target = choose_device(device)
     model, config = load_detector(checkpoint, target)
-    return Detector(
-        model=scoring_copy(model),
-        device=target,
-        image_size=config.image_size,
-        name=f"Detector {config.detector}-s{config.seed}: {config.backbone} at {config.image_size} px, {checkpoint}",
-        origin=_origin(checkpoint),
-    )
+    name = f"Detector {config.detector}-s{config.seed}: {config.backbone} at {config.image_size} px, {checkpoint}"
+    return Detector(scoring_copy(model), target, config.image_size, name, _origin(checkpoint))
 
 
 def _origin(checkpoint: Path) -> str:
@@ -158,9 +133,7 @@ def files_of(path: Path, out: Path) -> dict[Path, str]:
         if file.suffix.lower() in endings and file.is_file() and not file.resolve().is_relative_to(out.resolve())
     }
     if not found:
-        raise PictureError(
-            f"{path} holds no picture and no video; looked for {' '.join(endings)}, sub-folders included"
-        )
+        raise PictureError(f"{path} holds no picture and no video; looked for {' '.join(endings)}, sub-folders too")
     return found
 
 
@@ -173,11 +146,13 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
     try:
         for read, (number, image) in enumerate(videos.read_frames(path, frames), start=1):
             shown += [(number, image)] if read - 1 in drawn else []
+            height, width = image.shape[:2]
+            if aligned and height != width:
+                trouble, read = f"is {width} x {height} px, but a face crop is square; leave --aligned out", 0
+                break
             for face, crop in _faces_in(image, detector.image_size, aligned):
                 rows.append({"part": "face", "frame": None if still else number, **face})
                 crops.append(crop)
-    except NotScored as error:
-        trouble, read = str(error), 0
     except videos.VideoError as error:  # after the last frame that could be decoded
         trouble = f"cannot be read{' to its end' if read else ''}: {error.reason}"
     if not crops:
@@ -190,21 +165,20 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
         face |= {"logit_real": real, "logit_fake": fake, "score": p, "verdict": verdict(p)}
     caption, whole = name, []
     if not still:
-        whole = [_video_row(rows, read) | {"reason": trouble}]
-        caption += ": {verdict} {score:.2f}, mean of the largest face in {frames_scored} frames".format(**whole[0])
-        caption += f"; shown: frames {', '.join(str(number) for number, _ in shown)}"
+        largest = [face["score"] for face in rows if face["face"] == 1]
+        mean, counts = float(np.mean(largest)), dict(zip(COUNTS, (read, len(largest)), strict=True))
+        whole = [{"part": "video", "score": mean, "verdict": verdict(mean), "reason": trouble, **counts}]
+        caption += f": {verdict(mean)} {mean:.2f}, mean of the largest face in {len(largest)} frames; "
+        caption += f"shown: frames {', '.join(str(number) for number, _ in shown)}"
     _draw(shown, rows, [caption, detector.origin], out / f"{name}.scored.png")
     return [{"file": name, "reason": "", **row} for row in rows + whole]
 
 
 def _faces_in(image: np.ndarray, size: int, aligned: bool) -> Iterator[tuple[dict, np.ndarray]]:
     """Place, number and crop (size, size, 3) of each face of a picture; an aligned crop is taken as it is."""
-    height, width = image.shape[:2]
-    if aligned and height != width:
-        raise NotScored(f"is {width} x {height} px, but a face crop is square; leave --aligned out")
     if aligned:
         crop = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-        found = [((0, 0, width, height), np.nan, crop)]
+        found = [((0, 0, *image.shape[1::-1]), np.nan, crop)]
     else:
         found = [(face.box, face.score, faces.align(image, face, size)) for face in faces.find(image)]
     for number, (box, sure, crop) in enumerate(found, start=1):
@@ -217,13 +191,6 @@ def _no_face(read: int, image: np.ndarray | None) -> str:
         return f"no face found in {read} frames" if read else "holds no frame"
     square = image.shape[0] == image.shape[1] <= SMALL_CROP
     return f"no face found{'; if the picture is a face crop already, add --aligned' if square else ''}"
-
-
-def _video_row(rows: list[dict], read: int) -> dict:
-    """The mean over the frames of the largest face."""
-    largest = [face["score"] for face in rows if face["face"] == 1]
-    mean, frames = float(np.mean(largest)), {"frames_read": read, "frames_scored": len(largest)}
-    return {"part": "video", "score": mean, "verdict": verdict(mean), **frames}
 
 
 def verdict(p: float) -> str:
@@ -242,11 +209,10 @@ def _draw(shown: list, rows: list[dict], captions: list[str], path: Path) -> Non
 
 
 def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | None = None) -> np.ndarray:
-    """A picture (H, W, 3), uint8, with a box around every face and its verdict in the box's upper left corner.
+    """A picture, uint8 (H, W, 3), with a box around every face and its verdict in the box's upper left corner.
 
     Boxes are left, top, right, bottom in pixels, and may reach outside; scores are P(fake). The result is `height`
-    pixels high; by default its longer side is that of the image, brought into 320..1280. Lines and text keep their
-    size.
+    pixels high, by default its longer side is brought into 320..1280 pixels; lines and text keep their size.
     """
     longer = max(image.shape[:2])
     scale = height / image.shape[0] if height else np.clip(longer, SMALLEST, LARGEST) / longer
@@ -254,18 +220,11 @@ def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | 
     picture = np.array(Image.fromarray(image).resize(size.tolist(), Image.Resampling.LANCZOS))
     if not boxes:
         return picture
-    drawn = draw_bounding_boxes(
-        torch.from_numpy(picture).permute(2, 0, 1),
-        torch.from_numpy(np.multiply(boxes, scale).round().clip(0, np.tile(size - 1, 2))),
-        labels=[f"{verdict(p)} {p:.2f}" for p in scores],
-        colors=[COLOURS[verdict(p)] for p in scores],
-        width=3,
-        font=FONT,
-        font_size=TEXT,
-        label_colors="white",
-        fill_labels=True,
-    )
-    return drawn.permute(1, 2, 0).numpy()
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    places = torch.from_numpy(np.multiply(boxes, scale).round().clip(0, np.tile(size - 1, 2)))
+    labels, colours = [f"{verdict(p)} {p:.2f}" for p in scores], [COLOURS[verdict(p)] for p in scores]
+    style = {"width": 3, "font": FONT, "font_size": TEXT, "label_colors": "white", "fill_labels": True}
+    return draw_bounding_boxes(tensor, places, labels, colours, **style).permute(1, 2, 0).numpy()
 
 
 def captioned(panels: list[np.ndarray], captions: list[str]) -> Image.Image:

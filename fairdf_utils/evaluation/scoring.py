@@ -26,7 +26,7 @@ FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d)  # other kinds may d
 def predict(
     model: nn.Module, images: np.ndarray, device: torch.device, precision: str = "float32", batch_size: int = 256
 ) -> np.ndarray:
-    """Logits of the detector's answer for decoded images, in evaluation mode; the model stays as it is.
+    """Logits of the detector's answer, float32 (N, 2): of real, of fake; in evaluation mode, the model stays as it is.
 
     Parameters
     ----------
@@ -34,10 +34,6 @@ def predict(
     images : uint8 (N, H, H, 3), N >= 1
     precision : "float32", or "bfloat16" for weights and maps in bfloat16
     batch_size : images scored at once; decides speed and memory, not the logits
-
-    Returns
-    -------
-    float32 array (N, 2): logit of real, logit of fake
     """
     return logits_of(scoring_copy(model, precision), images, device, batch_size)
 
@@ -61,12 +57,12 @@ def score_test_sets(
     image_size: int,
     cache_dir: str | Path,
     precision: str = "float32",
-    batch_size: int = 256,
 ) -> pd.DataFrame:
     """Score whole test sets and write the score table, frame by frame and video by video.
 
     A data set that was scored is kept in `folder`/.parts at once: an interrupted call goes on with the next one, and
     what has the same weights, layers, images, annotations and precision as before is neither decoded nor scored.
+    Raises ManifestError for an image that is missing (before anything is scored) or cannot be read.
 
     Parameters
     ----------
@@ -74,16 +70,11 @@ def score_test_sets(
     tests : name -> canonical manifest with the column `dataset`
     folder : gets `scores.*` (one row per image) and `video_scores.*` (one row per video), parquet and csv
     image_root, image_size, cache_dir : see `data.decode`; the images stay on the disk, a batch at a time is read
-    precision, batch_size : see `predict`
+    precision : see `predict`
 
     Returns
     -------
     DataFrame, one row per image: the columns of `score_table`, data sets in the order given
-
-    Raises
-    ------
-    ManifestError
-        An image is missing (found before anything is scored) or cannot be read. Finished data sets are kept.
     """
     for frame in tests.values():
         check_images(frame, image_root)
@@ -96,7 +87,7 @@ def score_test_sets(
         if table is None:  # only then anything is decoded and folded
             detector = detector or scoring_copy(model, precision)
             images = decode(frame, image_root, image_size, cache_dir)
-            logits = logits_of(detector, images, next(model.parameters()).device, batch_size)
+            logits = logits_of(detector, images, next(model.parameters()).device)
             table = _write_part(part, score_table(frame, logits))
         tables.append(table)
     scores = pd.concat(tables, ignore_index=True)
@@ -142,14 +133,8 @@ def _write_part(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 def scoring_copy(model: nn.Module, precision: str = "float32") -> nn.Module:
     """The detector in the form that scores fastest: evaluation mode, batch norms folded, channels_last.
 
-    Parameters
-    ----------
-    model : a detector with `detect`; it is not changed, and shares with the copy what need not differ
-    precision : "float32" or "bfloat16"
-
-    Returns
-    -------
-    a detector with the same `detect` up to rounding, for inference only
+    `model` has `detect`; it is not changed, and shares with the copy what need not differ. `precision` is "float32" or
+    "bfloat16". The result has the same `detect` up to rounding, and serves for inference only.
     """
     with torch.inference_mode(False):
         # A copy of the structure: every weight is the original's memory until it is replaced.

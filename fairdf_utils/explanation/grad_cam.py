@@ -1,10 +1,7 @@
 """Where in the image a detector finds its evidence (Grad-CAM), and the features that it answers from.
 
-Both read the network in the form that scores (`evaluation.scoring_copy`): evaluation mode, nothing changed, no
-gradient kept. What can be read from the features is measured in `probes`, the loss around the weights in `landscape`.
+Both read the network in the form that scores (`scoring.scoring_copy`): evaluation mode, nothing changed.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 
 from fairdf_utils import progress
 from fairdf_utils.data.batches import to_device
-from fairdf_utils.data.vocabulary import FORGERIES, group_order
+from fairdf_utils.data.vocabulary import group_order
 from fairdf_utils.evaluation.scoring import scoring_copy
 from fairdf_utils.model.detectors import Head, PlainDetector
 
@@ -54,14 +51,7 @@ def grad_cam(model: nn.Module, images: np.ndarray, device: torch.device, batch_s
     An image without any evidence for a fake keeps a map of zeros. A cell of the 8 x 8 map has seen more of the image
     than its own eighth: the heat says roughly where, not exactly.
 
-    Parameters
-    ----------
-    model : a detector of this project, on `device`; it is not changed
-    images : uint8 (N, H, H, 3)
-
-    Returns
-    -------
-    float32 array (N, H, H), 0..1
+    `model` is a detector of this project on `device`, `images` uint8 (N, H, H, 3); returns float32 (N, H, H), 0..1.
 
     Source: Selvaraju et al. 2017, Grad-CAM.
     """
@@ -101,35 +91,23 @@ def mean_by(values: np.ndarray, frame: pd.DataFrame, rows: str = "group", column
     """Means of values (N, ...), such as maps or images, over the rows of each pair of values of two columns."""
     if len(values) != len(frame):
         raise ValueError(f"{len(values)} values but {len(frame)} rows: give one value a row")
-    names = [_in_order(frame[name]) for name in (rows, columns)]
-    codes = [pd.Index(each).get_indexer(frame[name]) for each, name in zip(names, (rows, columns), strict=True)]
+    names = [group_order(frame[name]) for name in (rows, columns)]
     shape = tuple(map(len, names))
-    cell = np.ravel_multi_index(codes, shape)
-    count = np.bincount(cell, minlength=np.prod(shape))
-    mean = np.full((len(count), *values.shape[1:]), np.nan, np.float32)
-    for i in np.flatnonzero(count):
-        mean[i] = values[cell == i].mean(0, dtype=np.float64)
-    return Means(*names, count.reshape(shape), mean.reshape(*shape, *values.shape[1:]))
-
-
-def _in_order(labels: pd.Series) -> list[str]:
-    """The groups or forgeries of a column in the project's order."""
-    if set(labels) <= set(FORGERIES):
-        return [name for name in FORGERIES if name in set(labels)]
-    return group_order(labels)
+    count, mean = np.zeros(shape, np.int64), np.full((*shape, *values.shape[1:]), np.nan, np.float32)
+    for (row, column), own in frame.groupby([rows, columns], observed=True).indices.items():
+        cell = names[0].index(row), names[1].index(column)
+        count[cell], mean[cell] = len(own), values[own].mean(0, dtype=np.float64)
+    return Means(*names, count, mean)
 
 
 def features(
     model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256
 ) -> dict[str, np.ndarray]:
-    """The pooled vectors that a detector makes of images uint8 (N, H, H, 3), as its heads see them.
+    """The pooled vectors, float32 (N, D), that a detector makes of images uint8 (N, H, H, 3), as its heads see them.
 
-    Returns
-    -------
-    dict of float32 (N, D)
-        "domain_agnostic", "domain_specific" and "content" of detectors with these branches, "demographic" of those
-        that have one, "fused" where there is a fused head (with fidelity "official" equal to "domain_agnostic"), or
-        "encoder" alone for a plain detector. Content has twice as many numbers as the others.
+    They are "domain_agnostic", "domain_specific" and "content" (of twice the length) of detectors with these branches,
+    "demographic" of those that have one, "fused" where there is a fused head (with fidelity "official" equal to
+    "domain_agnostic"), or "encoder" alone for a plain detector.
     """
     detector = scoring_copy(model)
     batches = []

@@ -8,8 +8,6 @@ norms stay as they are, in evaluation mode: the centre is the detector as it sco
 Source: Li et al. 2018, "Visualizing the loss landscape of neural nets", NeurIPS; Foret et al. 2021 (sharpness).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -39,10 +37,8 @@ class Landscape:
 def answer_loss(images: np.ndarray, label: np.ndarray, device: torch.device, batch_size: int = 64) -> Loss:
     """The mean cross-entropy of a detector's answer on fixed images, as a function of the detector.
 
-    Every detector has it, whatever it was trained on, so it compares runs. SAM flattens the loss of the training
-    images: take these to see what it did.
-
-    `images` uint8 (N, H, H, 3), `label` int (N,), 1 = fake; `batch_size` images are a part of the loss.
+    Every detector has it, so it compares runs. SAM flattens the loss of the training images: take these to see what it
+    did. `images` uint8 (N, H, H, 3), `label` int (N,), 1 = fake; `batch_size` images are a part of the loss.
     """
     target = torch.as_tensor(np.array(label, np.int64), device=device)
 
@@ -59,7 +55,6 @@ def landscape(model: nn.Module, loss: Loss, span: float = 0.5, steps: int = 11, 
 
     Parameters
     ----------
-    model : in any mode; its copy is evaluated in evaluation mode
     loss : parts of the model's loss, such as `answer_loss`
     span : largest step along each direction, in lengths of a filter
     steps : points an axis; odd, so that the centre is the model itself
@@ -90,16 +85,8 @@ def sharpness(
     Comparable between networks of one architecture, because a rescaling of filters that batch norm undoes changes
     neither. Read it beside the loss: a detector that has learnt less is often flatter for that reason alone.
 
-    Parameters
-    ----------
-    model, loss, seed : as of `landscape`
-    radius : share of a filter's length
-    directions : random directions, each walked both ways; 0 for the ascent alone
-
-    Returns
-    -------
-    dict
-        "loss" at the weights, "ascent", "random", and "random_sd" over the directions (ddof 1); NaN without them.
+    `model`, `loss` and `seed` are those of `landscape`; without random directions (0) there is the ascent alone.
+    Returns "loss" at the weights, "ascent", "random", and "random_sd" over the directions (ddof 1); NaN without them.
     """
     generator = torch.Generator().manual_seed(seed)
     weights, loss_at = _filters(model), _walker(model, loss)

@@ -5,8 +5,6 @@ well as from the demographic one, the two were not disentangled. A probe at chan
 attribute, not that it is absent. Nothing here needs torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -33,20 +31,9 @@ def identity_folds(
     Each fold tests on other identities, the classes spread over the folds. From its training rows go all that show
     a person of the test rows, as target or as source of a swap; the rest trains.
 
-    Parameters
-    ----------
-    target : (N,), the attribute to be read
-    identity : (N,), the person shown
-    source : (N,), the person whose face was put on, "" where there is none
-
-    Returns
-    -------
-    list of (train, test), int64 positions
-
-    Raises
-    ------
-    ValueError
-        A class has fewer identities than folds, or there is only one class.
+    `target` (N,) is the attribute to be read, `identity` (N,) the person shown, `source` (N,) the person whose face was
+    put on, "" where there is none. Returns (train, test) of each fold, int64 positions. Raises ValueError if a class
+    has fewer identities than folds, or there is only one class.
     """
     people = pd.Series(identity).groupby(target).nunique()
     if len(people) < 2 or people.min() < folds:
@@ -85,7 +72,7 @@ def probes(
     folds: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Every attribute read from every feature.
+    """Every attribute read from every feature: one row a feature and target.
 
     The forgery is read from fakes alone, because "real" is the label. A target with a single value is left out.
 
@@ -98,9 +85,8 @@ def probes(
 
     Returns
     -------
-    DataFrame, one row a feature and target
-        feature, target, classes, n (images), identities (int); accuracy (mean balanced accuracy over the folds), sd
-        (over the folds, ddof 1), chance (1 / classes): fractions.
+    DataFrame with feature, target, classes, n (images), identities (int); accuracy (mean balanced accuracy over the
+    folds), sd (over the folds, ddof 1), chance (1 / classes): fractions
     """
     identity, source = _people(frame)
     fake = frame["label"].to_numpy() == 1

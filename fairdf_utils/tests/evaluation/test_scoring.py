@@ -334,9 +334,8 @@ def other_annotations(corpus):
         (lambda corpus: {"model": other_layers()}, 4),
         (lambda corpus: {"precision": "bfloat16"}, 4),
         (lambda corpus: {"tests": other_annotations(corpus)}, 1),
-        (lambda corpus: {"batch_size": 7}, 0),
     ],
-    ids=["weights", "layers", "precision", "annotations of one set", "batch size"],
+    ids=["weights", "layers", "precision", "annotations of one set"],
 )
 def test_what_decides_the_scores_decides_what_is_scored_again(corpus, tmp_path, work, changes, passes):
     score_four(corpus, tmp_path / "out", tmp_path / "cache")
