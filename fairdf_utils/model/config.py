@@ -37,71 +37,46 @@ KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "True or
 class TrainingConfig:
     """Everything that decides what is trained; the defaults are the paper's (Lin et al. 2024, 4.1).
 
-    Attributes
-    ----------
-    detector : name under which the result is stored and reported
-    method : a key of `TRAINING_METHODS`
-    seed : decides initial weights, pairs, dropout masks, triplets
-    backbone : "tiny" or the name of a timm model
-    weights : "" (random), "imagenet", or the path of a state dict for the backbone
-    image_size : side of the input, pixels
-    width : channels of the encoders' feature map
-    fidelity : "corrected" or "official"
-    demographic_branch : of fairdf; without it there is no demographic encoder, head or loss (ablation)
-    fairness_loss : what trains fairdf's answer, "group_cvar" or "cross_entropy" (ablation)
-    initialisation : of the 1 x 1 blocks and heads, "default" or "kaiming" (lets training from scratch start)
-    logit_dropout : dropout rate on the heads' logits
-    sam, rho : use sharpness-aware minimisation; radius of its ascent step
-    epochs, batch_size : batch_size counts pairs of a fake and a real
-    optimizer, lr, momentum, weight_decay : "sgd" or "adamw" (no momentum parameter)
-    schedule : "step" (x 0.9 every 60 epochs) or "cosine" (to zero, every step)
-    weight_* : factors of the terms beside the agnostic cross-entropy
-    alpha_in, alpha_across : CVaR levels inside a group and across the groups (dag_fdd: across the images)
-    margin_scale, max_margin : of the label-distribution-aware margin loss
-    triplet_margin : of the contrastive loss
-    reconstruction_size, reconstruction_share : side of the reconstructions, pixels; share of the pairs reconstructed
-    precision : "float32" or "bfloat16" (autocast)
-
     Raises
     ------
     ValueError
         A value of another type, outside its choices or outside its range; the message names field and remedy.
     """
 
-    detector: str = "fairdf"
-    method: str = "fairdf"
-    seed: int = 0
-    backbone: str = "legacy_xception"
-    weights: str = "imagenet"
-    image_size: int = 256
-    width: int = 512
-    fidelity: str = "corrected"
-    demographic_branch: bool = True
-    fairness_loss: str = "group_cvar"
-    initialisation: str = "default"
-    logit_dropout: float = 0.2
-    sam: bool = True
-    rho: float = 0.05
+    detector: str = "fairdf"  # name under which the result is stored and reported
+    method: str = "fairdf"  # a key of TRAINING_METHODS
+    seed: int = 0  # decides initial weights, pairs, dropout masks, triplets
+    backbone: str = "legacy_xception"  # "tiny" or the name of a timm model
+    weights: str = "imagenet"  # "" (random), "imagenet", or the path of a state dict for the backbone
+    image_size: int = 256  # side of the input, pixels
+    width: int = 512  # channels of the encoders' feature map
+    fidelity: str = "corrected"  # or "official"
+    demographic_branch: bool = True  # of fairdf; without: no demographic encoder, head or loss (ablation)
+    fairness_loss: str = "group_cvar"  # what trains fairdf's answer; or "cross_entropy" (ablation)
+    initialisation: str = "default"  # of the 1 x 1 blocks and heads; "kaiming" lets training from scratch start
+    logit_dropout: float = 0.2  # dropout rate on the heads' logits
+    sam: bool = True  # use sharpness-aware minimisation
+    rho: float = 0.05  # radius of its ascent step
     epochs: int = 100
-    batch_size: int = 16
-    optimizer: str = "sgd"
+    batch_size: int = 16  # pairs of a fake and a real
+    optimizer: str = "sgd"  # or "adamw", which has no momentum parameter
     lr: float = 5e-4
     momentum: float = 0.9
     weight_decay: float = 5e-3
-    schedule: str = "step"
-    weight_specific: float = 0.1
+    schedule: str = "step"  # x 0.9 every 60 epochs; or "cosine" (to zero, every step)
+    weight_specific: float = 0.1  # factors of the terms beside the agnostic cross-entropy
     weight_reconstruction: float = 0.3
     weight_contrastive: float = 0.05
     weight_demographic: float = 0.1
     weight_fairness: float = 1.0
-    alpha_in: float = 0.9
-    alpha_across: float = 0.5
-    margin_scale: float = 30.0
-    max_margin: float = 0.5
-    triplet_margin: float = 3.0
-    reconstruction_size: int = 256
-    reconstruction_share: float = 1.0
-    precision: str = "float32"
+    alpha_in: float = 0.9  # CVaR level inside a group
+    alpha_across: float = 0.5  # across the groups; dag_fdd: across the images
+    margin_scale: float = 30.0  # of the label-distribution-aware margin loss
+    max_margin: float = 0.5  # the rarest group's
+    triplet_margin: float = 3.0  # of the contrastive loss
+    reconstruction_size: int = 256  # side of the reconstructions, pixels
+    reconstruction_share: float = 1.0  # share of the pairs that is reconstructed
+    precision: str = "float32"  # or "bfloat16" (autocast)
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,7 +1,6 @@
 """The detectors: three encoders, disentanglement, AdaIN fusion, four heads and the reconstruction decoder.
 
-Images are float tensors in [-1, 1], (N, 3, H, H). Every encoder ends in an 8 x 8 map, whatever H: AdaIN needs
-statistics over space, which degenerate on smaller maps.
+Images are float tensors in [-1, 1], (N, 3, H, H).
 
 Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection", CVPR (arXiv 2402.17229).
 """
@@ -29,19 +28,10 @@ def build(config: TrainingConfig) -> "FairDetector | TwoEncoderDetector | PlainD
 
 
 def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
-    """P(fake) of real/fake logits.
+    """P(fake), (...,), at least float32, in [0, 1], of real/fake logits (..., 2): column 0 real, column 1 fake.
 
-    Parameters
-    ----------
-    logits : Tensor (..., 2)
-        Column 0 real, column 1 fake.
-    fidelity : {"corrected", "official"}
-        "corrected" is softmax over both logits; "official" is what the released test script reports, the sigmoid
-        of the fake logit alone, which ignores the real logit and is not calibrated to a threshold of one half.
-
-    Returns
-    -------
-    Tensor (...,), at least float32, in [0, 1]
+    "corrected" is softmax over both logits; "official" is what the released test script reports, the sigmoid of the
+    fake logit alone, which ignores the real logit and is not calibrated to a threshold of one half.
     """
     if fidelity not in FIDELITIES:
         raise ValueError(f"fidelity {fidelity!r} is unknown; choose one of {', '.join(FIDELITIES)}")
@@ -72,15 +62,11 @@ class Outputs:
 class FairDetector(nn.Module):
     """The paper's detector.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-        `fidelity` "official" follows the released code, in which neither the demographic nor the content encoder
-        touches what it should: the fused head pools right after AdaIN, which leaves the agnostic map's mean, and the
-        decoder normalises away the statistics that were all the condition kept of the content. "corrected" puts 1 x 1
-        convolutions between AdaIN and pooling, and conditions the decoder on AdaIN(content, demographic) through
-        such a block. `reconstruction_share` of the pairs, rounded up, is reconstructed: the content encoder serves
-        only the reconstruction and sees only these. `width` scales every part.
+    Fidelity "official" follows the released code, in which neither the demographic nor the content encoder touches
+    what it should: the fused head pools right after AdaIN, which leaves the agnostic map's mean, and the decoder
+    normalises away the statistics that were all the condition kept of the content. "corrected" puts 1 x 1 convolutions
+    between AdaIN and pooling, and conditions the decoder on AdaIN(content, demographic) through such a block.
+    `reconstruction_share` of the pairs, rounded up, is reconstructed; the content encoder sees only these.
 
     Source: Lin et al. 2024, method.
     """
@@ -104,13 +90,7 @@ class FairDetector(nn.Module):
         _initialise(self, config)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Everything that the loss needs.
-
-        Parameters
-        ----------
-        images : Tensor (2B, 3, H, H) in [-1, 1]
-            B fakes, then the B reals they are paired with.
-        """
+        """Everything that the loss needs, of images (2B, 3, H, H): B fakes, then the B reals they are paired with."""
         if len(images) % 2:
             raise ValueError(f"a training batch is B fakes, then B reals; {len(images)} images is odd")
         forgery = self.forgery(images)  # (2B, width, 8, 8)
@@ -120,14 +100,8 @@ class FairDetector(nn.Module):
         demographic_map = self.demographic_split(demographic)  # (2B, width / 2, 8, 8)
         fused_map = self._fuse(demographic_map, agnostic_map)  # (2B, width / 2, 8, 8)
         own, cross = self._reconstruct(images, demographic, torch.cat([specific_map, agnostic_map], 1))
-        return Outputs(
-            self.specific(specific_map),
-            self.agnostic(agnostic_map),
-            self.demographic_head(demographic_map),
-            self.fused(fused_map),
-            own,
-            cross,
-        )
+        heads = self.specific(specific_map), self.agnostic(agnostic_map), self.demographic_head(demographic_map)
+        return Outputs(*heads, self.fused(fused_map), own, cross)
 
     def detect(self, images: Tensor) -> Tensor:
         """Logits (N, 2) of the fused head for images (N, 3, H, H) of any composition, and nothing else.
@@ -166,12 +140,7 @@ class TwoEncoderDetector(nn.Module):
     """The method without its demographic branch; without a fused head too it is UCF (Yan et al. 2023).
 
     The decoder's condition is the content map itself. The answer comes from the fused head, which here looks at the
-    agnostic map through the same 1 x 1 convolutions as in `FairDetector`, or else from the agnostic head.
-
-    Parameters
-    ----------
-    config : TrainingConfig
-        There is a fused head, for the fairness loss to act on, unless `method` is "ucf".
+    agnostic map through the same 1 x 1 convolutions as in `FairDetector`; with the method "ucf" from the agnostic head.
 
     Source: Yan et al. 2023; Lin et al. 2024, ablation.
     """
@@ -239,12 +208,8 @@ def _encoder(config: TrainingConfig) -> Encoder:
 def _initialise(detector: nn.Module, config: TrainingConfig) -> None:
     """Draw the 1 x 1 blocks and heads, in order (the seed decides the weights); encoders and decoder stay."""
     if config.initialisation == "kaiming":
-        for part in detector.children():
-            if not isinstance(part, Encoder | Decoder):
-                part.apply(_kaiming)
-
-
-def _kaiming(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")
-        nn.init.zeros_(module.bias)
+        drawn = (part for part in detector.children() if not isinstance(part, Encoder | Decoder))
+        for layer in (layer for part in drawn for layer in part.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, a=0.01, nonlinearity="leaky_relu")
+                nn.init.zeros_(layer.bias)

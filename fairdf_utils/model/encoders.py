@@ -59,20 +59,21 @@ class Encoder(nn.Module):
     Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
     """
 
-    def __init__(
-        self,
-        backbone: str = "legacy_xception",
-        image_size: int = 256,
-        width: int = 512,
-        weights: str | Path = "",
-    ):
+    def __init__(self, backbone: str, image_size: int = 256, width: int = 512, weights: str | Path = ""):
         super().__init__()
         stride = image_size // MAP_SIZE
         if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
             raise ValueError(f"image_size must be 8 times a power of two, at least 16 px, not {image_size}")
         self.backbone, self.stage = build_backbone(backbone, image_size, weights)
-        channels = _probe_channels(self.features, backbone, image_size)
-        self.adjust = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        with torch.no_grad():  # in evaluation mode, so that batch norms do not count the probe
+            shape = tuple(self.eval().features(torch.zeros(1, 3, image_size, image_size)).shape)
+        if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
+            raise ValueError(
+                f'backbone "{backbone}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
+                "choose a convolutional backbone"
+            )
+        self.train()
+        self.adjust = nn.Sequential(nn.Conv2d(shape[1], width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's map (N, channels, 8, 8) of images (N, 3, H, H)."""
@@ -118,17 +119,10 @@ def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.
 
 
 def load_backbone_weights(model: nn.Module, path: Path) -> None:
-    """Loads a state dict file into a timm model, strictly.
+    """Loads a state dict file into a timm model; one ValueError lists every unknown, missing and misshapen entry.
 
     Classifier entries are ignored; pointwise weights stored as matrices (the classic Xception file) get their two
     spatial dimensions; batch-norm step counters, which old files lack, may be missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        One message with every unknown, missing and misshapen entry.
     """
     if not path.is_file():
         raise FileNotFoundError(f'no weights at {path}: put a state dict there, or give weights "" (random)')
@@ -151,11 +145,7 @@ def load_backbone_weights(model: nn.Module, path: Path) -> None:
 def list_misfits(found: dict[str, Tensor], shapes: dict[str, torch.Size], optional: Set[str] = frozenset()) -> str:
     """Every unknown, missing and misshapen entry of a state dict in one line; "" when it fits.
 
-    Parameters
-    ----------
-    found : the state dict
-    shapes : the entries that it should have
-    optional : names among them that may be missing
+    `shapes` are those of the entries that it should have; the `optional` ones among them may be missing.
     """
     kinds = {
         "unknown": found.keys() - shapes.keys(),
@@ -212,17 +202,3 @@ def _imagenet_model(name: str) -> nn.Module:
             "could they be downloaded. On a machine with a network, save that state dict as .pth or "
             f".safetensors, copy it here and give its path as weights. Cause: {error}"
         ) from error
-
-
-def _probe_channels(features, name: str, image_size: int) -> int:
-    """Channels of a trunk, by one zero image in evaluation mode; refuses anything but an 8 x 8 map."""
-    module = features.__self__.eval()
-    with torch.no_grad():
-        shape = tuple(features(torch.zeros(1, 3, image_size, image_size)).shape)
-    module.train()
-    if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
-        raise ValueError(
-            f'backbone "{name}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
-            "choose a convolutional backbone"
-        )
-    return shape[1]

@@ -15,16 +15,8 @@ from fairdf_utils.model.encoders import MAP_SIZE
 def adain(x: Tensor, y: Tensor, eps: float = 1e-5) -> Tensor:
     """Adaptive instance normalisation: x with y's per-channel mean and standard deviation.
 
-    Parameters
-    ----------
-    x, y : Tensor (N, C, H, W)
-        x lends its spatial pattern, y its statistics over space; the two may differ in H and W.
-    eps : float
-        Added to both (unbiased) variances.
-
-    Returns
-    -------
-    Tensor (N, C, H, W) of x. Its mean over space is y's mean, whatever x is: pooling it at once forgets x.
+    x and y are (N, C, H, W), and may differ in H and W; `eps` is added to both (unbiased) variances. The result, of x's
+    shape, has y's mean over space, whatever x is: pooling it at once forgets x.
 
     Source: Huang and Belongie 2017; Lin et al. 2024, feature fusion.
     """
@@ -80,31 +72,22 @@ def pointwise_block(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class Decoder(nn.Module):
     """Draws images from a forgery map and a condition (the released `con_gan`).
 
-    Three stages of AdaIN(condition, forgery), bilinear x2, Dropout and two 3 x 3 convolutions with ReLU; the forgery
-    branch passes through the same upsampling and convolutions to lend the next stage its statistics. Then a 1 x 1
-    convolution to RGB, bilinear to `output_size`, tanh.
+    Three stages of AdaIN(condition, forgery), bilinear x2, Dropout and two 3 x 3 convolutions with ReLU, to width / 2,
+    / 4 and / 8 channels; the forgery branch passes through the same upsampling and convolutions to lend the next stage
+    its statistics. Then a 1 x 1 convolution to RGB, bilinear to `output_size` px, tanh. Stages stop doubling when they
+    have reached `output_size`, so that small images are not drawn at 64 px only to be shrunk.
 
     All four reconstructions of a batch run as one pass. The forgery branch depends on the forgery map alone, so it is
     computed once and shared by the self and the cross reconstruction; the two therefore see one dropout mask on that
     branch, where four separate calls would draw it twice. In evaluation mode both forms are equal.
 
-    Parameters
-    ----------
-    width : int
-        Channels of both inputs; the stages have width / 2, / 4 and / 8.
-    output_size : int
-        Side of the drawn images, px, at least 8. Stages stop doubling when they have reached it, so that small
-        images are not drawn at 64 px only to be shrunk.
-    dropout : float
-        Applied after each upsampling.
-
     Source: Lin et al. 2024, reconstruction; conditional decoder of Yan et al. 2023 (UCF).
     """
 
-    def __init__(self, width: int = 512, output_size: int = 256, dropout: float = 0.3):
+    def __init__(self, width: int = 512, output_size: int = 256):
         super().__init__()
         self.output_size = output_size
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.3)
         widths = (width, width // 2, width // 4, width // 8)
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -118,17 +101,10 @@ class Decoder(nn.Module):
         self.to_rgb = nn.Conv2d(widths[-1], 3, 1)
 
     def forward(self, condition: Tensor, forgery: Tensor) -> tuple[Tensor, Tensor]:
-        """Self and cross reconstructions of pairs.
+        """Each condition drawn with its own forgery map, and with its partner's.
 
-        Parameters
-        ----------
-        condition, forgery : Tensor (2k, width, 8, 8)
-            k fakes, then the k reals they are paired with.
-
-        Returns
-        -------
-        own, cross : Tensor (2k, 3, output_size, output_size) in [-1, 1]
-            In the order of `condition`: each condition drawn with its own forgery map, and with its partner's.
+        Both inputs are (2k, width, 8, 8): k fakes, then the k reals they are paired with. Both results are
+        (2k, 3, output_size, output_size) in [-1, 1], in the same order.
         """
         drawn = torch.cat([condition, condition])  # (4k, width, 8, 8): self, cross
         pairs, size, last = len(forgery) // 2, MAP_SIZE, self.stages[-1]

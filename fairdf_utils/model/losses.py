@@ -28,14 +28,8 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def ldam_margins(counts: Tensor | Sequence[int], max_margin: float = 0.5) -> Tensor:
     """Margin of every group: proportional to n^(-1/4), the rarest group's being `max_margin`.
 
-    Parameters
-    ----------
-    counts : int tensor or sequence (G,)
-        Training images of every group. A group without any gets margin 0 and does not scale the others.
-
-    Returns
-    -------
-    Tensor (G,), float32
+    `counts` (G,) are the training images of every group; the result is float32 (G,). A group without any image gets
+    margin 0 and does not scale the others.
 
     Source: Cao et al. 2019, label-distribution-aware margin; Lin et al. 2024, demographic loss.
     """
@@ -53,11 +47,8 @@ def ldam(
     ----------
     logits : Tensor (N, G)
     group : int64 tensor (N,)
-    counts : (G,)
-        Training images of every group, from the training manifest; a tensor on the device of the logits saves a
-        copy a step.
-    scale : float
-        30 in the paper; from scratch 5 learns where 30 stalls.
+    counts : as of `ldam_margins`; a tensor on the device of the logits saves a copy a step
+    scale : 30 in the paper; from scratch 5 learns where 30 stalls
 
     Source: Cao et al. 2019; Lin et al. 2024, demographic loss.
     """
@@ -71,13 +62,7 @@ def cvar(values: Tensor, alpha: float) -> Tensor:
     """Conditional value at risk: mean of the worst alpha * n values, the last one counted fractionally.
 
     Equal to min over eta of eta + mean(max(0, values - eta)) / alpha (Rockafellar and Uryasev 2000), whose minimiser
-    is an order statistic; one sort gives value and gradient.
-
-    Parameters
-    ----------
-    values : Tensor (n,)
-    alpha : float in (0, 1]
-        1 is the mean; towards 0 the maximum.
+    is an order statistic; one sort gives value and gradient. For alpha in (0, 1], 1 is the mean, towards 0 the maximum.
     """
     _check_alpha(alpha)
     values = _at_least_float32(values).sort(descending=True).values  # (n,)
@@ -99,14 +84,9 @@ def group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_acros
 
     Parameters
     ----------
-    losses : Tensor (N,)
-        Per-image losses.
-    group : int64 tensor (N,), codes below the number of GROUPS
+    losses : Tensor (N,), one an image
+    group : int64 tensor (N,), codes of GROUPS
     alpha_in, alpha_across : float in (0, 1]
-
-    Returns
-    -------
-    Tensor (), exact, with the gradient of the weighted mean of the worst
 
     Source: Lin et al. 2024, fairness loss; Ju et al. 2024 (DAW-FDD).
     """
@@ -129,8 +109,6 @@ def official_group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, al
     past it, so with groups further apart only the worst one gets gradient. Inside a group the threshold sits just
     below the order statistic that minimises, hence a group of one image gets gradient (the released search ends on
     either side of it, by chance).
-
-    Parameters and result as of `group_cvar`.
 
     Source: behaviour of the released implementation of Lin et al. 2024, for comparison with its numbers.
     """
@@ -183,20 +161,13 @@ def draw_triplets(label: Tensor, forgery: Tensor, generator: torch.Generator | N
     """For every image a random positive and negative, drawn once a step so that both SAM passes share them.
 
     Positives are of the same class (agnostic) or of the same forgery (specific), negatives of the other class.
-    A positive may be the anchor itself.
-
-    Parameters
-    ----------
-    label, forgery : int64 tensor (N,)
-        Both classes must be present, as in every training batch.
-    generator : torch.Generator or None
-        A CPU generator gives the same draw on every device.
+    A positive may be the anchor itself. `label` and `forgery` are int64 (N,), with both classes present. The lots are
+    drawn on the CPU, so that a generator gives the same ones on every device.
     """
     same_label = label[:, None] == label  # (N, N)
     same_forgery = forgery[:, None] == forgery  # (N, N)
     allowed = torch.stack([same_label, ~same_label, same_forgery, ~same_label])  # (4, N, N)
-    device = generator.device if generator is not None else label.device
-    lots = torch.rand(allowed.shape, generator=generator, device=device).to(label.device, non_blocking=True)
+    lots = torch.rand(allowed.shape, generator=generator).to(label.device, non_blocking=True)
     return Triplets(*lots.masked_fill(~allowed, -1).argmax(2))  # the highest lot: uniform over the allowed
 
 
@@ -217,13 +188,9 @@ def contrastive(agnostic: Tensor, specific: Tensor, triplets: Triplets, margin: 
 
     Source: Lin et al. 2024, contrastive loss.
     """
-    agnostic_hinge = triplet(
-        agnostic, agnostic[triplets.agnostic_positive], agnostic[triplets.agnostic_negative], margin
-    )
-    specific_hinge = triplet(
-        specific, specific[triplets.specific_positive], specific[triplets.specific_negative], margin
-    )
-    return 2 * (agnostic_hinge + specific_hinge)
+    like, unlike = agnostic[triplets.agnostic_positive], agnostic[triplets.agnostic_negative]
+    same, other = specific[triplets.specific_positive], specific[triplets.specific_negative]
+    return 2 * (triplet(agnostic, like, unlike, margin) + triplet(specific, same, other, margin))
 
 
 def reconstruction(images: Tensor, own: Tensor, cross: Tensor) -> Tensor:
@@ -245,26 +212,12 @@ def reconstruction(images: Tensor, own: Tensor, cross: Tensor) -> Tensor:
 
 
 def fairdf_terms(
-    outputs: Outputs,
-    batch: Batch,
-    triplets: Triplets,
-    group_counts: Tensor | Sequence[int],
-    config: TrainingConfig,
+    outputs: Outputs, batch: Batch, triplets: Triplets, group_counts: Tensor | Sequence[int], config: TrainingConfig
 ) -> dict[str, Tensor]:
     """The six terms of the paper's loss, unweighted; `TrainingConfig.weight` gives the weights by the same names.
 
-    Parameters
-    ----------
-    outputs : Outputs
-        Of the detector for the images of the batch.
-    triplets : Triplets
-        Of `draw_triplets`.
-    group_counts : (G,)
-        Training images of every group.
-
-    Returns
-    -------
-    dict of scalars; a term whose outputs are None is left out
+    `outputs` are those for the images of the batch; `group_counts` (G,) are the training images of every group. A term
+    whose outputs are None is left out. "fairness" is the bi-level CVaR, exact or as released, or the plain mean.
 
     Source: Lin et al. 2024, overall objective.
     """
@@ -278,27 +231,16 @@ def fairdf_terms(
         margin = config.margin_scale, config.max_margin
         terms["demographic"] = ldam(outputs.demographic.logits, batch.group, group_counts, *margin)
     if outputs.fused is not None:
-        terms["fairness"] = fairness(cross_entropy(outputs.fused.logits, batch.label), batch.group, config)
+        errors = cross_entropy(outputs.fused.logits, batch.label)
+        if config.fairness_loss == "cross_entropy":
+            terms["fairness"] = errors.mean()
+        else:
+            form = group_cvar if config.fidelity == "corrected" else official_group_cvar
+            terms["fairness"] = form(errors, batch.group, config.alpha_in, config.alpha_across)
     if outputs.self_reconstruction is not None:
-        terms["reconstruction"] = reconstruction(
-            batch.images, outputs.self_reconstruction, outputs.cross_reconstruction
-        )
+        drawn = outputs.self_reconstruction, outputs.cross_reconstruction
+        terms["reconstruction"] = reconstruction(batch.images, *drawn)
     return terms
-
-
-def fairness(errors: Tensor, group: Tensor, config: TrainingConfig) -> Tensor:
-    """What trains the fused head: the bi-level CVaR, exact or as released, or for the ablation the plain mean.
-
-    Parameters
-    ----------
-    errors : Tensor (N,)
-        Cross-entropy of every image.
-    group : int64 tensor (N,), codes of GROUPS
-    """
-    if config.fairness_loss == "cross_entropy":
-        return errors.mean()
-    form = group_cvar if config.fidelity == "corrected" else official_group_cvar
-    return form(errors, group, config.alpha_in, config.alpha_across)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

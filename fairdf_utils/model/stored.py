@@ -50,12 +50,9 @@ def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
 
 
 def save_detector(path: Path, model: nn.Module, config: TrainingConfig, epoch: int) -> None:
-    """Publish a detector; equal weights, configuration and epoch give equal bytes.
+    """Publish the detector that `config` built, at the end of `epoch` (from 1), in a file that is replaced as a whole.
 
-    Parameters
-    ----------
-    path : where to write; replaced as a whole
-    model : the detector that `config` builds, at the end of `epoch` (from 1)
+    Equal weights, configuration and epoch give equal bytes.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     metadata = {"config": json.dumps(asdict(config) | {"epoch": epoch})}  # one entry: several have no fixed order
