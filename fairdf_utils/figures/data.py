@@ -1,7 +1,5 @@
 """Figures of chapter 1: what the face detector sees, for whom it loses frames, and who is linked to whom by swaps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from fairdf_utils.figures.style import need_columns, styled, write_beside
+from fairdf_utils.figures.style import styled, write_beside
 
 BOX, OTHER, LANDMARKS, LOST = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
 SPLITS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73", "": "#999999"}
@@ -22,14 +20,10 @@ WIDTH = 18.0  # of an identity graph; two linked persons are 1 apart
 
 @styled
 def detection(frames: Sequence[np.ndarray], faces: Sequence[list], crops: Sequence[np.ndarray | None]) -> Figure:
-    """Frames with box and landmarks of the largest face, each with the crop that was cut out.
+    """Frames, uint8 (H, W, 3), with box and landmarks of the largest face, each with the crop that was cut out.
 
-    Parameters
-    ----------
-    frames : sequence of uint8 (H, W, 3)
-    faces : sequence of list of FoundFace
-        What `faces.find` returned for each frame: the first is drawn in full, of the others only the box.
-    crops : sequence of uint8 (size, size, 3), or None where there is no face
+    `faces` is what `faces.find` returned for each frame: of all but the first only the box is drawn. `crops` are uint8
+    (size, size, 3), or None where there is no face.
     """
     rows, pairs = -(-len(frames) // 2), min(2, len(frames))
     wide = max(image.shape[1] / image.shape[0] for image in frames)
@@ -56,22 +50,16 @@ def detection(frames: Sequence[np.ndarray], faces: Sequence[list], crops: Sequen
 def losses(table: pd.DataFrame) -> Figure:
     """Share of the frames in which no face was found, by group, with the frames and videos that it rests on.
 
-    Parameters
-    ----------
-    table : DataFrame
-        From `annotations.lost_by_group`: index group; columns videos, asked, lost (frames). Groups without frames are
-        left out. There are no intervals: frames of one video are near copies.
+    `table` is that of `annotations.lost_by_group`; groups without frames are left out. There are no intervals: frames
+    of one video are near copies.
     """
-    need_columns(table, ["videos", "asked", "lost"], "The table of losses")
     table = table[table["asked"] > 0]
     rows, share = np.arange(len(table)), 100 * table["lost"] / table["asked"]
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(table) + 1.5))
     axes.barh(rows, share, height=0.6, color=LOST, alpha=0.75)
     axes.axvline(100 * table["lost"].sum() / table["asked"].sum(), color="#444444", linestyle="--", linewidth=1.2)
-    texts = [
-        f"{row.lost:,} of {row.asked:,} frames, {row.videos:,} video{'s' * (row.videos != 1)}"
-        for row in table.itertuples()
-    ]
+    words = "{0.lost:,} of {0.asked:,} frames, {0.videos:,} video"
+    texts = [words.format(row) + "s" * (row.videos != 1) for row in table.itertuples()]
     write_beside(axes, rows, texts, "lost")
     axes.set(yticks=rows, yticklabels=table.index, xlabel="Frames without a face (%)  – – all groups")
     axes.set(ylim=(len(table) - 0.45, -0.55), xlim=(0, max(1.0, 1.05 * share.max())))
@@ -82,13 +70,9 @@ def losses(table: pd.DataFrame) -> Figure:
 
 @styled
 def identity_graph(graph, split=None) -> Figure:
-    """Draw persons as dots and swaps as lines, component by component.
+    """Persons as dots and swaps as lines, component by component, from a `splits.IdentityGraph`.
 
-    Parameters
-    ----------
-    graph : splits.IdentityGraph
-    split : splits.Split, optional
-        Colours every person by the split that shows it; swaps between two splits, which are dropped, are dashed.
+    A `splits.Split` colours every person by the split that shows it; swaps between two, which are dropped, are dashed.
     """
     places, home = _places(graph.persons), {}
     for column in ("source_identity", "identity") if split else ():

@@ -18,13 +18,7 @@ def precision_recall(tables: dict[str, pd.DataFrame], threshold: float = 0.5, ti
 
     A curve is drawn in steps: between two of its points precision does not change in a straight line, and the area
     below the steps is the average precision. A blind detector has the share of fakes as its precision at every
-    recall, so that curves of test sets with other shares do not compare.
-
-    Parameters
-    ----------
-    tables : dict of name -> score table
-        A name is a detector or a data set.
-    threshold : float, 0..1
+    recall, so that curves of test sets with other shares do not compare. `tables` are score tables by detector or set.
     """
     figure, axes = plt.subplots(figsize=(6.4, 4.6))
     colours = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
@@ -49,6 +43,5 @@ def precision_recall(tables: dict[str, pd.DataFrame], threshold: float = 0.5, ti
     axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal")
     sns.despine(figure)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8)
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure

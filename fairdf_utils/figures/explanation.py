@@ -1,7 +1,5 @@
 """Figures of robustness and explanation: one function a figure, each returns a matplotlib Figure (see `style`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,24 +11,23 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GENDERS, GROUPS, RACES, group_order
+from fairdf_utils.data.vocabulary import GENDERS, GROUPS, RACES, group_order
 from fairdf_utils.figures.style import DATASET_COLOURS, DETECTOR_COLOURS, FAKE, METRIC_WORDS, REAL, colours_of, styled
 from fairdf_utils.figures.training import contact_sheet
 
 RACE_COLOURS = dict(zip(RACES, ("#E69F00", "#56B4E9", "#000000", "#009E73"), strict=True))
 ALL = "all images"  # beside the groups in `severity_curves`
+BY = ("label", "group", "dataset")  # the colours of `embeddings`
 
 
 @styled
 def grad_cam_grid(faces: Any, heat: Any, title: str | None = None) -> Figure:
     """Mean faces (0..255) with mean Grad-CAM heat (0..1) over them, groups down and forgeries across.
 
-    Both are `grad_cam.Means` (whose module needs torch, this one does not) over the same rows and columns. The scale
-    is the same in every cell; 1 would mean that every image of the cell has its strongest evidence there. Where there
-    is no heat the face shows in grey.
+    Both are `grad_cam.Means` (whose module needs torch, this one does not) of the same manifest. The scale is the same
+    in every cell; 1 would mean that every image of the cell has its strongest evidence there. Where there is no heat
+    the face shows in grey.
     """
-    if (faces.rows, faces.columns) != (heat.rows, heat.columns):
-        raise ValueError("faces and heat must have the same rows and columns: use mean_by with the same manifest")
     top = np.nanmax(heat.mean) or 1.0  # nothing speaks for a fake anywhere: all cells stay grey
     side, shape = heat.mean.shape[2], (len(heat.rows), len(heat.columns))
     grey, hot = (
@@ -75,10 +72,7 @@ def landscapes(surfaces: Mapping[str, Any], title: str | None = None) -> Figure:
 
 @styled
 def embeddings(
-    points: Mapping[str, pd.DataFrame],
-    frame: pd.DataFrame,
-    by: Sequence[str] = ("label", "group", "dataset"),
-    title: str | None = None,
+    points: Mapping[str, pd.DataFrame], frame: pd.DataFrame, by: Sequence[str] = BY, title: str | None = None
 ) -> Figure:
     """Two-dimensional embeddings (of `probes.embed`): features down, the same points in the colours of `by` across."""
     size = (9.5, 2.75 * len(points) + 1.4)
@@ -105,9 +99,6 @@ def embeddings(
 def looks_of(labels: pd.Series) -> tuple[dict, dict, dict]:
     """value -> colour, marker, dashes: of groups, races by colour and genders by marker and dashes."""
     values = group_order(labels)
-    known = (*FORGERIES, *DATASETS, "fake")
-    if set(values) <= set(known):
-        values = sorted(values, key=known.index)
     palette = {"real": REAL, "fake": FAKE, ALL: "#888888", **RACE_COLOURS, **DATASET_COLOURS}
     palette |= {group: RACE_COLOURS[group.split("-")[1]] for group in GROUPS}
     spare = iter(sns.color_palette("colorblind", len(values)).as_hex())

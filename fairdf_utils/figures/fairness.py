@@ -23,7 +23,7 @@ from fairdf_utils.figures.style import (
     colours_of,
     legend_below,
     line_styles,
-    need_columns,
+    panels,
     styled,
     write_beside,
 )
@@ -36,22 +36,13 @@ RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: f
 def group_intervals(
     intervals: pd.DataFrame, rates: Sequence[str] = ("fpr", "tpr"), level: float = 0.95, title: str | None = None
 ) -> Figure:
-    """Rates of each group with intervals, and the number of videos that they rest on.
+    """Rates (of fpr, tpr, acc, auc: a panel each) of each group with intervals, and the videos that they rest on.
 
-    Parameters
-    ----------
-    intervals : DataFrame
-        From `uncertainty.group_intervals`.
-    rates : sequence of str
-        One panel each: of fpr, tpr, acc and auc.
-    level : float
-        Coverage that the intervals aim at, for the legend.
+    `intervals` come from `uncertainty.group_intervals`; `level` is the coverage that they aim at, for the legend.
     """
-    columns = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
-    need_columns(intervals, [*columns, "clusters_real", "clusters_fake"], "The table of intervals")
     rows = np.arange(len(intervals))
-    figure, panels = plt.subplots(1, len(rates), figsize=(9.5, 0.42 * len(rows) + 1.6), sharey=True, squeeze=False)
-    for axes, rate in zip(panels[0], rates, strict=True):
+    figure, grid = panels(len(rates), len(rates), 9.5 / len(rates), 0.42 * len(rows) + 1.6, sharey=True)
+    for axes, rate in zip(grid, rates, strict=True):
         colour = {"fpr": REAL, "tpr": FAKE}.get(rate, "#7F7F7F")
         bounds = 100 * intervals[[f"{rate}_low", f"{rate}_high"]].to_numpy()
         axes.hlines(rows, *bounds.T, color=colour, linewidth=5, alpha=0.45)
@@ -63,12 +54,11 @@ def group_intervals(
         write_beside(axes, rows, [f"{count:,}" for count in (intervals[which] if which else smaller)], "videos")
         axes.set(xlim=(-2, 102), xlabel=f"{RATE_WORDS[rate]} (%)")
         axes.grid(False, axis="y")
-    panels[0, 0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
+    grid[0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
     sns.despine(figure)
     dot = Line2D([], [], marker="o", color="#7F7F7F", linestyle="")
     legend_below(figure, [dot, Patch(color="#7F7F7F", alpha=0.45)], ["group", f"{100 * level:g} % interval"])
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title)
     return figure
 
 
@@ -80,28 +70,15 @@ def threshold_curves(
     marked: float | dict[str, float] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Fairness metrics against the threshold, or against the overall FPR that it brings.
+    """Fairness metrics (columns of the curves, a panel each) against the threshold, or the overall FPR that it brings.
 
-    Parameters
-    ----------
-    curves : dict of name -> DataFrame
-        From `thresholds.metrics_by_threshold`; a name is a detector or a data set.
-    metrics : sequence of str
-        One panel each: columns of the curves, such as METRICS, "acc" or "tpr".
-    against : "threshold" or "fpr"
-        "fpr" compares detectors where they raise equally many false alarms.
-    marked : float, 0..1, or dict of name -> float
-        The point in use: a threshold, or the FPR there, for all curves or each.
+    `curves` are those of `thresholds.metrics_by_threshold`, by detector or data set. Against "fpr" detectors compare
+    where they raise equally many false alarms. `marked` is the point in use, for all curves or each: a threshold, or
+    the FPR there, 0..1.
     """
-    for name, curve in curves.items():
-        need_columns(curve.reset_index(), [*metrics, against], f"The curve of {name}")
     colours, lines = colours_of(curves, {**DETECTOR_COLOURS, **DATASET_COLOURS}), line_styles(curves)
-    columns = min(2, len(metrics))
-    rows = -(-len(metrics) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.7 * rows + 0.6), squeeze=False)
-    for axes in grid.flat[len(metrics) :]:
-        axes.axis("off")
-    for axes, metric in zip(grid.flat, metrics, strict=False):
+    figure, grid = panels(len(metrics), 2, 9.5 / min(2, len(metrics)), 2.7, 0.6)
+    for axes, metric in zip(grid, metrics, strict=True):
         for name, curve in curves.items():
             curve = curve.reset_index()
             style = {"color": colours[name], "linestyle": lines[name], "linewidth": 1.5}
@@ -113,7 +90,7 @@ def threshold_curves(
         gap = metric in METRIC_WORDS
         words = METRIC_WORDS.get(metric) or RATE_WORDS.get(metric, metric)
         axes.set(title=words, ylabel="Percentage points" if gap else "%", ylim=(0, None), xlim=(-1, 101))
-    for axes in grid.flat[max(len(metrics) - columns, 0) : len(metrics)]:  # nothing below them
+    for axes in grid[-2:]:  # nothing below them
         axes.set_xlabel("Threshold (P(fake), %)" if against == "threshold" else "FPR of all images (%)")
     sns.despine(figure)
     handles = [Line2D([], [], color=colours[name], linestyle=lines[name]) for name in curves]
@@ -122,8 +99,7 @@ def threshold_curves(
         handles.append(Line2D([], [], color="#444444", linestyle=(0, (2, 2)), linewidth=1))
         words.append("in use" if isinstance(marked, dict) else f"in use: {100 * marked:g} %")
     legend_below(figure, handles, words)
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title)
     return figure
 
 
@@ -131,23 +107,13 @@ def threshold_curves(
 def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title: str | None = None) -> Figure:
     """Reliability diagrams, one panel a group: share of fakes against mean score; the area of a dot shows n.
 
-    Parameters
-    ----------
-    curve : DataFrame
-        From `calibration.reliability`: index (group, bin); columns n, score, fake_share.
-    numbers : DataFrame, optional
-        From `calibration.calibration`, for the same groups: ece and brier are written into the panels.
+    `curve` is that of `calibration.reliability`, `numbers` those of `calibration.calibration` for the same groups: ece
+    and brier are written into the panels.
     """
-    need_columns(curve, ["n", "score", "fake_share"], "The reliability curve")
     groups = list(dict.fromkeys(curve.index.get_level_values(0)))
-    columns = min(4, len(groups))
-    rows = -(-len(groups) // columns)
-    size = (max(2.35 * columns, 5.2), 2.35 * rows + 1)
-    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.flat[len(groups) :]:
-        axes.axis("off")
+    figure, grid = panels(len(groups), 4, max(2.35, 5.2 / len(groups)), 2.35, 1, sharex=True, sharey=True)
     largest = max(curve["n"].max(), 1)
-    for axes, group in zip(grid.flat, groups, strict=False):
+    for axes, group in zip(grid, groups, strict=True):
         bins = curve.loc[group][lambda each: each["n"] > 0]
         axes.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle="--", zorder=1)
         x, y = 100 * bins["score"], 100 * bins["fake_share"]
@@ -160,10 +126,10 @@ def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title:
         axes.text(3, 97, text, va="top", fontsize=8.5)
         axes.set(title=str(group), xlim=(-4, 104), ylim=(-4, 104), aspect="equal")
         axes.set(xticks=(0, 50, 100), yticks=(0, 50, 100))
-    for axes in grid.flat[max(len(groups) - columns, 0) : len(groups)]:  # nothing below them
+    for axes in grid[-4:]:  # nothing below them
         axes.set_xlabel("Mean score of a bin (%)", fontsize=9)
         axes.tick_params(labelbottom=True)
-    for axes in grid[:, 0]:
+    for axes in grid[::4]:
         axes.set_ylabel("Fakes in the bin (%)", fontsize=9)
     sns.despine(figure)
     dot = {"marker": "o", "color": "#0072B2", "linestyle": ""}
@@ -171,8 +137,7 @@ def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title:
     handles.append(Line2D([], [], color="#888888", linestyle="--", linewidth=1))
     words = [f"{0.1 * largest:,.0f} images", f"{largest:,} images", "scores that mean what they say"]
     legend_below(figure, handles, words)
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title)
     return figure
 
 
@@ -180,15 +145,9 @@ def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title:
 def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", title: str | None = None) -> Figure:
     """Runs by accuracy and fairness, with the front: the runs than which no other is better in both.
 
-    Parameters
-    ----------
-    results : DataFrame, one row a run
-        Index: names of runs ("fairdf-s0"), which are coloured by detector; columns as named by the next two. Columns
-        <name>_low and <name>_high, where they are there, are drawn as intervals.
-    lower, higher : str
-        Column in which lower, or higher, is better (fractions).
+    `results` has a row for each run ("fairdf-s0", coloured by detector); `lower` and `higher` are the columns in which
+    lower, or higher, is better (fractions). Columns <name>_low and <name>_high, where there are any, are intervals.
     """
-    need_columns(results, [lower, higher], "The table of results")
     on_front, colours = undominated(results, (higher,), (lower,)), colours_of(results.index, DETECTOR_COLOURS)
     figure, axes = plt.subplots(figsize=(8.2, 4.6))
     edge = 100 * results.loc[on_front.to_numpy(), [higher, lower]].sort_values(higher)
@@ -207,14 +166,10 @@ def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", ti
     sns.despine(figure)
     bases = dict.fromkeys(colours.values())
     named = {colour: [name for name in colours if colours[name] == colour] for colour in bases}
-    handles = [Patch(color=colour) for colour in named]
-    handles += [
-        Line2D([], [], marker="o", color="#444444", linestyle="-", linewidth=1.2, markersize=8),
-        Line2D([], [], marker="o", markerfacecolor="white", color="#444444", linestyle="", markersize=8),
-    ]
+    handles, dot = [Patch(color=colour) for colour in named], {"marker": "o", "color": "#444444", "markersize": 8}
+    handles += [Line2D([], [], linewidth=1.2, **dot), Line2D([], [], markerfacecolor="white", linestyle="", **dot)]
     legend_below(figure, handles, [*(", ".join(map(str, names)) for names in named.values()), "front", "beaten"])
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
@@ -222,17 +177,12 @@ def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", ti
 def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
     """Paired differences with intervals: one row a comparison, one panel a metric; zero is no difference.
 
-    Parameters
-    ----------
-    table : DataFrame, one row a comparison and metric
-        Columns name (of the comparison), metric (a panel each), estimate, low, high (fractions, NaN = undefined), and
-        optionally p_holm, written beside the row. Intervals that exclude zero are drawn in blue.
+    `table` has the columns name (of the comparison), metric, estimate, low, high (fractions, NaN = undefined), and
+    optionally p_holm, written beside the row. Intervals that exclude zero are drawn in blue.
     """
-    need_columns(table, ["name", "metric", "estimate", "low", "high"], "The table of differences")
     names, metrics = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["metric"]))
-    size = (9.5, 0.26 * len(names) + 1.5)
-    figure, panels = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
-    for axes, metric in zip(panels[0], metrics, strict=True):
+    figure, grid = panels(len(metrics), len(metrics), 9.5 / len(metrics), 0.26 * len(names) + 1.5, sharey=True)
+    for axes, metric in zip(grid, metrics, strict=True):
         part = table[table["metric"] == metric].set_index("name").reindex(names)
         rows, outside = np.arange(len(names)), ((part["low"] > 0) | (part["high"] < 0)).to_numpy()
         colours = np.where(outside, DIFFERS, UNDECIDED)
@@ -243,13 +193,12 @@ def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
             axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
         if "p_holm" in table.columns:
             write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
-        axes.set(title=METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0])
-        axes.set(xlabel="Percentage points")
+        words = METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
+        axes.set(title=words, xlabel="Percentage points")
         axes.grid(False, axis="y")
-    panels[0, 0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    grid[0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     sns.despine(figure)
     handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]
     legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title)
     return figure

@@ -11,7 +11,6 @@ from functools import wraps
 from typing import Any
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -103,11 +102,17 @@ def legend_below(figure: Figure, handles: list, labels: list[str]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
-def need_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
-    """Refuse a table that lacks columns; `what` names it."""
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise ValueError(f"{what} has no column {', '.join(missing)}; it has: {', '.join(map(str, frame.columns))}.")
+def panels(count: int, columns: int, width: float, height: float, more: float = 0.0, **shared: bool) -> tuple:
+    """A figure of `count` panels in rows of at most `columns`, and a list of their axes.
+
+    Inches: a panel is `width` by `height`, and `more` is added to the figure's height.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(width * columns, height * rows + more), squeeze=False, **shared)
+    for axes in grid.flat[count:]:
+        axes.axis("off")
+    return figure, list(grid.flat[:count])
 
 
 def write_beside(axes: Axes, rows: Iterable[float], texts: Sequence[str], heading: str | None = None) -> None:

@@ -23,14 +23,13 @@ from fairdf_utils.figures.style import (
     REAL,
     colours_of,
     legend_below,
-    need_columns,
+    panels,
     styled,
     write_beside,
 )
 
 DOT = {"marker": "o", "markersize": 7, "markeredgecolor": "white", "zorder": 3}
 STAR = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 3}
-RESULT_COLUMNS = ("detector", "dataset", "metric", "estimate", "low", "high", "n")
 
 
 @styled
@@ -59,23 +58,18 @@ def image_grid(images: Sequence[np.ndarray], titles: Sequence[str] | None = None
     images, titles = list(images), [""] * len(images) if titles is None else list(titles)
     if len(titles) != len(images):
         raise ValueError(f"{len(images)} images but {len(titles)} titles: give one per image.")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    tile, lines = min(9 / columns, 2.4), max(text.count("\n") + 1 if text else 0 for text in titles)
-    size = (tile * columns, (tile + 0.2 * lines) * rows)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, image, text in zip(grid.flat, images, titles, strict=False):
+    tile, lines = min(9 / min(columns, len(images)), 2.4), max(text.count("\n") + 1 if text else 0 for text in titles)
+    figure, grid = panels(len(images), columns, tile, tile + 0.2 * lines)
+    for axes, image, text in zip(grid, images, titles, strict=True):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1 if np.asarray(image).dtype.kind == "f" else 255)
         axes.set_title(text, fontsize=9)
+        axes.axis("off")
     return figure
 
 
 @styled
 def group_counts(counts: pd.DataFrame, title: str = "") -> Figure:
     """Images (reals, fakes) and videos of each group, from `manifests.group_table`."""
-    need_columns(counts, ["reals", "fakes", "videos", "identities"], "The table of groups")
     rows = np.arange(len(counts))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.5 * len(counts) + 1.4), sharey=True, width_ratios=(3, 2))
     for shift, name, colour in ((-0.2, "reals", REAL), (0.2, "fakes", FAKE)):
@@ -99,14 +93,11 @@ def group_counts(counts: pd.DataFrame, title: str = "") -> Figure:
 
 @styled
 def history(rows: pd.DataFrame) -> Figure:
-    """Training losses, validation AUC and validation F_FPR against the epoch, from a training's history.
+    """Losses, validation AUC and F_FPR against the epoch; the best one, the first with the highest AUC, is marked.
 
-    The best epoch, the first with the highest AUC, is marked. Columns epoch, loss, val_auc, val_fpr_sum and the terms
-    of the loss, loss_<term>.
+    Columns epoch, loss, val_auc, val_fpr_sum and the terms of the loss, loss_<term>.
     """
-    need_columns(rows, ["epoch", "loss", "val_auc", "val_fpr_sum"], "The history")
-    figure, panels = plt.subplots(1, 3, figsize=(9.5, 3.8))
-    left, middle, right = panels
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(9.5, 3.8))
     best = rows.loc[rows["val_auc"].idxmax()]
     left.plot(rows["epoch"], rows["loss"], color="black", label="total")
     terms = [name for name in rows.columns if name.startswith("loss_")]
@@ -115,7 +106,7 @@ def history(rows: pd.DataFrame) -> Figure:
     for axes, column in ((middle, "val_auc"), (right, "val_fpr_sum")):
         axes.plot(rows["epoch"], 100 * rows[column], color="black", marker="o", markersize=3)
         axes.plot(best["epoch"], 100 * best[column], color="black", **STAR)
-    for axes in panels:
+    for axes in (left, middle, right):
         axes.axvline(best["epoch"], color="#444444", linestyle="--", linewidth=1, zorder=1)
         axes.set_xlabel("Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -162,23 +153,15 @@ def fairness_comparison(
 ) -> Figure:
     """Fairness metrics of several detectors on several data sets, with intervals, over the sampling floor.
 
-    Parameters
-    ----------
-    results : DataFrame, one row a detector, data set and metric
-        Columns detector, dataset, metric, estimate, low, high (fractions, NaN = undefined), floor (what sampling
-        alone may show: the q95 of `uncertainty.sampling_floor`) and n (images of the test set).
-    metrics : one panel each
+    `results` has a row for each detector, data set and metric (a panel each): columns detector, dataset, metric,
+    estimate, low, high (fractions, NaN = undefined), floor (what sampling alone may show: the q95 of
+    `uncertainty.sampling_floor`) and n (images of the test set).
     """
-    need_columns(results, [*RESULT_COLUMNS, "floor"], "The table of results")
     detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
     colours, sizes = colours_of(detectors, DETECTOR_COLOURS), results.groupby("dataset")["n"].max()
-    columns = min(2, len(metrics))
-    rows = -(-len(metrics) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(9.5, 2.9 * rows + 0.6), squeeze=False)
+    figure, grid = panels(len(metrics), 2, 9.5 / min(2, len(metrics)), 2.9, 0.6)
     step = 0.8 / len(detectors)
-    for axes in grid.flat[len(metrics) :]:
-        axes.axis("off")
-    for axes, metric in zip(grid.flat, metrics, strict=False):
+    for axes, metric in zip(grid, metrics, strict=True):
         for row in results[results["metric"] == metric].itertuples():
             x = datasets.index(row.dataset) + step * (detectors.index(row.detector) - (len(detectors) - 1) / 2)
             colour = colours[row.detector]
@@ -207,7 +190,6 @@ def auc_fairness(results: pd.DataFrame, title: str | None = None) -> Figure:
 
     `results` as in `fairness_comparison`, with rows for the metrics "auc" and "fpr_sum"; `floor` is not read.
     """
-    need_columns(results, RESULT_COLUMNS, "The table of results")
     wide = results[results["metric"].isin(["auc", "fpr_sum"])]
     wide = wide.set_index(["detector", "dataset", "metric"])[["estimate", "low", "high"]].unstack().mul(100)
     detectors, sizes = list(results["detector"].unique()), results.groupby("dataset", sort=False)["n"].max()
@@ -222,9 +204,8 @@ def auc_fairness(results: pd.DataFrame, title: str | None = None) -> Figure:
         axes.plot(x, y, color=colours[detector], **DOT | {"marker": markers[dataset]})
     heading = Line2D([], [], linestyle="")
     handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading]
-    handles += [
-        Line2D([], [], marker=marker, color="#444444", linestyle="", markersize=8) for marker in markers.values()
-    ]
+    dot = {"color": "#444444", "linestyle": "", "markersize": 8}
+    handles += [Line2D([], [], marker=marker, **dot) for marker in markers.values()]
     words = ["Detector", *map(str, detectors), "", "Test set", *(f"{name} (n = {n:,})" for name, n in sizes.items())]
     figure.legend(handles, words, loc="outside right upper")
     axes.set(xlabel="AUC (%)  → better", ylabel="F_FPR (percentage points)\nbetter ←", ylim=(0, None))
@@ -240,7 +221,6 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
     A histogram of `bins` bins, none of which crosses the threshold, scaled to its own n. Heights are the square root
     of the density, so that rare errors stay visible.
     """
-    need_columns(table, [by, "label", "score"], "The score table")
     names = group_order(table[by])
     figure, axes = plt.subplots(figsize=(9, 0.72 * len(names) + 1.5))
     below = int(np.clip(round(bins * threshold), 1, bins - 1))
@@ -269,9 +249,8 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
     axes.grid(False, axis="y")
     sns.despine(figure)
     handles = [Patch(color=colour, alpha=alpha) for colour in (FAKE, REAL) for alpha in (0.4, 1.0)]
-    legend_below(
-        figure, handles, ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
-    )
+    words = ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
+    legend_below(figure, handles, words)
     return figure
 
 
@@ -279,14 +258,8 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
 def surface(x: np.ndarray, y: np.ndarray, loss: np.ndarray, paths: dict[str, np.ndarray]) -> Figure:
     """Contours of a loss over two directions in weight space, with the paths of optimisers on it.
 
-    Parameters
-    ----------
-    x, y : float (K,), (M,)
-        Coordinates along the two directions.
-    loss : float (M, K)
-        loss[j, i] at (x[i], y[j]); drawn on a logarithmic scale where it is positive and spans a factor of ten.
-    paths : name -> float (steps, 2)
-        Such as {"SGD": ..., "SAM": ...}: a dot at the start, a star at the end.
+    `loss` (M, K) has loss[j, i] at (x[i], y[j]); its scale is logarithmic where it is positive and spans a factor of
+    ten. `paths` are name -> float (steps, 2), such as {"SGD": ..., "SAM": ...}: a dot at the start, a star at the end.
     """
     logarithmic = loss.min() > 0 and loss.max() > 10 * loss.min()
     levels = (np.geomspace if logarithmic else np.linspace)(loss.min(), loss.max(), 22)

@@ -30,19 +30,15 @@ PARTS = {
 
 
 def load_released_checkpoint(path: str | Path) -> FairDetector:
-    """The detector of a released checkpoint.
+    """The detector of a released checkpoint, whose logits and reconstructions are those of the released model.
+
+    It has "official" fidelity and is in evaluation mode, on the CPU, float32. A batch there begins with the reals, here
+    with the fakes.
 
     Parameters
     ----------
-    path : str or Path
-        The state dict of the released model (Xception, 256 px), as `read_state_dict` takes it. Parts that the
-        released code never uses, and the step counters of its batch norms, may be missing.
-
-    Returns
-    -------
-    FairDetector
-        In "official" fidelity and evaluation mode, on the CPU, float32; its logits and reconstructions are those of
-        the released model. A batch there begins with the reals, here with the fakes.
+    path : state dict of the released model (Xception, 256 px), as `read_state_dict` takes it; parts that the released
+        code never uses, and the step counters of its batch norms, may be missing
 
     Raises
     ------
@@ -50,8 +46,6 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
         No such file.
     ValueError
         No state dict, weights that are not finite, or one message with the unknown, missing and misshapen entries.
-
-    Source: the released implementation of Lin et al. 2024.
     """
     path = Path(path)
     if not path.is_file():
@@ -83,9 +77,7 @@ def unused_shapes() -> dict[str, torch.Size]:
     The encoders keep the backbone's classifier although only its map is used, and the block meant to follow the
     fusion is never called: its 512 inputs do not even fit the 256 channels of the fused map.
     """
-    shapes = {}
-    for encoder in ENCODERS.values():
-        shapes[f"{encoder}.last_linear.weight"] = torch.Size([2, 2048])
-        shapes[f"{encoder}.last_linear.bias"] = torch.Size([2])
+    sizes = {"weight": torch.Size([2, 2048]), "bias": torch.Size([2])}
+    shapes = {f"{encoder}.last_linear.{name}": size for encoder in ENCODERS.values() for name, size in sizes.items()}
     block = pointwise_block(512, 256, 256).state_dict()
     return shapes | {f"block_fused.conv2d.{name}": value.shape for name, value in block.items()}

@@ -1,12 +1,10 @@
 """Scores in the files of the released implementation of Lin et al. 2024, read and written.
 
 Its test script leaves one folder a data set with two NumPy files a group, from which its metric script works:
-
-- `<group>labels.npy`: int64 (n,), 0 real, 1 fake;
-- `<group>predictions.npy`: float64 (n,), the raw logit of the fake class; the metric script takes its sigmoid;
-
-where `<group>` is "male,asian" ... "nonmale,others", in the order of the manifest's rows. Celeb-DF and DFD have no
-files for the two asian groups. A group without images has two empty files, and the metric script steps over it.
+`<group>labels.npy`, int64 (n,), 0 real, 1 fake, and `<group>predictions.npy`, float64 (n,), the raw logit of the fake
+class, of which the metric script takes the sigmoid. `<group>` is "male,asian" ... "nonmale,others"; images are in the
+order of the manifest's rows. Celeb-DF and DFD have no files for the two asian groups. A group without images has two
+empty files, and the metric script steps over it.
 
 Source: the released implementation of Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detection".
 """
@@ -29,25 +27,12 @@ def write_released(table: pd.DataFrame, folder: str | Path, fidelity: str = "off
     All eight groups get their two files, empty ones where the data set has no such group: the script then runs with
     its list of eight groups and with its list of six.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A score table (see `scores`).
-    folder : str or Path
-        Files of the same name are replaced, each whole or not at all.
-    fidelity : "official" or "corrected"
-        "official": the logit of the fake class, which the released test script stores. "corrected": the log odds of
-        `score`, so that the sigmoid which the metric script takes gives back `score`.
+    Files of the same name are replaced, each whole or not at all. With fidelity "official" the logit of the fake class
+    is stored, as by the released test script; with "corrected" the log odds of `score`, so that the sigmoid which the
+    metric script takes gives back `score`.
 
-    Returns
-    -------
-    dict of str to Path
-        data set -> its folder
-
-    Raises
-    ------
-    ScoreTableError
-        A column is missing or holds an impossible value, or a group that the released script does not know.
+    Returns data set -> its folder. Raises ScoreTableError if a column of the table is missing or holds an impossible
+    value, or a group that the released script does not know.
     """
     if fidelity not in FIDELITIES:
         raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
@@ -66,13 +51,13 @@ def write_released(table: pd.DataFrame, folder: str | Path, fidelity: str = "off
     for name, target in folders.items():
         for group in GROUPS:
             own = (dataset == name) & (groups == group)
-            for ending, values in (("labels", label[own]), ("predictions", stored[own])):
-                with replacing(_path(target, group, ending)) as partial, partial.open("wb") as file:
+            for path, values in zip(_paths(target, group), (label[own], stored[own]), strict=True):
+                with replacing(path) as partial, partial.open("wb") as file:
                     np.save(file, values)
     return folders
 
 
-def read_released(folder: str | Path, dataset: str | None = None, manifest: pd.DataFrame | None = None) -> pd.DataFrame:
+def read_released(folder: str | Path, manifest: pd.DataFrame | None = None) -> pd.DataFrame:
     """Read the folder that the released test script wrote for one data set, as a score table.
 
     The files name neither images nor videos. The manifest that was tested on gives them back, since the script keeps
@@ -80,11 +65,8 @@ def read_released(folder: str | Path, dataset: str | None = None, manifest: pd.D
 
     Parameters
     ----------
-    folder : str or Path
-    dataset : str, optional
-        The data set's name; by default the folder's.
-    manifest : DataFrame, optional
-        Canonical rows of the test set, in file order (`manifests.read_manifest`).
+    folder : named like the data set
+    manifest : canonical rows of the test set, in file order (`manifests.read_manifest`)
 
     Returns
     -------
@@ -96,10 +78,8 @@ def read_released(folder: str | Path, dataset: str | None = None, manifest: pd.D
     Raises
     ------
     ScoreTableError
-        Files of a group are missing (all are named), unreadable, of unequal length or impossible content, all groups
-        are empty, or the manifest lists other images.
-
-    Source: the released implementation of Lin et al. 2024.
+        Files are missing (all are named), unreadable, of unequal length or impossible content, all groups are empty,
+        or the manifest lists other images.
     """
     folder = Path(folder)
     groups = _groups_in(folder)
@@ -109,17 +89,16 @@ def read_released(folder: str | Path, dataset: str | None = None, manifest: pd.D
         raise ScoreTableError(f"{folder}: all its groups are empty. Run the released test script again.")
     label, logit = (np.concatenate([part[i] for part in parts.values()]) for i in (0, 1))
     group = np.repeat(groups, sizes)
-    dataset = dataset or folder.name
     if manifest is None:
         number = np.concatenate([np.arange(size) for size in sizes])
-        names = [f"{dataset}/{RELEASED_GROUPS[g]}/{i}" for g, i in zip(group, number, strict=True)]
+        names = [f"{folder.name}/{RELEASED_GROUPS[g]}/{i}" for g, i in zip(group, number, strict=True)]
         forgery = np.where(label == 1, "fake", "real")
         table = pd.DataFrame({"img_path": names, "video": names, "identity": names, "forgery": forgery})
     else:
         rows = _rows_by_group(folder, manifest, parts)
         table = manifest[["img_path", "video", "identity", "forgery"]].iloc[rows].reset_index(drop=True)
     table = table.assign(
-        dataset=dataset,
+        dataset=folder.name,
         label=label,
         gender=[g.split("-")[0] for g in group],
         race=[g.split("-")[1] for g in group],
@@ -131,20 +110,18 @@ def read_released(folder: str | Path, dataset: str | None = None, manifest: pd.D
     return table if manifest is None else table.iloc[np.argsort(rows)].reset_index(drop=True)
 
 
-def _path(folder: Path, group: str, ending: str) -> Path:
-    return folder / f"{RELEASED_GROUPS[group]}{ending}.npy"
+def _paths(folder: Path, group: str) -> list[Path]:
+    """The files of a group's labels and predictions."""
+    return [folder / f"{RELEASED_GROUPS[group]}{ending}.npy" for ending in ("labels", "predictions")]
 
 
 def _groups_in(folder: Path) -> list[str]:
     """The eight groups, or the six of a set without asian people; all their files must be there."""
     if not folder.is_dir():
         raise ScoreTableError(f"{folder}: no such folder. Give the one that the released test script wrote to.")
-    endings = ("labels", "predictions")
-    asian = [group for group in GROUPS if group not in SIX_GROUPS]
-    eight = any(_path(folder, group, ending).exists() for group in asian for ending in endings)
-    groups = GROUPS if eight else SIX_GROUPS
-    missing = [_path(folder, group, ending) for group in groups for ending in endings]
-    missing = [path.name for path in missing if not path.is_file()]
+    asian = [path for group in GROUPS if group not in SIX_GROUPS for path in _paths(folder, group)]
+    groups = GROUPS if any(path.exists() for path in asian) else SIX_GROUPS
+    missing = [path.name for group in groups for path in _paths(folder, group) if not path.is_file()]
     if missing:
         raise ScoreTableError(
             f"{folder}: {len(missing)} of {2 * len(groups)} files are missing: {' '.join(missing)}. The released "
@@ -155,17 +132,16 @@ def _groups_in(folder: Path) -> list[str]:
 
 def _read_group(folder: Path, group: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels int64 (n,) and logits float64 (n,) of a group."""
-    paths = [_path(folder, group, ending) for ending in ("labels", "predictions")]
+    paths = _paths(folder, group)
     label, logit = map(_load, paths)
     if len(label) != len(logit):
         raise ScoreTableError(
             f"{paths[0]} holds {len(label)} labels, {paths[1].name} {len(logit)} predictions; they must be of one "
             "test. Run the released test script again for this group."
         )
-    for path, values, allowed, remedy in (
-        (paths[0], label, (label == 0) | (label == 1), "A label is 0 (real) or 1 (fake)."),
-        (paths[1], logit, np.isfinite(logit), "A prediction is the logit of the fake class, a finite number."),
-    ):
+    known = (label == 0) | (label == 1), "A label is 0 (real) or 1 (fake)."
+    finite = np.isfinite(logit), "A prediction is the logit of the fake class, a finite number."
+    for path, values, (allowed, remedy) in zip(paths, (label, logit), (known, finite), strict=True):
         if not allowed.all():
             at = int((~allowed).argmax())
             raise ScoreTableError(f"{path}, element {at} (counted from 0): {values[at]} is not allowed. {remedy}")

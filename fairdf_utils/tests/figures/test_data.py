@@ -78,5 +78,3 @@ def test_losses_by_group():
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([10, 100])
     words = [text.get_text() for text in axes.texts]
     assert words[:2] == ["18 of 180 frames, 6 videos", "30 of 30 frames, 1 video"]
-    with pytest.raises(ValueError, match="no column asked"):
-        data.losses(table.drop(columns="asked"))

@@ -6,7 +6,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.figure import Figure
 
 from fairdf_utils.data.vocabulary import GROUPS
@@ -86,8 +85,6 @@ def test_threshold_curves_draw_the_curve_in_percent_and_mark_the_point_in_use():
     assert marks == [25, 50]
     assert second.get_ylabel() == "%" and first.get_ylabel() == "Percentage points"
     assert first.get_xlabel() == second.get_xlabel() == "FPR of all images (%)"
-    with pytest.raises(ValueError, match="curve of ori-s0 has no column recall"):
-        plots_fairness.threshold_curves(drawn, ("recall",))
 
 
 def test_reliability_draws_bins_with_images_only_and_names_the_numbers():

@@ -132,8 +132,6 @@ def test_group_counts_draws_and_prints_every_number():
     text = words(figure)
     assert "8,000" in text and "5 videos, 3 people" in text and "train (n = 36,028 images)" in text
     assert [label.get_text() for label in left.get_yticklabels()] == list(GROUPS)
-    with pytest.raises(ValueError, match="no column identities"):
-        training.group_counts(counts().drop(columns="identities"))
 
 
 def test_history_shows_terms_and_best_epoch(run):
@@ -144,8 +142,6 @@ def test_history_shows_terms_and_best_epoch(run):
     assert star.get_xdata()[0] == 3 and star.get_ydata()[0] == pytest.approx(90)
     assert dots(right, "*")[0].get_ydata()[0] == pytest.approx(50)
     assert "best epoch" in words(figure) and "F_FPR (percentage points)" in words(figure)
-    with pytest.raises(ValueError, match="history has no column val_auc"):
-        training.history(run.drop(columns="val_auc"))
 
 
 def test_roc_says_auc_n_and_what_is_undefined():
@@ -174,8 +170,6 @@ def test_fairness_comparison_draws_each_result_over_its_floor(results):
     assert len({line.get_xdata()[0] for line in dots(panels[0], "o")}) == 4  # side by side
     assert "sampling alone" in words(figure)
     assert "t" in words(training.fairness_comparison(results, title="t")).split("\n")
-    with pytest.raises(ValueError, match="no column n;"):
-        training.fairness_comparison(results.drop(columns="n"))
 
 
 def test_auc_fairness_has_a_point_for_each_detector_and_data_set(results):
