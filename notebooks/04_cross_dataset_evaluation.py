@@ -249,7 +249,7 @@ results[["auc_low", "auc_high"]] = np.array(drawn, float)
 results.round(3)
 
 # %%
-training.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
+detection.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
 
 # %% [markdown]
 # **What you should see.** Each AUC with its 95 % interval from resampled videos (chapter 5 explains it). The intra set

@@ -14,19 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fairdf_utils.fairness.pareto import undominated
-from fairdf_utils.figures.style import (
-    DATASET_COLOURS,
-    DETECTOR_COLOURS,
-    FAKE,
-    METRIC_WORDS,
-    REAL,
-    colours_of,
-    legend_below,
-    line_styles,
-    panels,
-    styled,
-    write_beside,
-)
+from fairdf_utils.figures import style
+from fairdf_utils.figures.style import colours_of, legend_below, line_styles, panels, styled, write_beside
 
 DIFFERS, UNDECIDED = "#0072B2", "#999999"
 RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: fakes found", "auc": "AUC"}
@@ -43,7 +32,7 @@ def group_intervals(
     rows = np.arange(len(intervals))
     figure, grid = panels(len(rates), len(rates), 9.5 / len(rates), 0.42 * len(rows) + 1.6, sharey=True)
     for axes, rate in zip(grid, rates, strict=True):
-        colour = {"fpr": REAL, "tpr": FAKE}.get(rate, "#7F7F7F")
+        colour = {"fpr": style.REAL, "tpr": style.FAKE}.get(rate, "#7F7F7F")
         bounds = 100 * intervals[[f"{rate}_low", f"{rate}_high"]].to_numpy()
         axes.hlines(rows, *bounds.T, color=colour, linewidth=5, alpha=0.45)
         axes.plot(100 * intervals[rate], rows, "o", color=colour, markersize=7, markeredgecolor="white")
@@ -76,19 +65,19 @@ def threshold_curves(
     where they raise equally many false alarms. `marked` is the point in use, for all curves or each: a threshold, or
     the FPR there, 0..1.
     """
-    colours, lines = colours_of(curves, {**DETECTOR_COLOURS, **DATASET_COLOURS}), line_styles(curves)
+    colours, lines = colours_of(curves, {**style.DETECTOR_COLOURS, **style.DATASET_COLOURS}), line_styles(curves)
     figure, grid = panels(len(metrics), 2, 9.5 / min(2, len(metrics)), 2.7, 0.6)
     for axes, metric in zip(grid, metrics, strict=True):
         for name, curve in curves.items():
             curve = curve.reset_index()
-            style = {"color": colours[name], "linestyle": lines[name], "linewidth": 1.5}
-            axes.step(100 * curve[against], 100 * curve[metric], where="mid", **style)  # jumps lie between cuts
+            look = {"color": colours[name], "linestyle": lines[name], "linewidth": 1.5}
+            axes.step(100 * curve[against], 100 * curve[metric], where="mid", **look)  # jumps lie between cuts
             point = marked.get(name) if isinstance(marked, dict) else marked
             if point is not None:
-                style = {"color": colours[name] if isinstance(marked, dict) else "#444444", "linewidth": 1}
-                axes.axvline(100 * point, linestyle=(0, (2, 2)), **style)
-        gap = metric in METRIC_WORDS
-        words = METRIC_WORDS.get(metric) or RATE_WORDS.get(metric, metric)
+                look = {"color": colours[name] if isinstance(marked, dict) else "#444444", "linewidth": 1}
+                axes.axvline(100 * point, linestyle=(0, (2, 2)), **look)
+        gap = metric in style.METRIC_WORDS
+        words = style.METRIC_WORDS.get(metric) or RATE_WORDS.get(metric, metric)
         axes.set(title=words, ylabel="Percentage points" if gap else "%", ylim=(0, None), xlim=(-1, 101))
     for axes in grid[-2:]:  # nothing below them
         axes.set_xlabel("Threshold (P(fake), %)" if against == "threshold" else "FPR of all images (%)")
@@ -117,7 +106,7 @@ def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title:
         bins = curve.loc[group][lambda each: each["n"] > 0]
         axes.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle="--", zorder=1)
         x, y = 100 * bins["score"], 100 * bins["fake_share"]
-        axes.vlines(x, x, y, color=FAKE, linewidth=1.2, alpha=0.5)
+        axes.vlines(x, x, y, color=style.FAKE, linewidth=1.2, alpha=0.5)
         axes.scatter(x, y, s=8 + 130 * bins["n"] / largest, color="#0072B2", edgecolor="white", linewidth=0.7, zorder=3)
         text = f"n = {int(bins['n'].sum()):,}"
         if numbers is not None:
@@ -148,19 +137,19 @@ def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", ti
     `results` has a row for each run ("fairdf-s0", coloured by detector); `lower` and `higher` are the columns in which
     lower, or higher, is better (fractions). Columns <name>_low and <name>_high, where there are any, are intervals.
     """
-    on_front, colours = undominated(results, (higher,), (lower,)), colours_of(results.index, DETECTOR_COLOURS)
+    on_front, colours = undominated(results, (higher,), (lower,)), colours_of(results.index, style.DETECTOR_COLOURS)
     figure, axes = plt.subplots(figsize=(8.2, 4.6))
     edge = 100 * results.loc[on_front.to_numpy(), [higher, lower]].sort_values(higher)
     axes.step(edge[higher], edge[lower], where="post", color="#444444", linewidth=1.2, zorder=1)
     for (name, row), best in zip(results.iterrows(), on_front, strict=True):
-        style = {"color": colours[name], "alpha": 0.45, "linewidth": 1.3, "zorder": 2}
+        look = {"color": colours[name], "alpha": 0.45, "linewidth": 1.3, "zorder": 2}
         if {f"{higher}_low", f"{higher}_high"} <= set(results.columns):
-            axes.hlines(100 * row[lower], 100 * row[f"{higher}_low"], 100 * row[f"{higher}_high"], **style)
+            axes.hlines(100 * row[lower], 100 * row[f"{higher}_low"], 100 * row[f"{higher}_high"], **look)
         if {f"{lower}_low", f"{lower}_high"} <= set(results.columns):
-            axes.vlines(100 * row[higher], 100 * row[f"{lower}_low"], 100 * row[f"{lower}_high"], **style)
+            axes.vlines(100 * row[higher], 100 * row[f"{lower}_low"], 100 * row[f"{lower}_high"], **look)
         face = {"markerfacecolor": colours[name] if best else "white", "markeredgecolor": colours[name]}
         axes.plot(100 * row[higher], 100 * row[lower], "o", markersize=9, markeredgewidth=1.6, zorder=3, **face)
-    words = METRIC_WORDS.get(lower, lower).split(":")[0]
+    words = style.METRIC_WORDS.get(lower, lower).split(":")[0]
     axes.set(xlabel=f"{RATE_WORDS.get(higher, higher)} (%)  → better", ylabel=f"{words} (percentage points)\nbetter ←")
     axes.set_ylim(0, None)
     sns.despine(figure)
@@ -193,7 +182,7 @@ def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
             axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
         if "p_holm" in table.columns:
             write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
-        words = METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
+        words = style.METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
         axes.set(title=words, xlabel="Percentage points")
         axes.grid(False, axis="y")
     grid[0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))

@@ -30,6 +30,7 @@ DATASET_COLOURS = {"ffpp": "#332288", "dfdc": "#CC6677", "celebdf": "#44AA99", "
 SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
 MARKERS = {"ffpp": "o", "dfdc": "s", "celebdf": "^", "dfd": "D"}
 REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
+DOT = {"marker": "o", "markersize": 7, "markeredgecolor": "white", "zorder": 3}
 
 # Metrics are drawn in percent; of rates, so their gaps and sums are in percentage points.
 METRIC_WORDS = {

@@ -10,25 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from fairdf_utils.data.vocabulary import group_order
-from fairdf_utils.figures.style import (
-    DATASET_COLOURS,
-    DETECTOR_COLOURS,
-    FAKE,
-    FLOOR,
-    MARKERS,
-    METRIC_WORDS,
-    REAL,
-    colours_of,
-    legend_below,
-    panels,
-    styled,
-    write_beside,
-)
+from fairdf_utils.figures import style
+from fairdf_utils.figures.style import colours_of, legend_below, panels, styled, write_beside
 
-DOT = {"marker": "o", "markersize": 7, "markeredgecolor": "white", "zorder": 3}
 STAR = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 3}
 
 
@@ -42,10 +28,9 @@ def contact_sheet(sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str]
     axes.set_yticks(height * (np.arange(len(rows)) + 0.5) - 0.5, rows)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.tick_params(axis="x", labelsize=9.5)
-    for edge in width * np.arange(1, len(columns)) - 0.5:
-        axes.axvline(edge, color="white", linewidth=1.5)
-    for edge in height * np.arange(1, len(rows)) - 0.5:
-        axes.axhline(edge, color="white", linewidth=1.5)
+    bottom, right = np.array(sheet.shape[:2]) - 0.5
+    axes.vlines(width * np.arange(1, len(columns)) - 0.5, -0.5, bottom, color="white", linewidth=1.5)
+    axes.hlines(height * np.arange(1, len(rows)) - 0.5, -0.5, right, color="white", linewidth=1.5)
     axes.grid(False)
     sns.despine(ax=axes, left=True, bottom=True)
     figure.suptitle(title or "")
@@ -72,7 +57,7 @@ def group_counts(counts: pd.DataFrame, title: str = "") -> Figure:
     """Images (reals, fakes) and videos of each group, from `manifests.group_table`."""
     rows = np.arange(len(counts))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.5 * len(counts) + 1.4), sharey=True, width_ratios=(3, 2))
-    for shift, name, colour in ((-0.2, "reals", REAL), (0.2, "fakes", FAKE)):
+    for shift, name, colour in ((-0.2, "reals", style.REAL), (0.2, "fakes", style.FAKE)):
         bars = left.barh(rows + shift, counts[name], height=0.38, color=colour, label=name)
         left.bar_label(bars, [f"{n:,}" for n in counts[name]], padding=3, fontsize=9)
     bars = right.barh(rows, counts["videos"], height=0.5, color="#7F7F7F")
@@ -124,30 +109,6 @@ def history(rows: pd.DataFrame) -> Figure:
 
 
 @styled
-def roc(tables: dict[str, pd.DataFrame], threshold: float = 0.5) -> Figure:
-    """ROC curves of score tables by detector or data set; a dot marks the decision threshold."""
-    figure, axes = plt.subplots(figsize=(6.4, 4.6))
-    colours = colours_of(tables, {**DETECTOR_COLOURS, **DATASET_COLOURS})
-    for i, (name, table) in enumerate(tables.items()):
-        label, score = table["label"].to_numpy(), table["score"].to_numpy()
-        if not 0 < label.sum() < len(label):
-            axes.plot([], [], color=colours[name], label=f"{name}\nundefined: one class (n = {len(label):,})")
-            continue
-        fpr, tpr, _ = roc_curve(label, score)
-        text = f"{name}\nAUC {100 * roc_auc_score(label, score):.1f} % (n = {len(label):,})"
-        axes.plot(100 * fpr, 100 * tpr, color=colours[name], linestyle=("-", "--", "-.", ":")[i % 4], label=text)
-        called = score >= threshold
-        axes.plot(100 * called[label == 0].mean(), 100 * called[label == 1].mean(), color=colours[name], **DOT)
-    axes.plot([0, 100], [0, 100], color=FLOOR, linewidth=1, label="chance")
-    axes.plot([], [], "o", color="#444444", label=f"threshold {threshold:g}")
-    axes.set(xlabel="False-positive rate: reals called fake (%)", ylabel="True-positive rate: fakes found (%)")
-    axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal")
-    sns.despine(figure)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8)
-    return figure
-
-
-@styled
 def fairness_comparison(
     results: pd.DataFrame, metrics: Sequence[str] = ("fpr_sum", "oae", "dp", "meo"), title: str | None = None
 ) -> Figure:
@@ -158,7 +119,7 @@ def fairness_comparison(
     `uncertainty.sampling_floor`) and n (images of the test set).
     """
     detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
-    colours, sizes = colours_of(detectors, DETECTOR_COLOURS), results.groupby("dataset")["n"].max()
+    colours, sizes = colours_of(detectors, style.DETECTOR_COLOURS), results.groupby("dataset")["n"].max()
     figure, grid = panels(len(metrics), 2, 9.5 / min(2, len(metrics)), 2.9, 0.6)
     step = 0.8 / len(detectors)
     for axes, metric in zip(grid, metrics, strict=True):
@@ -169,16 +130,16 @@ def fairness_comparison(
                 word = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8.5, "color": colour}
                 axes.text(x, 0.03, "undefined", transform=axes.get_xaxis_transform(), **word)
                 continue
-            axes.bar(x, 100 * row.floor, width=0.9 * step, color=FLOOR, alpha=0.55, linewidth=0, zorder=1)
+            axes.bar(x, 100 * row.floor, width=0.9 * step, color=style.FLOOR, alpha=0.55, linewidth=0, zorder=1)
             axes.vlines(x, 100 * row.low, 100 * row.high, color=colour, linewidth=2.2, zorder=2)
-            axes.plot(x, 100 * row.estimate, color=colour, **DOT)
-        axes.set(title=METRIC_WORDS.get(metric, metric), ylabel="Percentage points")
+            axes.plot(x, 100 * row.estimate, color=colour, **style.DOT)
+        axes.set(title=style.METRIC_WORDS.get(metric, metric), ylabel="Percentage points")
         axes.set(ylim=(0, None), xlim=(-0.6, len(datasets) - 0.4))
         axes.set_xticks(range(len(datasets)), [f"{name}\nn = {sizes[name]:,}" for name in datasets])
         axes.grid(False, axis="x")
     sns.despine(figure)
     handles = [Line2D([], [], marker="o", color=colours[name]) for name in detectors]
-    handles.append(Patch(color=FLOOR, alpha=0.55))
+    handles.append(Patch(color=style.FLOOR, alpha=0.55))
     legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
     figure.suptitle(title or "")
     return figure
@@ -193,15 +154,15 @@ def auc_fairness(results: pd.DataFrame, title: str | None = None) -> Figure:
     wide = results[results["metric"].isin(["auc", "fpr_sum"])]
     wide = wide.set_index(["detector", "dataset", "metric"])[["estimate", "low", "high"]].unstack().mul(100)
     detectors, sizes = list(results["detector"].unique()), results.groupby("dataset", sort=False)["n"].max()
-    colours = colours_of(detectors, DETECTOR_COLOURS)
-    markers = {name: MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(sizes.index)}
+    colours = colours_of(detectors, style.DETECTOR_COLOURS)
+    markers = {name: style.MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(sizes.index)}
     figure, axes = plt.subplots(figsize=(8.5, 5))
     for detector, dataset in wide.index:
         row = wide.loc[(detector, dataset)].unstack()
         (x, left, right), (y, bottom, top) = row["auc"], row["fpr_sum"]
         axes.hlines(y, left, right, color=colours[detector], linewidth=1.4, alpha=0.55)
         axes.vlines(x, bottom, top, color=colours[detector], linewidth=1.4, alpha=0.55)
-        axes.plot(x, y, color=colours[detector], **DOT | {"marker": markers[dataset]})
+        axes.plot(x, y, color=colours[detector], **style.DOT | {"marker": markers[dataset]})
     heading = Line2D([], [], linestyle="")
     handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading]
     dot = {"color": "#444444", "linestyle": "", "markersize": 8}
@@ -234,7 +195,7 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
     height = {key: np.sqrt(np.histogram(x, edges)[0] / max(len(x), 1) / width) for key, x in scores.items()}
     scale = 0.46 / max(values.max() for values in height.values())
     for (row, label), values in height.items():
-        sign, colour = ((-1, FAKE), (1, REAL))[1 - label]  # the axis points down
+        sign, colour = ((-1, style.FAKE), (1, style.REAL))[1 - label]  # the axis points down
         wrong = (edges[:-1] >= threshold) != label
         for which, alpha in ((~wrong, 0.4), (wrong, 1.0)):
             bars = {"color": colour, "alpha": alpha, "linewidth": 0, "align": "edge"}
@@ -248,7 +209,7 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
     axes.set_xlabel("Score: P(fake)")
     axes.grid(False, axis="y")
     sns.despine(figure)
-    handles = [Patch(color=colour, alpha=alpha) for colour in (FAKE, REAL) for alpha in (0.4, 1.0)]
+    handles = [Patch(color=colour, alpha=alpha) for colour in (style.FAKE, style.REAL) for alpha in (0.4, 1.0)]
     words = ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
     legend_below(figure, handles, words)
     return figure
@@ -273,7 +234,7 @@ def surface(x: np.ndarray, y: np.ndarray, loss: np.ndarray, paths: dict[str, np.
     colours = colours_of(paths, {"SGD": "#AA3377", "SAM": "#228833"})
     for name, path in paths.items():
         axes.plot(*path.T, color=colours[name], label=f"{name} ({len(path) - 1} steps)")
-        axes.plot(*path[0], color=colours[name], **DOT)
+        axes.plot(*path[0], color=colours[name], **style.DOT)
         axes.plot(*path[-1], color=colours[name], **STAR)
     axes.set(xlabel="Along direction 1 (weight units)", ylabel="Along direction 2 (weight units)")
     axes.set(xlim=(np.min(x), np.max(x)), ylim=(np.min(y), np.max(y)))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 from fairdf_utils.fairness import metrics as fairness
-from fairdf_utils.figures import style, training
+from fairdf_utils.figures import detection, style, training
 
 
 def score_table(seed=0, n=320):
@@ -80,7 +80,7 @@ def test_every_figure_leaves_no_trace_and_is_saved(one_class, results, run):
         "image_grid": lambda: training.image_grid([sheet] * 3, ["a", "b", "c"]),
         "group_counts": lambda: training.group_counts(counts(), title="t"),
         "history": lambda: training.history(run),
-        "roc": lambda: training.roc({"ffpp": score_table()}),
+        "roc": lambda: detection.roc({"ffpp": score_table()}),
         "fairness_comparison": lambda: training.fairness_comparison(results, title="t"),
         "auc_fairness": lambda: training.auc_fairness(results, title="t"),
         "score_distributions": lambda: training.score_distributions(one_class),
@@ -146,7 +146,7 @@ def test_history_shows_terms_and_best_epoch(run):
 
 def test_roc_says_auc_n_and_what_is_undefined():
     table = score_table()
-    figure = training.roc({"ffpp": table, "dfd": table[table["label"] == 1]})
+    figure = detection.roc({"ffpp": table, "dfd": table[table["label"] == 1]})
     text = words(figure)
     auc = fairness.overall_metrics(table)["auc"]
     assert f"AUC {100 * auc:.1f} % (n = 320)" in text
