@@ -66,22 +66,14 @@ def parallel(model: nn.Module) -> nn.Module:
 def all_gather(local: Tensor) -> Tensor:
     """The rows of all processes, in the order of the whole batch.
 
+    From this process's b fakes and b reals, (2b, ...), all fakes and then all reals, (2B, ...), B = b * world_size().
     Every process computes the same loss from the result, so the backward pass sums its gradients over the processes;
     averaging them (`parallel`) then leaves the gradient of one process with the whole batch.
-
-    Parameters
-    ----------
-    local : Tensor (2b, ...), this process's b fakes and b reals
-
-    Returns
-    -------
-    Tensor (2B, ...), B = b * world_size(): all fakes, then all reals
     """
     if world_size() == 1:
         return local
     parts = torch.stack(functional.all_gather(local))  # (processes, 2b, ...)
-    parts = parts.unflatten(1, (2, -1)).transpose(0, 1)  # (2, processes, b, ...)
-    return parts.flatten(0, 2)
+    return parts.unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def all_reduce_mean(local: Tensor) -> Tensor:

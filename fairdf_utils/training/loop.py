@@ -1,8 +1,8 @@
 """Training: one step, the epochs, checkpoints, resuming, in one process or several.
 
-`Training` trains any of `TRAINING_METHODS` on the same batches with the same budget. Everything random in an
-epoch comes from (seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see
-the same dropout masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
+Any of `TRAINING_METHODS` is trained on the same batches with the same budget. Everything random in an epoch comes from
+(seed, epoch) and everything random in a step from a seed drawn for it, so the two passes of SAM see the same dropout
+masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
 """
 
 import hashlib
@@ -34,6 +34,7 @@ from fairdf_utils.training.sam import SAM, frozen_batch_norm
 
 CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
 PUBLISHED = "best.safetensors"
+STATEFUL = ("model", "optimizer", "schedule")  # attributes of `Training` that have a state_dict
 WRITTEN = (PUBLISHED, "last.pt", "previous.pt", "history.csv", "tensorboard")
 
 
@@ -45,11 +46,9 @@ def build_optimizer(
     config: TrainingConfig, model: nn.Module, steps_per_epoch: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """The optimizer, wrapped in SAM where asked, and its schedule, which advances once a step."""
+    base, options = torch.optim.AdamW, {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
-        base, options = torch.optim.SGD, {"momentum": config.momentum}
-    else:
-        base, options = torch.optim.AdamW, {}
-    options |= {"lr": config.lr, "weight_decay": config.weight_decay}
+        base, options = torch.optim.SGD, options | {"momentum": config.momentum}
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = SAM(parameters, base, rho=config.rho, **options) if config.sam else base(parameters, **options)
     scheduled = optimizer.base if config.sam else optimizer  # SAM shares its parameter groups with its base
@@ -59,21 +58,12 @@ def build_optimizer(
 
 
 def training_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    weighted_terms: Callable[[], dict[str, Tensor]],
-    seed: int,
+    model: nn.Module, optimizer: torch.optim.Optimizer, weighted_terms: Callable[[], dict[str, Tensor]], seed: int
 ) -> dict[str, Tensor]:
     """One update; with SAM, two passes over the same function (same dropout masks, frozen batch-norm statistics).
 
-    Parameters
-    ----------
-    weighted_terms : the forward pass, returning the terms whose sum is the loss
-    seed : of the dropout masks of every pass
-
-    Returns
-    -------
-    dict of scalars, detached: the terms at the weights before the update
+    `weighted_terms` is the forward pass and returns the terms whose sum is the loss; `seed` decides its dropout masks.
+    Returns the terms at the weights before the update, as detached scalars.
     """
 
     def backward() -> dict[str, Tensor]:
@@ -115,22 +105,15 @@ def objective(
 
 def gather_outputs(outputs: Outputs) -> Outputs:
     """Logits and pooled vectors of all processes; reconstructions stay where they are, their loss is a mean."""
-    heads = {name: getattr(outputs, name) for name in ("specific", "agnostic", "demographic", "fused")}
-    gathered = {name: head and HeadOutput(*map(distributed.all_gather, head)) for name, head in heads.items()}
-    return replace(outputs, **gathered)
+    heads = {name: value for name, value in vars(outputs).items() if isinstance(value, HeadOutput)}
+    return replace(outputs, **{name: HeadOutput(*map(distributed.all_gather, head)) for name, head in heads.items()})
 
 
 class Training:
     """The state of one training run: what a checkpoint holds, and the epochs that move it on.
 
-    Parameters
-    ----------
-    config : what to train
-    train, validation : canonical manifests
-    folder : where checkpoints and the history go
-    image_root, data_dir : folder that img_path starts from; folder of the decoded images, see `batches.decode`
-    device : where to train
-    tensorboard : also write the history as TensorBoard scalars, into `folder`/tensorboard
+    `train` and `validation` are canonical manifests whose img_path starts from `image_root`; `data_dir` keeps the
+    decoded images, `folder` gets checkpoints and history (with `tensorboard` also as TensorBoard scalars).
     """
 
     def __init__(
@@ -176,9 +159,7 @@ class Training:
     def run(self, stop_after: int | None = None) -> pd.DataFrame:
         """Train until `stop_after` epochs (default: all) are done, from the last checkpoint on if there is one.
 
-        Returns
-        -------
-        DataFrame, one row an epoch: what `train_epoch` and `validate` return
+        Returns one row an epoch: what `train_epoch` and `validate` return.
         """
         self.resume()
         if self.tensorboard and self.main:
@@ -189,24 +170,21 @@ class Training:
         done = self.epoch * self.steps_per_epoch
         with progress.bar(total=total, initial=done, desc=self.config.detector, unit="step") as steps:
             while self.epoch < (stop_after or self.config.epochs):
-                self.history.append(self.train_epoch(steps.update) | self.validate())
+                row = self.train_epoch(steps.update) | self.validate()
+                self.history.append(row)
                 if self.main:
-                    self._report(self.history[-1])
+                    done = f"epoch {row['epoch']:>3}/{self.config.epochs}  loss {row['loss']:.3f}"
+                    found = f"validation AUC {row['val_auc']:.3f}  F_FPR {row['val_fpr_sum']:.2f}"
+                    print(f"{done}  {found}  {row['images_per_second']:.0f} images/s", flush=True)
                     self.save()
         return pd.DataFrame(self.history)
-
-    def _report(self, row: dict[str, float]) -> None:
-        done = f"epoch {row['epoch']:>3}/{self.config.epochs}  loss {row['loss']:.3f}"
-        found = f"validation AUC {row['val_auc']:.3f}  F_FPR {row['val_fpr_sum']:.2f}"
-        print(f"{done}  {found}  {row['images_per_second']:.0f} images/s", flush=True)
 
     def train_epoch(self, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
         """One pass over the fakes; returns the epoch's row of the history: mean terms, learning rate, images/s."""
         started = time.perf_counter()
         self.model.train()
         generator = np.random.default_rng([self.config.seed, self.epoch])
-        sampling = "balanced" if self.config.method == "balanced" else "natural"
-        pairs = epoch_pairs(self.train, sampling, generator)
+        pairs = epoch_pairs(self.train, "balanced" if self.config.method == "balanced" else "natural", generator)
         seeds = generator.integers(2**31, size=self.steps_per_epoch)
         group_counts = torch.from_numpy(group_sizes(self.train)).to(self.device)
         rows, log = [], []
@@ -216,13 +194,10 @@ class Training:
             terms = self._step(batch, int(step_seed), group_counts)
             rows.append(batch.rows)
             log.append(torch.stack(list(terms.values())))
-            if len(log) % CHECK_EVERY == 0:
+            if len(log) % CHECK_EVERY == 0 or len(log) == self.steps_per_epoch:
                 self._refuse_non_finite(torch.stack(log), list(terms), rows)
             advance()
-        log = torch.stack(log)
-        self._refuse_non_finite(log, list(terms), rows)
-        log = distributed.all_reduce_mean(log)
-        mean = log.double().mean(0).tolist()
+        mean = distributed.all_reduce_mean(torch.stack(log)).double().mean(0).tolist()
         seconds = time.perf_counter() - started
         return {
             "epoch": self.epoch + 1,
@@ -234,27 +209,26 @@ class Training:
         }
 
     def _step(self, batch: Batch, seed: int, group_counts: Tensor) -> dict[str, Tensor]:
-        config = self.config
         triplets = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(seed))
 
         def weighted_terms() -> dict[str, Tensor]:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                return objective(config, self.parallel, batch, triplets, group_counts)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+                return objective(self.config, self.parallel, batch, triplets, group_counts)
 
         terms = training_step(self.parallel, self.optimizer, weighted_terms, seed)
         self.schedule.step()
         return terms
 
     def _refuse_non_finite(self, log: Tensor, names: list[str], rows: list[np.ndarray]) -> None:
+        """Stop at the first step and term of a log (steps, terms) that is not finite."""
         finite = torch.isfinite(distributed.all_reduce_mean(log.clone())).cpu()  # all processes stop together
         if finite.all():
             return
-        step = int((~finite.all(1)).nonzero()[0])
-        term = names[int((~finite[step]).nonzero()[0])]
+        step, term = (~finite).nonzero()[0].tolist()
         paths = ", ".join(self.train["img_path"].iloc[rows[step]])
         kept = f"; the checkpoint of epoch {self.epoch} is kept in {self.folder}" if self.epoch else ""
         raise TrainingError(
-            f"the loss term {term!r} became {log[step][names.index(term)].item()} in epoch {self.epoch + 1}, "
+            f"the loss term {names[term]!r} became {log[step, term].item()} in epoch {self.epoch + 1}, "
             f"step {step + 1}{kept}. Lower lr, or look at this batch: {paths}"
         )
 
@@ -262,14 +236,10 @@ class Training:
         """Validation AUC and fairness by intersectional group, as columns of the history."""
         share = np.array_split(np.arange(len(self.validation)), distributed.world_size())[distributed.rank()]
         logits = predict(self.model, self.validation_images[share], self.device, self.config.precision)
-        logits = np.concatenate(distributed.all_gather_object(logits))
-        table = score_table(self.validation, logits)
+        table = score_table(self.validation, np.concatenate(distributed.all_gather_object(logits)))
         fairness = fairness_metrics(table, "group")
-        return {
-            "val_auc": float(roc_auc_score(table["label"], table["score"])),
-            "val_fpr_sum": float(fairness["fpr_sum"]),
-            "val_oae": float(fairness["oae"]),
-        }
+        auc = float(roc_auc_score(table["label"], table["score"]))
+        return {"val_auc": auc, "val_fpr_sum": float(fairness["fpr_sum"]), "val_oae": float(fairness["oae"])}
 
     @property
     def best_epoch(self) -> int:
@@ -286,64 +256,52 @@ class Training:
             for name, value in self.history[-1].items():
                 self.board.add_scalar(name, value, self.epoch)
             self.board.flush()
-        state = {
-            **self.origin,
-            "history": self.history,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
         last = self.folder / "last.pt"
         if last.exists():
             with replacing(self.folder / "previous.pt") as partial:
                 os.link(last, partial)
         with replacing(last) as partial:
-            torch.save(state, partial)
+            torch.save({**self.origin, "history": self.history, **parts}, partial)
 
     def resume(self) -> None:
         """Restore the last checkpoint, if there is one of this configuration and data; another one is set aside.
 
-        Raises
-        ------
-        TrainingError
-            The checkpoint is damaged, or the best weights are gone.
+        Raises TrainingError when the checkpoint is damaged, or the best weights are gone.
         """
         with distributed.rank_zero_first():  # the first sets aside, the others then find nothing
             state = self._own_checkpoint()
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         self.history = state["history"]
-        if self.main and not (self.folder / PUBLISHED).exists():
-            self._publish_again()
+        published = self.folder / PUBLISHED
+        if self.main and not published.exists():
+            if self.best_epoch != self.epoch:
+                gone = f"{published} is gone: it held epoch {self.best_epoch}, last.pt holds {self.epoch}"
+                raise TrainingError(f"{gone}. Bring it back, or delete the folder to train again")
+            save_detector(published, self.model, self.config, self.epoch)
 
     def _own_checkpoint(self) -> dict | None:
+        """The last checkpoint; None if there is none, or one of another training, which is moved aside."""
         path = self.folder / "last.pt"
         if not path.exists():
             return None
-        state, asked = _read_checkpoint(path), self.origin
-        was = [
-            f"{name} {state['config'].get(name)!r} (now {value!r})"
-            for name, value in asked["config"].items()
-            if state["config"].get(name) != value
-        ] or ["other data"] * (state.get("data") != asked["data"])
-        if not was:
+        state = _read_checkpoint(path)
+        was, now = state["config"], self.origin["config"]
+        other = [f"{name} {was.get(name)!r} (now {now[name]!r})" for name in now if was.get(name) != now[name]]
+        if not other and state.get("data") != self.origin["data"]:
+            other = ["other data"]
+        if not other:
             return state
         aside = self.folder / "set_aside" / time.strftime("%Y-%m-%d_%H-%M-%S")
         aside.mkdir(parents=True)
         for name in WRITTEN:
             if (self.folder / name).exists():
                 (self.folder / name).rename(aside / name)
-        print(f"{self.folder} was trained with {', '.join(was)}; moved to {aside}, training starts anew", flush=True)
+        print(f"{self.folder} was trained with {', '.join(other)}; moved to {aside}, training starts anew", flush=True)
         return None
-
-    def _publish_again(self) -> None:
-        if self.best_epoch != self.epoch:
-            gone = f"{self.folder / PUBLISHED} is gone: it held epoch {self.best_epoch}, last.pt holds {self.epoch}"
-            raise TrainingError(f"{gone}. Bring it back, or delete the folder to train again")
-        save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch)
 
 
 def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
@@ -357,9 +315,10 @@ def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
 
 
 def _read_checkpoint(path: Path) -> dict:
+    """A checkpoint as `Training.save` wrote it, on the CPU; refuses anything else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if {"config", "history", "model", "optimizer", "schedule"} <= state.keys():
+        if {"config", "history", *STATEFUL} <= state.keys():
             return state
         reason = "it holds something else"
     except Exception as error:  # torch and pickle raise many kinds for a cut or foreign file

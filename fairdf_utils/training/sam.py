@@ -17,21 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SAM(torch.optim.Optimizer):
-    """SAM around a base optimizer.
+    """SAM around the optimizer that `base_optimizer` makes of (params, **base_kwargs).
 
-    The two share parameter groups and state: learning-rate schedulers act on both, and `state_dict` holds the base's
+    `rho` >= 0 is the radius of the uphill step (0.05 in the paper); a parameter group may have its own. The two
+    optimizers share parameter groups and state: learning-rate schedulers act on both, and `state_dict` holds the base's
     momentum. Gradients are the caller's to zero, before each backward pass.
-
-    Parameters
-    ----------
-    params : iterable of tensors or of parameter groups
-        A group may have its own "rho".
-    base_optimizer : callable
-        Class or function (params, **base_kwargs) -> torch optimizer.
-    rho : float >= 0
-        Radius of the uphill step (0.05 in the paper).
-    **base_kwargs
-        For the base optimizer.
     """
 
     def __init__(self, params: Iterable, base_optimizer: Callable, rho: float = 0.05, **base_kwargs):
@@ -40,8 +30,7 @@ class SAM(torch.optim.Optimizer):
         self.base = base_optimizer(params, **base_kwargs)
         super().__init__(self.base.param_groups, {**self.base.defaults, "rho": rho})
         self._share()
-        self._moved: list[Tensor] = []
-        self._origin: list[Tensor] = []
+        self._moved, self._origin = [], []
 
     @torch.no_grad()
     def first_step(self) -> None:
@@ -74,19 +63,13 @@ class SAM(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         """Both passes. Returns the loss of the first.
 
-        Parameters
-        ----------
-        closure : callable
-            Zeroes the gradients, computes the loss, calls backward, returns the loss; called twice, and must compute
-            the same function both times.
+        `closure` zeroes the gradients, computes the loss, calls backward and returns the loss, the same function twice.
         """
         if closure is None:
             raise TypeError("SAM.step needs a closure that runs forward and backward; it is called twice")
-        with torch.enable_grad():
-            loss = closure()
+        loss = closure()
         self.first_step()
-        with torch.enable_grad():
-            closure()
+        closure()
         self.second_step()
         return loss
 
