@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -64,7 +63,6 @@ def losses(table: pd.DataFrame) -> Figure:
     axes.set(yticks=rows, yticklabels=table.index, xlabel="Frames without a face (%)  – – all groups")
     axes.set(ylim=(len(table) - 0.45, -0.55), xlim=(0, max(1.0, 1.05 * share.max())))
     axes.grid(False, axis="y")
-    sns.despine(figure)
     return figure
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -69,6 +68,5 @@ def _curves(tables: dict, threshold: float, curve: Callable, chance: str, drawst
     axes.plot([], [], "o", color="#444444", label=f"threshold {threshold:g}")
     axes.plot([], [], color=FLOOR, linewidth=1, label=chance)
     axes.set(xlim=(-1, 101), ylim=(-1, 101), aspect="equal", **words)
-    sns.despine(figure)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8)
     return figure

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -44,7 +43,6 @@ def group_intervals(
         axes.set(xlim=(-2, 102), xlabel=f"{RATE_WORDS[rate]} (%)")
         axes.grid(False, axis="y")
     grid[0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
-    sns.despine(figure)
     dot = Line2D([], [], marker="o", color="#7F7F7F", linestyle="")
     legend_below(figure, [dot, Patch(color="#7F7F7F", alpha=0.45)], ["group", f"{100 * level:g} % interval"])
     figure.suptitle(title)
@@ -81,7 +79,6 @@ def threshold_curves(
         axes.set(title=words, ylabel="Percentage points" if gap else "%", ylim=(0, None), xlim=(-1, 101))
     for axes in grid[-2:]:  # nothing below them
         axes.set_xlabel("Threshold (P(fake), %)" if against == "threshold" else "FPR of all images (%)")
-    sns.despine(figure)
     handles = [Line2D([], [], color=colours[name], linestyle=lines[name]) for name in curves]
     words = [str(name) for name in curves]
     if marked is not None:
@@ -120,7 +117,6 @@ def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title:
         axes.tick_params(labelbottom=True)
     for axes in grid[::4]:
         axes.set_ylabel("Fakes in the bin (%)", fontsize=9)
-    sns.despine(figure)
     dot = {"marker": "o", "color": "#0072B2", "linestyle": ""}
     handles = [Line2D([], [], markersize=(8 + 130 * n / largest) ** 0.5, **dot) for n in (0.1 * largest, largest)]
     handles.append(Line2D([], [], color="#888888", linestyle="--", linewidth=1))
@@ -152,7 +148,6 @@ def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", ti
     words = style.METRIC_WORDS.get(lower, lower).split(":")[0]
     axes.set(xlabel=f"{RATE_WORDS.get(higher, higher)} (%)  → better", ylabel=f"{words} (percentage points)\nbetter ←")
     axes.set_ylim(0, None)
-    sns.despine(figure)
     bases = dict.fromkeys(colours.values())
     named = {colour: [name for name in colours if colours[name] == colour] for colour in bases}
     handles, dot = [Patch(color=colour) for colour in named], {"marker": "o", "color": "#444444", "markersize": 8}
@@ -186,7 +181,6 @@ def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
         axes.set(title=words, xlabel="Percentage points")
         axes.grid(False, axis="y")
     grid[0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
-    sns.despine(figure)
     handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]
     legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
     figure.suptitle(title)

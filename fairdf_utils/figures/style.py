@@ -50,6 +50,8 @@ STYLE = {
     "axes.titlesize": 11,
     "axes.labelsize": 10,
     "axes.edgecolor": "#444444",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
     "grid.color": "#E4E4E4",
     "legend.frameon": False,
     "legend.fontsize": 9.5,

@@ -38,11 +38,8 @@ def contact_sheet(sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str]
 
 
 @styled
-def image_grid(images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 6) -> Figure:
+def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> Figure:
     """Images side by side, uint8 (H, W, 3) or float 0..1 (H, W, 3) or (H, W), each under its title."""
-    images, titles = list(images), [""] * len(images) if titles is None else list(titles)
-    if len(titles) != len(images):
-        raise ValueError(f"{len(images)} images but {len(titles)} titles: give one per image.")
     tile, lines = min(9 / min(columns, len(images)), 2.4), max(text.count("\n") + 1 if text else 0 for text in titles)
     figure, grid = panels(len(images), columns, tile, tile + 0.2 * lines)
     for axes, image, text in zip(grid, images, titles, strict=True):
@@ -70,7 +67,6 @@ def group_counts(counts: pd.DataFrame, title: str = "") -> Figure:
     for axes, room in ((left, 0.14), (right, 0.55)):
         axes.margins(x=room)
         axes.grid(False, axis="y")
-    sns.despine(figure)
     legend_below(figure, *left.get_legend_handles_labels())
     figure.suptitle(f"{title} (n = {int((counts['reals'] + counts['fakes']).sum()):,} images)".strip())
     return figure
@@ -101,7 +97,6 @@ def history(rows: pd.DataFrame) -> Figure:
     left.yaxis.set_minor_locator(NullLocator())
     middle.set(title="Validation", ylabel="AUC (%)")
     right.set(title="Validation", ylabel="F_FPR (percentage points)", ylim=(0, None))
-    sns.despine(figure)
     handles, labels = left.get_legend_handles_labels()
     handles.append(Line2D([], [], marker="*", markersize=11, color="#444444", linestyle=""))
     legend_below(figure, handles, [*labels, "best epoch"])
@@ -137,7 +132,6 @@ def fairness_comparison(
         axes.set(ylim=(0, None), xlim=(-0.6, len(datasets) - 0.4))
         axes.set_xticks(range(len(datasets)), [f"{name}\nn = {sizes[name]:,}" for name in datasets])
         axes.grid(False, axis="x")
-    sns.despine(figure)
     handles = [Line2D([], [], marker="o", color=colours[name]) for name in detectors]
     handles.append(Patch(color=style.FLOOR, alpha=0.55))
     legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
@@ -164,13 +158,12 @@ def auc_fairness(results: pd.DataFrame, title: str | None = None) -> Figure:
         axes.vlines(x, bottom, top, color=colours[detector], linewidth=1.4, alpha=0.55)
         axes.plot(x, y, color=colours[detector], **style.DOT | {"marker": markers[dataset]})
     heading = Line2D([], [], linestyle="")
-    handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading]
     dot = {"color": "#444444", "linestyle": "", "markersize": 8}
-    handles += [Line2D([], [], marker=marker, **dot) for marker in markers.values()]
+    dots = [Line2D([], [], marker=marker, **dot) for marker in markers.values()]
+    handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading, *dots]
     words = ["Detector", *map(str, detectors), "", "Test set", *(f"{name} (n = {n:,})" for name, n in sizes.items())]
     figure.legend(handles, words, loc="outside right upper")
     axes.set(xlabel="AUC (%)  → better", ylabel="F_FPR (percentage points)\nbetter ←", ylim=(0, None))
-    sns.despine(figure)
     axes.set_title(title or "")
     return figure
 
@@ -187,11 +180,10 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
     below = int(np.clip(round(bins * threshold), 1, bins - 1))
     edges = np.unique(np.r_[np.linspace(0, threshold, below + 1), np.linspace(threshold, 1, bins - below + 1)])
     width = np.diff(edges)
-    scores = {
-        (row, label): table.loc[(table[by] == name) & (table["label"] == label), "score"].to_numpy()
-        for row, name in enumerate(names)
-        for label in (0, 1)
+    cells = {
+        (row, label): (table[by] == names[row]) & (table["label"] == label) for row, label in np.ndindex(len(names), 2)
     }
+    scores = {key: table.loc[cell, "score"].to_numpy() for key, cell in cells.items()}
     height = {key: np.sqrt(np.histogram(x, edges)[0] / max(len(x), 1) / width) for key, x in scores.items()}
     scale = 0.46 / max(values.max() for values in height.values())
     for (row, label), values in height.items():
@@ -205,10 +197,9 @@ def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float
     sizes = [f"{len(scores[row, 1]):,} fakes\n{len(scores[row, 0]):,} reals" for row in range(len(names))]
     write_beside(axes, range(len(names)), sizes)
     axes.axvline(threshold, color="#444444", linestyle="--", linewidth=1.2)
-    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.45, -0.55), xlim=(0, 1))
-    axes.set_xlabel("Score: P(fake)")
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.45, -0.55))
+    axes.set(xlim=(0, 1), xlabel="Score: P(fake)")
     axes.grid(False, axis="y")
-    sns.despine(figure)
     handles = [Patch(color=colour, alpha=alpha) for colour in (style.FAKE, style.REAL) for alpha in (0.4, 1.0)]
     words = ["fakes found (up)", "fakes missed (up)", "reals passed (down)", "reals called fake (down)"]
     legend_below(figure, handles, words)
