@@ -24,9 +24,8 @@ BY = ("label", "group", "dataset")  # the colours of `embeddings`
 def grad_cam_grid(faces: Any, heat: Any, title: str | None = None) -> Figure:
     """Mean faces (0..255) with mean Grad-CAM heat (0..1) over them, groups down and forgeries across.
 
-    Both are `grad_cam.Means` (whose module needs torch, this one does not) of the same manifest. The scale is the same
-    in every cell; 1 would mean that every image of the cell has its strongest evidence there. Where there is no heat
-    the face shows in grey.
+    Both are `grad_cam.Means` of the same manifest. The scale is the same in every cell; 1 would mean that every image
+    of the cell has its strongest evidence there. Where there is no heat the face shows in grey.
     """
     top = np.nanmax(heat.mean) or 1.0  # nothing speaks for a fake anywhere: all cells stay grey
     side, shape = heat.mean.shape[2], (len(heat.rows), len(heat.columns))
@@ -114,8 +113,7 @@ def looks_of(labels: pd.Series) -> tuple[dict, dict, dict]:
 def probe_table(table: pd.DataFrame, title: str | None = None) -> Figure:
     """How well each attribute is read from each feature: a table of `probes.probes` with a column `detector`.
 
-    A cell holds the balanced accuracy in percent and its standard deviation over the folds; the colour is how far it
-    is from chance (white) to perfect (dark), so that columns with different chance levels compare.
+    The colour is how far it is from chance (white) to perfect (dark), so that columns with other chance levels compare.
     """
     chance = table.groupby("target", sort=False)["chance"].first()
     lines = pd.MultiIndex.from_frame(table[["detector", "feature"]].drop_duplicates())

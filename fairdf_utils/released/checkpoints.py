@@ -33,12 +33,8 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
     """The detector of a released checkpoint, whose logits and reconstructions are those of the released model.
 
     It has "official" fidelity and is in evaluation mode, on the CPU, float32. A batch there begins with the reals, here
-    with the fakes.
-
-    Parameters
-    ----------
-    path : state dict of the released model (Xception, 256 px), as `read_state_dict` takes it; parts that the released
-        code never uses, and the step counters of its batch norms, may be missing
+    with the fakes. The file is a state dict (Xception, 256 px), as `read_state_dict` takes it; parts that the released
+    code never uses, and the step counters of its batch norms, may be missing.
 
     Raises
     ------

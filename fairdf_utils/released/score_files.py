@@ -60,13 +60,9 @@ def write_released(table: pd.DataFrame, folder: str | Path, fidelity: str = "off
 def read_released(folder: str | Path, manifest: pd.DataFrame | None = None) -> pd.DataFrame:
     """Read the folder that the released test script wrote for one data set, as a score table.
 
-    The files name neither images nor videos. The manifest that was tested on gives them back, since the script keeps
-    its order; without it every image is its own video, and intervals that should rest on videos come out too narrow.
-
-    Parameters
-    ----------
-    folder : named like the data set
-    manifest : canonical rows of the test set, in file order (`manifests.read_manifest`)
+    The files name neither images nor videos. The manifest that was tested on (canonical rows in file order) gives them
+    back, since the script keeps its order; without it every image is its own video, and intervals that should rest on
+    videos come out too narrow. The folder has the name of the data set.
 
     Returns
     -------
