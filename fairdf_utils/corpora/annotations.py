@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +73,13 @@ def read_annotations(
 ) -> pd.DataFrame:
     """Read annotation files of one data set.
 
-    Columns are matched by name, whatever their case and order. More than one race that is 1, or none while one is
-    undefined, leaves the race undefined.
+    More than one race that is 1, or none while one is undefined, leaves the race undefined.
 
     Parameters
     ----------
     paths : str, Path or sequence of them
-        CSV files with ``path``, ``label`` (0 or real, 1 or fake), male, asian, white, black; other columns are not
-        read. Celeb-DF's and DFD's may do without asian.
+        CSV files with ``path``, ``label`` (0 or real, 1 or fake), male, asian, white, black, in any case and order.
+        Celeb-DF's and DFD's may do without asian.
     dataset : {"ffpp", "dfdc", "celebdf", "dfd", "folder"}
         How a path names its video.
     mapping : str or Path, optional
@@ -109,7 +108,7 @@ def read_annotations(
         raise ManifestError("No annotation file was given. Pass at least one.")
     table = pd.concat([_read_one(Path(path), dataset) for path in paths], ignore_index=True)
     if dataset == "dfdc":
-        names = _read_mapping(Path(mapping))
+        names = _mapping(Path(mapping))
         lacking = sorted(set(table["video"]) - set(names))
         if lacking:
             warnings.warn(f"{mapping}: {len(lacking)} annotated ids are not listed, such as {lacking[0]}", stacklevel=2)
@@ -117,12 +116,12 @@ def read_annotations(
     return table
 
 
-def _cells(path: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
-    """The columns of a CSV file as strings; ``wanted`` says by a lower-case name which ones are read."""
+def _cells(path: Path, needed: Sequence[str], without_asian: bool = False) -> pd.DataFrame:
+    """The ``needed`` columns of a CSV file as strings, in any case and order; line n + 2 is row n."""
     try:
         table = pd.read_csv(
             path,
-            usecols=lambda name: wanted(name.strip().lower()),
+            usecols=lambda name: name.strip().lower() in needed,
             dtype=str,
             keep_default_na=False,
             skip_blank_lines=False,  # so that row n stands on line n + 2
@@ -133,27 +132,28 @@ def _cells(path: Path, wanted: Callable[[str], bool]) -> pd.DataFrame:
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ManifestError(f"{path}: not a UTF-8 CSV file ({error}). Export it again as CSV.") from None
     table.columns = table.columns.str.strip().str.lower()
-    return table
-
-
-def _required(table: pd.DataFrame, path: Path, columns: Iterable[str]) -> None:
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
+    if without_asian and "asian" not in table.columns:
+        warnings.warn(f"{path}: has no column asian; Asian persons count among others", stacklevel=4)
+        table["asian"] = "-1"
+    if missing := [column for column in needed if column not in table.columns]:
         raise ManifestError(f"{path}, line 1: missing column {', '.join(missing)}. Add it, or rename what holds it.")
     if table.columns.has_duplicates:
         doubled = table.columns[table.columns.duplicated()][0]
         raise ManifestError(f"{path}, line 1: column {doubled} appears twice. Keep one of them.")
     if table.empty:
         raise ManifestError(f"{path}: holds no rows. Export it again.")
+    return table
+
+
+def _refuse(bad: np.ndarray, cells: pd.Series, path: Path, finding: str) -> None:
+    """Name the first of the cells (N,) that is ``bad`` (N,)."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise ManifestError(f"{path}, line {row + 2}, column {cells.name}: {cells.iloc[row]!r} {finding}")
 
 
 def _read_one(path: Path, dataset: str) -> pd.DataFrame:
-    needed = ["path", "label", *_ATTRIBUTES]
-    table = _cells(path, needed.__contains__)
-    if dataset in SIX_GROUP_DATASETS and "asian" not in table.columns:
-        warnings.warn(f"{path}: has no column asian; Asian persons count among others", stacklevel=3)
-        table["asian"] = "-1"
-    _required(table, path, needed)
+    table = _cells(path, ("path", "label", *_ATTRIBUTES), without_asian=dataset in SIX_GROUP_DATASETS)
     video, frame = _video_and_frame(table["path"], path, dataset)
     male, *races = (_coded(table[name], _VALUES, path) for name in _ATTRIBUTES)
     return pd.DataFrame(
@@ -170,21 +170,15 @@ def _read_one(path: Path, dataset: str) -> pd.DataFrame:
 
 def _coded(cells: pd.Series, meanings: Mapping[str, int], path: Path) -> np.ndarray:
     values = cells.map(meanings)
-    if values.isna().any():
-        row = int(values.isna().to_numpy().argmax())
-        known = ", ".join(dict.fromkeys(str(value) for value in meanings))
-        raise ManifestError(
-            f"{path}, line {row + 2}, column {cells.name}: {cells.iloc[row]!r} is no known value. Use one of {known}."
-        )
+    _refuse(values.isna().to_numpy(), cells, path, f"is no known value. Use one of {', '.join(meanings)}.")
     return values.to_numpy(np.int64)
 
 
 def _races(flags: np.ndarray) -> np.ndarray:
     """Race names (N,) of flags (3, N): the one that is 1; others if all are -1; else undefined."""
-    names = np.array([*RACES, ""], dtype=object)
     one = (flags == 1).sum(axis=0) == 1
     code = np.select([one, (flags == -1).all(axis=0)], [flags.argmax(axis=0), RACES.index("others")], len(RACES))
-    return names[code]
+    return np.array([*RACES, ""], dtype=object)[code]
 
 
 def _video_and_frame(cells: pd.Series, path: Path, dataset: str) -> tuple[np.ndarray, np.ndarray]:
@@ -194,37 +188,23 @@ def _video_and_frame(cells: pd.Series, path: Path, dataset: str) -> tuple[np.nda
     matches = [_FOLDERS[dataset].fullmatch(folder) for folder in folders]
     videos = np.array([f"{m[1]}/{m[2]}".lstrip("/") if m else "" for m in [*matches, None]], dtype=object)[codes]
     bad = (videos == "") | parts[1].isna().to_numpy()
-    if bad.any():
-        row = int(bad.argmax())
-        raise ManifestError(
-            f"{path}, line {row + 2}, column path: {cells.iloc[row]!r} names no video and frame of {dataset}. Check "
-            "that the file belongs to this data set."
-        )
+    _refuse(bad, cells, path, f"names no video and frame of {dataset}. Check that the file is of this data set.")
     return videos, parts[1].to_numpy().astype(np.int64)
 
 
-def _read_mapping(path: Path) -> dict[str, str]:
+def _mapping(path: Path) -> dict[str, str]:
     """Annotation id -> video name."""
-    table = _cells(path, lambda name: name in MAPPING_COLUMNS)
-    _required(table, path, MAPPING_COLUMNS)
-    doubled = table["annotation_id"].duplicated()
-    if doubled.any():
-        row = int(doubled.to_numpy().argmax())
-        value = table["annotation_id"].iloc[row]
-        raise ManifestError(f"{path}, line {row + 2}, column annotation_id: {value!r} appears twice. Keep one of them.")
+    table = _cells(path, MAPPING_COLUMNS)
+    ids = table["annotation_id"]
+    _refuse(ids.duplicated().to_numpy(), ids, path, "appears twice. Keep one of them.")
     names = table["file_name"].str.replace("\\", "/", regex=False).str.replace(r"\.[^./]*$", "", regex=True)
-    return dict(zip(table["annotation_id"], names, strict=True))
+    return dict(zip(ids, names, strict=True))
 
 
 def merge(crops: pd.DataFrame, annotations: pd.DataFrame) -> Merged:
-    """Give crops the demographics of their videos.
+    """Give crops (of ``extraction.crops``) the demographics of their videos (of :func:`read_annotations`).
 
-    Parameters
-    ----------
-    crops : pandas.DataFrame
-        Canonical columns without gender, race and group (``extraction.crops``).
-    annotations : pandas.DataFrame
-        From :func:`read_annotations`. A video named without a folder ("abc") matches crops of any folder ("part/abc").
+    An annotated video named without a folder ("abc") matches crops of any folder ("part/abc").
 
     Warns
     -----
@@ -248,13 +228,12 @@ def merge(crops: pd.DataFrame, annotations: pd.DataFrame) -> Merged:
     defined = matched & (found["gender"].fillna("") != "").to_numpy() & (found["race"].fillna("") != "").to_numpy()
     rows = crops.assign(gender=found["gender"], race=found["race"], group=found["gender"] + "-" + found["race"])
     rows = rows[defined].reset_index(drop=True)
-    extra = [column for column in rows.columns if column not in COLUMNS]
     annotated = pd.MultiIndex.from_frame(annotations[["video", "frame"]])
     very_frame = pd.MultiIndex.from_arrays([key[defined], crops.loc[defined, "frame"]]).isin(annotated)
     unused = annotations[~annotations["video"].isin(key)].groupby("video", as_index=False, sort=False)
     unused = unused.agg(frames=("frame", "size"), source=("source", "first"))
     return Merged(
-        rows=rows[[*COLUMNS, *extra]],
+        rows=rows[list(COLUMNS)],
         unmatched=crops[~matched].reset_index(drop=True),
         undefined=crops.assign(reason=found["reason"])[matched & ~defined].reset_index(drop=True),
         conflicts=conflicts,
@@ -267,10 +246,8 @@ def merge(crops: pd.DataFrame, annotations: pd.DataFrame) -> Merged:
 
 def _matching(videos: pd.Series, annotated: pd.Series) -> pd.Series:
     """The annotated video (N,) that each video is: the same name, or the same without its folder; NaN for none."""
-    known = set(annotated)
-    unique = pd.unique(videos)
-    names = {video: video if video in known else video.rsplit("/", 1)[-1] for video in unique}
-    return videos.map({video: name for video, name in names.items() if name in known}).astype(object)
+    names = videos.where(videos.isin(annotated), videos.astype(str).str.replace(r".*/", "", regex=True)).astype(object)
+    return names.where(names.isin(annotated))
 
 
 def vote(annotations: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -308,13 +285,8 @@ def _disagreements(crops: pd.DataFrame, key: pd.Series, annotations: pd.DataFram
 def lost_by_group(ledger: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
     """How many faces the detector lost, for whom.
 
-    Parameters
-    ----------
-    ledger : pandas.DataFrame
-        From ``extraction.extract``: columns ``video``, ``asked``, ``found``, ``status``; a video that could not be read
-        lost all frames it was asked for, a partial one those that gave no crop.
-    annotations : pandas.DataFrame
-        From :func:`read_annotations`.
+    ``ledger`` is from ``extraction.extract``. A video that could not be read lost all frames it was asked for, a
+    partial one those that gave no crop.
 
     Returns
     -------
@@ -324,8 +296,7 @@ def lost_by_group(ledger: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFra
         where nothing was asked for).
     """
     key = _matching(ledger["video"], annotations["video"])
-    settled, _ = vote(annotations)
-    found = settled.reindex(key)
+    found = vote(annotations)[0].reindex(key)
     group = found["gender"] + "-" + found["race"]
     group = np.where(key.isna(), "not annotated", np.where(group.isin(GROUPS), group, "undefined"))
     failed, asked = (ledger["status"] == "failed").astype(int), ledger["asked"].astype(int)

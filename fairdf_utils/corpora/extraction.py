@@ -69,25 +69,18 @@ def extract(
     Crops are ``<out>/<dataset>/faces/<video>/<frame:06d>.png``; those of a video appear all at once, when it is done.
     ``<out>/<dataset>/ledger.csv`` gets a row a video as each is done. The same call goes on with a killed run, tries
     videos again that could not be read in full or whose file has changed, and gives the same bytes. Each worker process
-    takes one core. To use a cluster whose machines share ``root`` and ``out``, make the same call inside joblib's
-    context::
-
-        client = dask.distributed.Client("scheduler:8786")     # Dask
-        ray.util.joblib.register_ray()                          # or Ray
-        with joblib.parallel_config(backend="dask"):            # or "ray"
-            extract(root, "ffpp", out)
+    takes one core. To use a cluster whose machines share ``root`` and ``out``, make the same call inside
+    ``joblib.parallel_config(backend="dask")``, with a ``dask.distributed.Client``, or "ray", after
+    ``ray.util.joblib.register_ray()``.
 
     Parameters
     ----------
-    root, layout, compression
-        See `layouts.find_videos`.
-    out : str or Path
+    root, layout, compression, size, margin
+        See `layouts.find_videos` and `faces.align`.
     dataset : str, optional
         Folder below ``out``; by default the layout's name, or for "folder" the root's.
     frames : int
         Asked for of each video.
-    size, margin
-        See `faces.align`.
     image_format : {"png", "jpg"}
         PNG without loss, or JPEG of quality 95 in full colour resolution (a quarter of the bytes).
     jobs : int
@@ -98,9 +91,8 @@ def extract(
     pandas.DataFrame
         The ledger, ordered by video: what `find_videos` says of it; ``file`` (its bytes and time of change, "" where
         it cannot be looked up); ``asked`` (frames; fewer in a short video), ``decoded``, ``found`` and ``lost``
-        (frames with and without a face), ``several`` (with more than one); ``status`` "ok", "partial" (it could not
-        be read in full, but gave crops) or "failed" (it gave none), ``reason`` ("no face" or a VideoError's), and
-        ``seconds`` of one core.
+        (frames with and without a face), ``several`` (with more than one); ``status`` "ok", "partial" (not read in
+        full, but it gave crops) or "failed" (no crops), ``reason`` ("no face" or a VideoError's) and ``seconds``.
 
     Raises
     ------
@@ -162,10 +154,8 @@ def _keep_parameters(path: Path, parameters: dict) -> None:
     if not path.exists():
         write_text(path, json.dumps(parameters, indent=1) + "\n")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [
-        f"{name} {before.get(name)!r}, now {now!r}" for name, now in parameters.items() if before.get(name) != now
-    ]
+    old = json.loads(path.read_text(encoding="utf-8"))
+    changed = [f"{name} {old.get(name)!r}, now {now!r}" for name, now in parameters.items() if old.get(name) != now]
     if changed:
         raise CorpusError(
             f"{path.parent} was begun with {'; '.join(changed)}. Go on with the old values, or choose another "
@@ -268,18 +258,10 @@ def _reasons(rows: pd.DataFrame, status: str) -> str:
 
 
 def crops(out: str | Path, dataset: str) -> pd.DataFrame:
-    """List the crops of an extraction.
+    """List the crops of an extraction, ordered by video and frame.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a crop, ordered by video and frame: the canonical columns that the corpus tells: img_path (relative to
-        ``out``), label, forgery, video, identity, source_identity, frame.
-
-    Raises
-    ------
-    CorpusError
-        There is no ledger.
+    The columns are the canonical ones that the corpus tells, ``img_path`` relative to ``out``. A CorpusError says that
+    there is no ledger.
     """
     table = Path(out) / dataset / "ledger.csv"
     if not table.is_file():
@@ -295,13 +277,7 @@ def crops(out: str | Path, dataset: str) -> pd.DataFrame:
 
 
 def read_ledger(path: Path) -> pd.DataFrame:
-    """Rows of a ledger, ordered by video, the last one of each; none where there is no file.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `LEDGER`: text, but int label and counts and float seconds.
-    """
+    """Rows of a ledger (columns `LEDGER`), ordered by video, the last one of each; none where there is no file."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     lines = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
     rows = [row for row in lines if len(row) == len(LEDGER) and row[0] != LEDGER[0]]

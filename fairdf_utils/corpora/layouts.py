@@ -51,15 +51,9 @@ class CorpusError(ValueError):
 
 
 def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.DataFrame:
-    """List the videos of a corpus without opening them.
+    """List the videos of a corpus, whose root holds the folders of the layout (see the module), without opening them.
 
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds the folders of the layout (see the module).
-    layout : {"ffpp", "dfd", "celebdf", "dfdc", "folder"}
-    compression : {"raw", "c0", "c23", "c40"}
-        Of FaceForensics++ and DFD; "raw" and "c0" are the same. Not read for the others.
+    ``compression`` ("raw" or "c0", "c23", "c40") is of FaceForensics++ and DFD, and not read for the others.
 
     Returns
     -------
@@ -84,15 +78,15 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
     expected = _EXPECTED[layout].format(kind)
     if not root.is_dir():
         raise CorpusError(f"{root}: no such folder. Give the folder that holds {expected}.")
-    rows = [(file.relative_to(root).as_posix(), *told) for file, *told in LAYOUTS[layout](root, compression)]
-    if not rows:
+    found = [(file.relative_to(root).as_posix(), *told) for file, *told in LAYOUTS[layout](root, compression)]
+    if not found:
         names = sorted(entry.name for entry in root.iterdir())
         raise CorpusError(
             f"{root}: holds no videos in the layout {layout!r}. Expected {expected} below it; found "
             f"{', '.join(names[:5]) or 'nothing'}{' ...' if len(names) > 5 else ''}. Correct the root, the layout or "
             "the compression."
         )
-    rows = [[_text(cell) for cell in row] for row in rows]
+    rows = [[_text(cell) for cell in row] for row in found]
     table = pd.DataFrame(rows, columns=["path", "video", "forgery", "identity"]).drop_duplicates()
     table = table.sort_values("path", ignore_index=True)
     facts = video_facts(table["video"])
@@ -108,11 +102,8 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
 def locate(root: str | Path, path: str | Path) -> Path:
     """The file behind a row's ``path``, once it is sure to lie below the root.
 
-    Raises
-    ------
-    VideoError
-        "outside the root" (through ``..`` or a link), "symlink loop", "not a file", or "name not UTF-8" (no manifest
-        could hold it).
+    Raises a VideoError: "outside the root" (through ``..`` or a link), "symlink loop", "not a file", or "name not
+    UTF-8" (no manifest could hold it).
     """
     root, file = Path(root), Path(root, path)
     real = Path(os.path.realpath(file))  # which also ends on a loop
@@ -133,9 +124,7 @@ def _text(name: str) -> str:
 
 def _files(folder: Path) -> list[Path]:
     """What has the name of a video in one folder, in order; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if _has_suffix(file, VIDEOS))
+    return sorted(file for file in folder.iterdir() if _has_suffix(file, VIDEOS)) if folder.is_dir() else []
 
 
 def _has_suffix(file: Path, suffixes: Sequence[str]) -> bool:
@@ -236,9 +225,9 @@ def _named_apart(table: pd.DataFrame) -> pd.DataFrame:
     suffixes = table["path"].map(lambda path: PurePosixPath(path).suffix)
     table = table.assign(video=table["video"] + suffixes.where(clash, ""))
     again = table[table["video"].duplicated(keep=False)].sort_values("video")
-    if len(again) and again["path"].iloc[0] == again["path"].iloc[1]:
-        raise CorpusError(f"{again['path'].iloc[0]} is listed twice with different labels. Remove one of the entries.")
     if len(again):
         first, second = again["path"].iloc[:2]
+        if first == second:
+            raise CorpusError(f"{first} is listed twice with different labels. Remove one of the entries.")
         raise CorpusError(f"{first} and {second} would share the name {again['video'].iloc[0]!r}. Rename one of them.")
     return table

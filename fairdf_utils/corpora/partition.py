@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 
 SWEEPS = 8  # over all units
 VISITS = 20_000  # units looked at in all restarts together, so that large problems take no longer than small ones
@@ -27,18 +27,17 @@ def partition(
     a large one, plus its mean over the two labels, plus "off" of all images together, plus :data:`DROPPED` times the
     share of the images that are not kept, plus :data:`WITHOUT_CLASS` for each split and label that has none.
 
-    Units are first assigned by size, the largest first, each to where it helps most, as if every image were kept;
-    then every unit in turn is moved if that lowers the cost, until none is. This is repeated from other orders and,
-    every second time, from an assignment by lot (a split with one person cannot gain a fake by moving one more, and
-    is not left otherwise). The best result is taken.
+    The units, the largest first, are put one by one where the cost is least, again and again until none moves. This is
+    repeated from other orders and, every second time, from an assignment by lot (a split with one person cannot gain a
+    fake by moving one more, and is not left otherwise). The best result is taken.
 
     Parameters
     ----------
-    first, second : numpy.ndarray of int, (N,)
+    first, second : int (N,)
         The units 0..U-1 of each image.
-    cells : numpy.ndarray of int, (N,)
+    cells : int (N,)
         0..C-1, and each one is there.
-    labels : numpy.ndarray of int, (N,)
+    labels : int (N,)
         0 or 1.
     shares : sequence of float, (S,)
         Positive, adding up to 1.
@@ -46,113 +45,58 @@ def partition(
 
     Returns
     -------
-    numpy.ndarray of int, (U,)
+    int (U,)
         The split of each unit.
     """
-    problem = _Problem(first, second, cells, labels, np.asarray(shares, dtype=np.float64))
+    units, number = int(max(first.max(), second.max())) + 1, int(cells.max()) + 1
+    pairs = np.minimum(first, second).astype(np.int64) * units + np.maximum(first, second)
+    pairs, pair = np.unique(pairs, return_inverse=True)
+    low, high = np.divmod(pairs, units)
+    counts = np.zeros((len(pairs), number + 3))  # images by pair of units and kind: the cells, the two labels, all
+    for kind in (cells, number + labels, number + 2):
+        np.add.at(counts, (pair, kind), 1)
+    ends = np.concatenate([low, high]), np.tile(np.arange(len(pairs)), 2)
+    incident = csr_array((np.ones(len(ends[0])), ends), shape=(units, len(pairs)))
+    touching = np.split(incident.indices, incident.indptr[1:-1])  # the pairs that each unit is in
+    size = incident @ counts[:, -1]
+    wanted, totals = np.asarray(shares)[:, None], counts.sum(axis=0)
+    weight = np.repeat([1 / number, 1 / 2, 1.0], [number, 2, 1])
+
+    def cost(kept: np.ndarray) -> np.ndarray:
+        """Cost (...) of kept images (..., S, C + 3)."""
+        sums = kept.sum(axis=-2, keepdims=True)
+        off = ((kept / np.maximum(sums, 1) - wanted) ** 2).sum(axis=-2) @ weight
+        without = ((kept[..., -3:-1] == 0) & (totals[-3:-1] > 0)).sum(axis=(-2, -1))
+        return off + DROPPED * (1 - sums[..., 0, -1] / totals[-1]) + WITHOUT_CLASS * without
+
+    def settle(place: np.ndarray, order: np.ndarray) -> float:
+        """Move units, where -1 is nowhere, until no move of one unit helps; the cost then."""
+        kept = np.stack([counts[(place[low] == s) & (place[high] == s)].sum(axis=0) for s in range(len(wanted))])
+        for _ in range(SWEEPS):
+            before = place.copy()
+            for unit in order:
+                links, now = touching[unit], place[unit]
+                other = low[links] + high[links] - unit
+                where = np.where(other == unit, np.arange(len(wanted))[:, None], place[other])
+                gain = (where == np.arange(len(wanted))[:, None]) @ counts[links]  # images kept if it were there
+                if now >= 0:
+                    kept[now] -= gain[now]
+                costs = cost(kept + np.eye(len(wanted))[:, :, None] * gain)
+                if now < 0 or costs.min() < costs[now] - 1e-12:  # rounding must not move a unit to and fro
+                    place[unit] = costs.argmin()
+                kept[place[unit]] += gain[place[unit]]
+            if (place == before).all():
+                break
+        return float(cost(kept))
+
     rng = np.random.default_rng(seed)
     best, least = None, np.inf
-    for attempt in range(int(np.clip(VISITS // problem.units, 1, RESTARTS))):
+    for attempt in range(int(np.clip(VISITS // units, 1, RESTARTS))):
         # Units of one size in any order; after the first time, sizes are blurred by up to a factor of two.
-        order = rng.permutation(problem.units)
-        size = problem.counts[order, -1] * rng.uniform(1, 1 + (attempt > 0), problem.units)
-        order = order[np.argsort(-size, kind="stable")]
-        lot = rng.integers(len(shares), size=problem.units)
-        place = problem.descend(lot if attempt % 2 else problem.fill(order), order)
-        cost = float(problem.cost(problem.kept[None])[0])
-        if cost < least:
-            best, least = place, cost
+        blurred = size * rng.uniform(1, 1 + (attempt > 0), units)
+        order = np.lexsort([rng.random(units), -blurred])
+        place = rng.integers(len(wanted), size=units) if attempt % 2 else np.full(units, -1)
+        reached = settle(place, order)
+        if reached < least:
+            best, least = place, reached
     return best
-
-
-class _Problem:
-    """Counts, and the state of a search: ``place`` (U,) and the images ``kept`` (S, K).
-
-    The K = C + 3 kinds of images: the cells, the two labels, all.
-    """
-
-    def __init__(
-        self, first: np.ndarray, second: np.ndarray, cells: np.ndarray, labels: np.ndarray, shares: np.ndarray
-    ) -> None:
-        self.units = int(max(first.max(), second.max())) + 1
-        self.shares = shares[:, None]
-        number = int(cells.max()) + 1
-        # Which kinds an image of a cell and a label is of, as a table from cells to kinds.
-        self.kinds = np.eye(number, number + 3)
-        self.kinds[cells, number + labels] = 1
-        self.kinds[:, -1] = 1
-        self.counts = self._count(first, cells, self.units)
-        self.totals = self.counts.sum(axis=0)
-        self.weight = np.repeat([1 / number, 1 / 2, 1.0], [number, 2, 1])
-        self.first, self.second, self.cells = first, second, cells
-        inside = first == second
-        self.own = self._count(first[inside], cells[inside], self.units)
-        self._link(first[~inside], second[~inside], cells[~inside])
-
-    def _count(self, units: np.ndarray, cells: np.ndarray, count: int) -> np.ndarray:
-        """Images by unit and kind, float (count, K)."""
-        table = coo_array((np.ones(len(units)), (units, cells)), shape=(count, len(self.kinds)))
-        return table.toarray() @ self.kinds
-
-    def _link(self, first: np.ndarray, second: np.ndarray, cells: np.ndarray) -> None:
-        """Links between units: unit u has ``other[start[u]:start[u + 1]]`` with ``shared`` images of each kind."""
-        low, high = np.minimum(first, second), np.maximum(first, second)
-        pairs, pair = np.unique(low.astype(np.int64) * self.units + high, return_inverse=True)
-        counts = self._count(pair, cells, len(pairs))
-        ends = np.concatenate([pairs // self.units, pairs % self.units])
-        order = np.argsort(ends, kind="stable")
-        self.other = np.concatenate([pairs % self.units, pairs // self.units])[order]
-        self.shared = np.concatenate([counts, counts])[order]
-        self.start = np.searchsorted(ends[order], np.arange(self.units + 1))
-
-    def cost(self, kept: np.ndarray) -> np.ndarray:
-        """Cost (M,) of kept images (M, S, K)."""
-        sums = kept.sum(axis=1, keepdims=True)
-        off = ((kept / np.maximum(sums, 1) - self.shares) ** 2).sum(axis=1) @ self.weight
-        without = ((kept[:, :, -3:-1] == 0) & (self.totals[-3:-1] > 0)).sum(axis=(1, 2))
-        return off + DROPPED * (1 - sums[:, 0, -1] / self.totals[-1]) + WITHOUT_CLASS * without
-
-    def descend(self, place: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """From an assignment to one that no single move improves (within the limit of sweeps)."""
-        self.place = place
-        within = self.place[self.first] == self.place[self.second]
-        self.kept = self._count(self.place[self.first[within]], self.cells[within], len(self.shares))
-        for _ in range(SWEEPS):
-            if not sum([self._move(unit) for unit in order]):
-                break
-        return self.place
-
-    def fill(self, order: np.ndarray) -> np.ndarray:
-        """Each unit in the split that is the furthest from what it should have of the unit's kinds of images."""
-        place = np.zeros(self.units, dtype=np.int64)
-        surplus = -self.shares * self.totals
-        weight = self.weight / np.maximum(self.totals, 1) ** 2  # a label may be absent
-        for unit in order:
-            gain = self.counts[unit]
-            best = int(((2 * surplus + gain) * (gain * weight)).sum(axis=1).argmin())
-            surplus[best] += gain
-            place[unit] = best
-        return place
-
-    def _move(self, unit: int) -> bool:
-        """Put one unit where the cost is least; whether it moved."""
-        gain, now = self._gain(unit), self.place[unit]
-        self.kept[now] -= gain[now]
-        choices = self.kept + np.eye(len(gain))[:, :, None] * gain
-        cost = self.cost(choices)
-        best = int(cost.argmin())
-        if cost[best] > cost[now] - 1e-12:  # rounding must not move a unit to and fro
-            best = now
-        self.kept[best] += gain[best]
-        self.place[unit] = best
-        return best != now
-
-    def _gain(self, unit: int) -> np.ndarray:
-        """Images kept in each split if the unit were in it, (S, K)."""
-        links = slice(self.start[unit], self.start[unit + 1])
-        gain = np.repeat(self.own[unit][None], len(self.shares), axis=0)
-        if links.stop > links.start:
-            where = self.place[self.other[links]]
-            for number in range(len(gain)):
-                gain[number] += self.shared[links][where == number].sum(axis=0)
-        return gain

@@ -6,8 +6,7 @@ identities: there no assignment keeps every fake, so persons are assigned one by
 into different splits is dropped, and counted.
 
 The rule (:func:`split`): components stay whole if that brings every split within :data:`TOLERANCE` of its share of the
-images. Otherwise those components that hold more images than the smallest share are broken up into their persons, the
-others stay whole.
+images. Otherwise those components that hold more images than the smallest share are broken up into their persons.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from fairdf_utils.corpora.partition import partition
 from fairdf_utils.data.csv_rows import ManifestError
-from fairdf_utils.data.manifests import SPLIT_FILES, write_manifest
+from fairdf_utils.data.manifests import SPLIT_FILES, counted, write_manifest
 from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS
 
 SPLITS = tuple(SPLIT_FILES)
@@ -60,35 +59,18 @@ class Split:
 
     def shares(self) -> pd.DataFrame:
         """What each split holds: ``images``, ``share`` of the images kept, ``wanted``, and what it rests on."""
-        by_split = self.rows.groupby("split")
-        table = pd.DataFrame(
-            {
-                "images": by_split.size(),
-                "share": by_split.size() / max(len(self.rows), 1),
-                "reals": (self.rows["label"] == 0).groupby(self.rows["split"]).sum(),
-                "fakes": (self.rows["label"] == 1).groupby(self.rows["split"]).sum(),
-                "videos": by_split["video"].nunique(),
-                "identities": by_split["identity"].nunique(),
-            }
-        )
-        table = table.reindex(list(SPLITS)).fillna(0).astype({c: int for c in table if c != "share"})
+        table = counted(self.rows, "split", SPLITS)
+        table.insert(1, "share", table["images"] / max(len(self.rows), 1))
         table.insert(2, "wanted", self.wanted)
-        return table.rename_axis("split")
+        return table
 
     def losses(self) -> pd.DataFrame:
         """Why rows were dropped: ``images`` and ``videos`` by reason."""
-        by_reason = self.dropped.groupby("reason")
-        return pd.DataFrame({"images": by_reason.size(), "videos": by_reason["video"].nunique()})
+        return self.dropped.groupby("reason")["video"].agg(images="size", videos="nunique")
 
 
 def identity_graph(rows: pd.DataFrame) -> IdentityGraph:
-    """Link the two persons of every fake, and persons who share a video.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Canonical columns; group and label are not needed.
-    """
+    """Link the two persons of every fake, and persons who share a video; of canonical rows, group and label aside."""
     first, second, names = _persons(rows)
     component = _components(first, second, rows["video"], len(names))
     persons = pd.DataFrame({"identity": names, "component": component})
@@ -108,10 +90,7 @@ def _persons(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _components(first: np.ndarray, second: np.ndarray, videos: pd.Series, count: int) -> np.ndarray:
-    """The component of each of ``count`` units that ``first`` and ``second`` link, (N,) each.
-
-    Units that appear in one video are linked as well, so that no video can fall into two splits.
-    """
+    """The component of each of ``count`` units, linked by ``first`` and ``second`` (N,) and by showing in one video."""
     shown = pd.Series(first).groupby(videos.to_numpy(), sort=False).transform("first").to_numpy()
     ends = np.tile(first, 2), np.concatenate([second, shown])
     links = coo_array((np.ones(len(ends[0]), dtype=bool), ends), shape=(count, count))
@@ -119,20 +98,15 @@ def _components(first: np.ndarray, second: np.ndarray, videos: pd.Series, count:
 
 
 def split(rows: pd.DataFrame, shares: Sequence[float] = (0.6, 0.2, 0.2), seed: int = 0) -> Split:
-    """Divide rows into training, validation and test sets without a person in two of them.
+    """Divide canonical rows into training, validation and test sets without a person in two of them.
 
     Group and label keep their proportions as far as the units to be assigned (components, or persons of a component
-    that was broken up) allow: ``partition.partition`` looks for the assignment in which every group x label, both
-    labels and the whole come closest to their shares with few fakes dropped.
+    that was broken up) allow: see `partition.partition`. The same rows and seed give the same split.
 
     Parameters
     ----------
-    rows : pandas.DataFrame
-        Canonical rows.
     shares : (float, float, float)
         Of the images, for train, val and test; they are positive and add up to 1.
-    seed : int
-        The same rows and seed give the same split.
 
     Raises
     ------
@@ -143,8 +117,7 @@ def split(rows: pd.DataFrame, shares: Sequence[float] = (0.6, 0.2, 0.2), seed: i
         raise ValueError(f"shares={shares} must be three positive numbers that add up to 1.")
     if rows.empty:
         raise ManifestError("There are no rows to split. Read a manifest or merge annotations first.")
-    missing = [column for column in _NEEDED if column not in rows.columns]
-    if missing:
+    if missing := [column for column in _NEEDED if column not in rows.columns]:
         raise ManifestError(
             f"The rows have no column {', '.join(missing)}. Read them by manifests.read_manifest, or give crops their "
             "demographics by annotations.merge first."
@@ -182,7 +155,7 @@ def _assigned(rows: pd.DataFrame, names: Sequence[str], shares: Sequence[float],
 
 
 def official_ffpp(rows: pd.DataFrame, folder: str | Path) -> Split:
-    """Divide FF++ as its authors do.
+    """Divide FF++ as its authors do; fakes of pairs that are not listed, and reals of no pair, are dropped.
 
     Parameters
     ----------
@@ -192,21 +165,21 @@ def official_ffpp(rows: pd.DataFrame, folder: str | Path) -> Split:
         Holds ``train.json``, ``val.json`` and ``test.json``, lists of pairs such as ``["071", "054"]``: the reals 071
         and 054 and the fakes 071_054 and 054_071 belong to that split.
 
-    Returns
-    -------
-    Split
-        Fakes of pairs that are not listed, and reals of no pair, are dropped with their reason.
-
     Raises
     ------
     ManifestError
         A file is missing or of another form, a number is in two splits, or no row is listed.
     """
-    placed, pairs = _read_pairs(Path(folder))
+    placed, listed = {}, set()
+    for name in SPLITS:
+        path = Path(folder, f"{name}.json")
+        for one, other in _pairs(path):
+            for number in (one, other):
+                if placed.setdefault(number, name) != name:
+                    raise ManifestError(f"{path}: {number} is in {placed[number]} as well. Get the files anew.")
+            listed |= {(one, other), (other, one), (one, ""), (other, "")}
     rows = rows.reset_index(drop=True)
-    source = rows["source_identity"]
-    listed = [s == "" or (i, s) in pairs for i, s in zip(rows["identity"], source, strict=True)]
-    kept = rows["identity"].isin(placed) & np.array(listed, dtype=bool)
+    kept = pd.MultiIndex.from_frame(rows[["identity", "source_identity"]]).isin(listed)
     if not kept.any():
         example = "" if rows.empty else f" (there is {rows['identity'].iloc[0]!r})"
         raise ManifestError(
@@ -219,39 +192,27 @@ def official_ffpp(rows: pd.DataFrame, folder: str | Path) -> Split:
     return Split(chosen, dropped, (np.nan,) * 3, (f"{absent} of {len(placed)} listed identities have no rows.",))
 
 
-def _read_pairs(folder: Path) -> tuple[dict[str, str], set[tuple[str, str]]]:
-    """FF++'s lists: number of a real video -> its split; target and source of the fakes, in both directions."""
-    placed, pairs = {}, set()
-    for name in SPLITS:
-        path = folder / f"{name}.json"
-        for pair in _pairs(path):
-            for number in pair:
-                other = placed.setdefault(number, name)
-                if other != name:
-                    raise ManifestError(f"{path}: {number} is in {other} as well. Get the official files anew.")
-            pairs |= {tuple(pair), tuple(pair[::-1])}
-    return placed, pairs
-
-
-def _pairs(path: Path) -> list[list[str]]:
+def _pairs(path: Path) -> list[tuple[str, str]]:
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(pairs, list):
+            raise ManifestError(f"{path}: not a list of pairs. Get the official file anew.")
+        for pair in pairs:
+            if not (isinstance(pair, list) and [type(number) for number in pair] == [str, str]):
+                raise ManifestError(f'{path}: {pair!r} is no pair such as ["071", "054"]. Get the official file anew.')
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from None
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not a json file ({error}). Get the official file anew.") from None
-    if not isinstance(pairs, list):
-        raise ManifestError(f"{path}: not a list of pairs. Get the official file anew.")
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(number, str) for number in pair)):
-            raise ManifestError(f'{path}: {pair!r} is no pair such as ["071", "054"]. Get the official file anew.')
-    return pairs
+    return [tuple(pair) for pair in pairs]
 
 
 def celebdf_test_list(
     rows: pd.DataFrame, path: str | Path, shares: Sequence[float] = (0.75, 0.25), seed: int = 0
 ) -> Split:
     """Test Celeb-DF on its official list, and divide what shows none of the tested persons into train and val.
+
+    Rows that show a tested person are dropped, and those across the border of train and val.
 
     Parameters
     ----------
@@ -261,12 +222,6 @@ def celebdf_test_list(
         ``List_of_testing_videos.txt``, lines such as ``1 YouTube-real/00170.mp4``; there 1 is real.
     shares : (float, float)
         Of the images that are left, for train and val.
-    seed : int
-
-    Returns
-    -------
-    Split
-        Rows that show a tested person are dropped, and those across the border of train and val.
 
     Raises
     ------
@@ -318,11 +273,10 @@ def _read_test_list(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def write_splits(split: Split, folder: str | Path) -> list[Path]:
-    """Write the splits as manifests, :data:`SPLIT_FILES`.
+    """Write the splits as manifests, :data:`SPLIT_FILES`, and return their paths; the folder is made if it is missing.
 
     All files are written aside first and take their places together at the end, so that a failure leaves the folder
-    as it was. In folders named celebdf or dfd six groups are written, unless a group they lack occurs. The folder is
-    made if it is missing.
+    as it was. In folders named celebdf or dfd six groups are written, unless a group they lack occurs.
 
     Raises
     ------
@@ -355,10 +309,10 @@ def _tables(split: Split, folder: Path) -> dict[str, pd.DataFrame]:
         if any(table.empty for table in parts):
             kind = "fakes" if parts[0].empty else "reals"
             gone = "; ".join(f"{reason}: {row.images:,} images" for reason, row in split.losses().iterrows())
+            dropped = f"Rows were dropped ({gone}). " if gone else ""
             change = "Take other shares or another seed"
             if np.isnan(split.wanted).any():
                 change = "The split is given by a list: take another one, use splits.split, which needs none"
-            dropped = f"Rows were dropped ({gone}). " if gone else ""
             raise ManifestError(f"{folder}: {name} has no {kind}. {dropped}{change}, or add videos.")
         tables |= dict(zip(files, parts, strict=True))
     return tables

@@ -48,9 +48,9 @@ class Batch:
 
 def check_images(frame: pd.DataFrame, image_root: Path) -> None:
     """Raise `ManifestError` naming the first rows whose image file does not exist."""
-    missing = [i for i, path in enumerate(frame["img_path"]) if not (image_root / path).is_file()]
-    if missing:
-        first = "; ".join(f"{frame['source'].iloc[i]}: {frame['img_path'].iloc[i]}" for i in missing[:3])
+    missing = frame[[not (image_root / path).is_file() for path in frame["img_path"]]]
+    if len(missing):
+        first = "; ".join(f"{row.source}: {row.img_path}" for row in missing.head(3).itertuples())
         raise ManifestError(
             f"{len(missing)} of {len(frame)} images are missing under {image_root} ({first}); "
             "check image_root, or remove these rows from the manifest"
@@ -58,21 +58,11 @@ def check_images(frame: pd.DataFrame, image_root: Path) -> None:
 
 
 def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Path) -> np.ndarray:
-    """All images of a manifest as one memory map, decoded at most once.
+    """All N images of a manifest as one memory map in `cache_dir`, uint8 (N, size, size, 3), decoded at most once.
 
     The map's name is a digest of the paths, file sizes, file times and `size`: a changed image or manifest makes
-    a new map, an unchanged one is opened in milliseconds.
-
-    Parameters
-    ----------
-    frame : canonical manifest, N rows
-    image_root : folder that `img_path` is relative to
-    size : side of the square result, pixels; other sizes are resized bilinearly (Lin et al. 2024, 4.1)
-    cache_dir : where the map is kept
-
-    Returns
-    -------
-    uint8 array (N, size, size, 3)
+    a new map, an unchanged one is opened in milliseconds. Images of other sizes are resized bilinearly (Lin et al.
+    2024, 4.1).
 
     Raises
     ------
@@ -103,10 +93,8 @@ def _decode_into(target: Path, paths: list[Path], sources: list[str], size: int)
     def fill(i: int) -> None:
         pixels[i] = load_image(paths[i], size, sources[i])
 
-    # Pillow releases the interpreter lock while it decodes, so threads use every core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in progress.bar(pool.map(fill, range(len(paths))), total=len(paths), desc="decode", unit="image"):
-            pass
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter lock while it decodes
+        list(progress.bar(pool.map(fill, range(len(paths))), total=len(paths), desc="decode", unit="image"))
     pixels.flush()
 
 
@@ -119,9 +107,8 @@ def load_image(path: Path, size: int, source: str = "") -> np.ndarray:
                 image = image.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(image)
     except OSError as error:
-        raise ManifestError(
-            f"{source or path}: {path} cannot be read as an image ({error}); replace or remove it"
-        ) from error
+        source = source or path
+        raise ManifestError(f"{source}: {path} cannot be read as an image ({error}); replace or remove it") from error
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -182,17 +169,9 @@ def batches(
 ) -> Iterator[Batch]:
     """Batches of `batch_size` pairs; a short last batch is dropped unless it is the only one.
 
-    A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes each
-    loads the images of its own pairs only; the annotations are those of the whole batch.
-
-    Parameters
-    ----------
-    frame : canonical manifest, N rows
-    images : uint8 (N, H, H, 3), as from `decode`
-    pairs : int64 (n, 2), as from `epoch_pairs`
-    batch_size : pairs in a batch
-    device : where the tensors of a batch are
-    share : number of this process, from 0, and number of processes
+    A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes (`share`:
+    number of this one, from 0, and of all) each loads the images of its own pairs only; the annotations are those of
+    the whole batch. `images` uint8 (N, H, H, 3) are from `decode`, `pairs` int64 (n, 2) from `epoch_pairs`.
     """
     rank, count = share
     labels = codes(frame)

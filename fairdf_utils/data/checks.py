@@ -62,16 +62,11 @@ VALUE_LENGTH = 80  # characters of a value that are printed: an open quote can s
 class Report:
     """What a check found. ``print(report)`` shows it folded; the tables are complete.
 
-    Attributes
-    ----------
-    findings : pandas.DataFrame
-        The fields of `csv_rows.Problem` as columns, errors first.
-    files : pandas.DataFrame
-        One row a file: ``file``, ``dataset`` (its folder, resolved), ``split`` ("" if unknown), ``rows`` (usable ones),
-        ``faulty`` (rows with an error in a cell, in no other count), ``videos``, ``groups``.
+    A row of ``files`` has ``file``, ``dataset`` (its folder, resolved), ``split`` ("" if unknown), ``rows`` (usable
+    ones), ``faulty`` (rows with an error in a cell, in no other count), ``videos`` and ``groups``.
     """
 
-    findings: pd.DataFrame
+    findings: pd.DataFrame  # the fields of `csv_rows.Problem` as columns, errors first
     files: pd.DataFrame
 
     @property
@@ -126,15 +121,8 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
     ----------
     paths : list of str or Path
         Manifests, or folders: all CSV files in them and in their sub-folders.
-    images : str or Path, optional
-        The folder that ``img_path`` starts from. Without it no image is looked for.
-    size : int, optional
-        The side every image must have, pixels.
-
-    Raises
-    ------
-    FileNotFoundError
-        ``images`` is not a folder.
+    images, size
+        See `image_checks.image_problems`; without ``images`` no image is looked for.
     """
     files, problems = _files(paths)
     tables, counts = [], []
@@ -145,12 +133,11 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
         line = rows["source"].str.rpartition(", line ")[2].astype(int) if len(rows) else 0
         tables.append(rows.assign(**placed, line=line))
         faulty = len({fault.line for fault in faults if fault.severity == "error" and fault.line > 1})
-        numbers = {"rows": len(rows), "faulty": faulty, "videos": rows["video"].nunique()}
-        counts.append(placed | numbers | {"groups": rows["group"].nunique()})
-    folders = [count["dataset"] for count in counts]
+        counts.append((*placed.values(), len(rows), faulty, rows["video"].nunique(), rows["group"].nunique()))
+    counts = pd.DataFrame(counts, columns=["file", "dataset", "split", "rows", "faulty", "videos", "groups"])
     remedy = f"Name it {', '.join(name for names in SPLIT_FILES.values() for name in names)}, or move it elsewhere."
     finding = "Its name does not tell its split, so leaks are not looked for in it"
-    unknown = [count["file"] for count in counts if not count["split"] and folders.count(count["dataset"]) > 1]
+    unknown = counts.loc[(counts["split"] == "") & counts["dataset"].duplicated(keep=False), "file"]
     problems += [Problem("warning", "unknown split", file, 0, "", "", finding, remedy) for file in unknown]
     if tables := [table for table in tables if len(table)]:
         rows = pd.concat(tables, ignore_index=True)
@@ -158,9 +145,7 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
         if images is not None:
             problems += image_problems(rows, images, size)
     findings = pd.DataFrame(problems, columns=Problem._fields).astype({"line": int})
-    columns = ["file", "dataset", "split", "rows", "faulty", "videos", "groups"]
-    findings = findings.sort_values("severity", kind="stable", ignore_index=True)
-    return Report(findings, pd.DataFrame(counts, columns=columns))
+    return Report(findings.sort_values("severity", kind="stable", ignore_index=True), counts)
 
 
 def _files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Problem]]:
@@ -185,8 +170,7 @@ def _split(file: Path) -> str:
 def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
     """What breaks a rule of one row, of a video, of a group or between splits.
 
-    Every rule below takes canonical rows with the columns ``file``, ``line``, ``dataset`` (the folder of the file) and
-    ``split`` ("" if unknown); its index tells rows apart.
+    All rules take canonical rows with columns ``file``, ``line``, ``dataset`` and ``split``, told apart by the index.
     """
     sourced = rows[(rows["label"] == 0) & (rows["source_identity"] != "")]
     remedy = "Leave it empty, or set label to 1."
@@ -205,17 +189,14 @@ def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
         yield from _group_problems(part)
 
 
+Cells = str | Sequence[str]  # one for all rows, or one a row
+
+
 def _at(
-    rows: pd.DataFrame,
-    severity: str,
-    kind: str,
-    column: str | Sequence[str],
-    finding: str | Sequence[str],
-    remedy: str | Sequence[str],
-    value: Sequence[str] | None = None,
+    rows: pd.DataFrame, severity: str, kind: str, column: Cells, finding: Cells, remedy: Cells, value: Cells = ()
 ) -> list[Problem]:
-    """Problems at N rows; column, finding and remedy are one for all or N. The value is the column's by default."""
-    value = rows[column].astype(str) if value is None else value
+    """Problems at N rows; the value is the column's where none is given."""
+    value = value if len(value) else rows[column].astype(str)
     cells = [repeat(cell) if isinstance(cell, str) else cell for cell in (column, value, finding, remedy)]
     return [Problem(severity, kind, *place) for place in zip(rows["file"], rows["line"], *cells, strict=False)]
 
@@ -233,15 +214,12 @@ def _repeated_images(rows: pd.DataFrame) -> list[Problem]:
     odd = paths.str.contains("//", regex=False) | paths.str.contains("./", regex=False)
     paths = paths.where(~odd, paths[odd].map(posixpath.normpath).reindex(paths.index))  # one spelling for a file
     inside = rows["dataset"] + "\0" + paths
+    across = paths.duplicated() & ~inside.duplicated()
+    elsewhere = "Take it out of one data set, or keep their images under different folders."
     problems = []
     for severity, key, again, remedy in (
         ("error", inside, inside.duplicated(), "Remove one of the two rows."),
-        (
-            "warning",
-            paths,
-            paths.duplicated() & ~inside.duplicated(),
-            "Take it out of one data set, or keep their images under different folders.",
-        ),
+        ("warning", paths, across, elsewhere),
     ):
         first = pd.Series(rows.index, index=rows.index).groupby(key, sort=False).transform("first")
         bad = rows[again]
@@ -342,10 +320,9 @@ def _one_class_split(rows: pd.DataFrame, name: str) -> Problem:
     """Fakes or reals alone: half a split where the file's name says so and the other half exists; else an error."""
     which, other = ("fakes", "reals") if rows["label"].iloc[0] else ("reals", "fakes")
     files = [Path(file) for file in rows["file"].unique()]
-    halves = {fake: real for fake, real in (names for names in SPLIT_FILES.values() if len(names) == 2)}
-    halves |= {real: fake for fake, real in halves.items()}
-    partners = [file.with_name(halves[file.name]) for file in files if file.name in halves]
     half = all(which[:-1] in file.stem.lower() for file in files)
+    known = [file for file in files if any(file.name in names for names in SPLIT_FILES.values())]
+    partners = [file.with_name(file.name.replace(which[:-1], other[:-1])) for file in known]
     lacking = [partner.name for partner in partners if not partner.exists()]
     finding = f"Only {which} in {name}"
     remedy = f"Check the {other} along with them: groups cannot be judged by one class."
@@ -357,10 +334,7 @@ def _one_class_split(rows: pd.DataFrame, name: str) -> Problem:
 
 
 def main_check(options: argparse.Namespace) -> int:
-    """Print what is wrong with ``options.manifests`` (paths); 0 if nothing or warnings only, 1 for errors, 2 for usage.
-
-    ``options.images``, ``options.size`` as in :func:`check`; ``options.out``: a CSV file for all findings, or None.
-    """
+    """The sub-command `check`: 0 if nothing is wrong or there are warnings only, 1 for errors, 2 for wrong usage."""
     try:
         if options.out:  # refused before the work, not after it
             Path(options.out).parent.mkdir(parents=True, exist_ok=True)

@@ -42,15 +42,8 @@ class Problem(NamedTuple):
 class Rows:
     """The cells of one CSV file as strings; checks note their findings in ``problems`` and mark rows as faulty.
 
-    Attributes
-    ----------
-    cells : pandas.DataFrame
-        Strings, (N, columns); rows with a wrong number of cells are left out, and noted.
-    lines : numpy.ndarray of int, (N,)
-        The line each row ends on.
-    faulty : numpy.ndarray of bool, (N,)
-        Rows with an error.
-    problems : list of Problem
+    ``cells`` (N, columns) leave out rows with a wrong number of cells, which are noted; ``lines`` int (N,) are those
+    that each row ends on; ``faulty`` bool (N,) are the rows with an error.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -58,10 +51,9 @@ class Rows:
         self.problems: list[Problem] = []
         header, rows = self._read()
         whole = [(line, row) for line, row in rows if len(row) == len(header)]
-        for line, row in rows if len(whole) < len(rows) else ():
-            if len(row) != len(header):
-                finding = f"{len(row)} cells where the header has {len(header)}"
-                self._note("bad cell", line, finding, "Quote values that contain a comma, or add the missing cells.")
+        for line, number in [(line, len(row)) for line, row in rows if len(row) != len(header)]:
+            finding = f"{number} cells where the header has {len(header)}"
+            self._note("bad cell", line, finding, "Quote values that contain a comma, or add the missing cells.")
         self.lines = np.array([line for line, _ in whole], dtype=np.int64)
         self.cells = pd.DataFrame([row for _, row in whole], columns=header, dtype=object)
         self.faulty = np.zeros(len(whole), dtype=bool)
@@ -95,8 +87,7 @@ class Rows:
         if any(problem.line == 0 for problem in self.problems):
             return False
         found = self.cells.columns
-        missing = [column for column in columns if column not in found]
-        if missing:
+        if missing := [column for column in columns if column not in found]:
             finding = f"missing column {', '.join(missing)} (found: {', '.join(found)})"
             self._note("bad header", 1, finding, "Add it, or rename the column that holds it.")
         doubled = found[found.duplicated()]
@@ -125,29 +116,26 @@ class Rows:
         """The column as integers (N,); a cell that is none of ``allowed`` is noted and becomes :data:`UNKNOWN`."""
         known = {str(code): code for code in allowed}
         values = np.array([known.get(cell, UNKNOWN) for cell in self.strings(column)], dtype=np.int64)
-        remedy = f"Use one of {', '.join(known)}."
-        self.reject(values == UNKNOWN, "bad cell", column, "It is no known code", remedy)
+        self.reject(values == UNKNOWN, "bad cell", column, "It is no known code", f"Use one of {', '.join(known)}.")
         return values
 
     def image_paths(self, column: str) -> np.ndarray:
         """The column's cells, checked to be paths below the image root."""
         paths = self.strings(column)
         empty = np.array([not path.strip() for path in paths], dtype=bool)
-        remedy = "Give the image's path relative to the image root."
-        self.reject(empty, "bad cell", column, "There is no path", remedy)
         absolute, leaving = leaves_root(paths)
-        kind, remedy = "path outside the root", "Make the path relative to the image root, not absolute."
-        self.reject(absolute, kind, column, "The path is absolute", remedy)
-        remedy = 'Remove ".."; a manifest may only name images below its image root.'
-        self.reject(leaving, kind, column, "The path can leave the image root", remedy)
+        remedy = "Make the path relative to the image root, not absolute."
+        below = 'Remove ".."; a manifest may only name images below its image root.'
+        self.reject(empty, "bad cell", column, "There is no path", "Give the image's path relative to the image root.")
+        self.reject(absolute, "path outside the root", column, "The path is absolute", remedy)
+        self.reject(leaving, "path outside the root", column, "The path can leave the image root", below)
         return paths
 
     def filled(self, column: str) -> np.ndarray:
         """The column's cells, none of which may be empty."""
-        values = self.strings(column)
         remedy = "Fill the cell in, or leave the whole column out."
-        self.reject(values == "", "bad cell", column, "The cell is empty", remedy)
-        return values
+        self.reject(self.strings(column) == "", "bad cell", column, "The cell is empty", remedy)
+        return self.strings(column)
 
 
 def leaves_root(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -31,14 +31,8 @@ def image_problems(rows: pd.DataFrame, root: str | Path, size: int | None = None
     Of a PNG or JPEG file the header and the end are read, which tells its size and whether it was cut off; pixels are
     decoded only where the end is missing, and for other formats. Damage inside a whole file is not seen.
 
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Columns ``img_path``, ``file``, ``line``.
-    root : str or Path
-        The folder that ``img_path`` starts from.
-    size : int, optional
-        The side every image must have, pixels.
+    ``rows`` have the columns ``img_path``, relative to ``root``, ``file`` and ``line``; ``size`` is the side, px, that
+    every image must have.
 
     Raises
     ------
@@ -48,9 +42,8 @@ def image_problems(rows: pd.DataFrame, root: str | Path, size: int | None = None
     if not Path(root).is_dir():
         raise FileNotFoundError(f"image root {str(root)!r} is not a folder; give the folder that img_path starts from")
     rows = rows.drop_duplicates("img_path")
-    inspect = partial(_inspect, os.path.realpath(root), size)
     with ThreadPoolExecutor() as pool:  # the threads wait for the disk together
-        verdicts = pool.map(inspect, rows["img_path"])
+        verdicts = pool.map(partial(_inspect, os.path.realpath(root), size), rows["img_path"])
         verdicts = list(progress.bar(verdicts, total=len(rows), desc="images", unit="image"))
     places = zip(rows["file"], rows["line"], rows["img_path"], verdicts, strict=True)
     return [

@@ -40,18 +40,13 @@ SPLIT_FILES = {
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
-    """Read one manifest in any of its forms and translate it to canonical columns.
+    """Read one manifest, a CSV file in any of its forms, and translate it to canonical columns.
 
     Columns are found by name, never by position, and tell the form: the released columns with eight groups; without
     ``isasian`` the six groups of Celeb-DF and DFD, whose ``intersec_label`` counts 0..5; with "Image Path" the
     released follow-up form. ``forgery`` may be called ``method``. Where ``video``, ``identity``, ``source_identity``
     or ``frame`` are absent, they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or
     ``<video>_<frame>.png``, where identity is the video.
-
-    Parameters
-    ----------
-    path : str or Path
-        A CSV file.
 
     Returns
     -------
@@ -73,23 +68,14 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     for problem in problems:
         if problem.severity == "error":
             raise ManifestError(problem.message())
-    counts = Counter(problem.finding for problem in problems)
     first = {problem.finding: problem for problem in reversed(problems)}
-    for finding, count in counts.items():
+    for finding, count in Counter(problem.finding for problem in problems).items():
         warnings.warn(f"{first[finding].message()} ({count} such rows)", stacklevel=2)
     return table
 
 
 def read_leniently(path: str | Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read what can be read of a manifest, and collect every problem instead of raising at the first.
-
-    Returns
-    -------
-    rows : pandas.DataFrame
-        As from :func:`read_manifest`, without the rows that have an error; none if the file cannot be read.
-    problems : list of Problem
-        By line; ``severity`` is "error" or "warning".
-    """
+    """The rows of a manifest that have no error, as from :func:`read_manifest`, and every problem in it, by line."""
     rows = Rows(path)
     form = other_lists if rows.has(other_lists.REQUIRED[0]) else released_columns
     if not rows.require(form.REQUIRED):
@@ -107,17 +93,9 @@ def read_leniently(path: str | Path) -> tuple[pd.DataFrame, list[Problem]]:
 def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] | None = None) -> None:
     """Write canonical rows in the released columns; the same rows give the same bytes.
 
-    Celeb-DF and DFD (known by the folder's name) are written with their six groups. A file of fakes whose forgeries
-    are all known gets ``spe_label``; a file of fakes and reals together gets ``forgery``.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        Columns :data:`COLUMNS`, others are ignored.
-    path : str or Path
-        Written atomically; missing folders are made.
-    groups : sequence of str, optional
-        :data:`GROUPS` or :data:`SIX_GROUPS`, where the folder's name is not to decide.
+    Celeb-DF and DFD (known by the folder's name) are written with their six groups, unless ``groups`` says otherwise
+    (:data:`GROUPS` or :data:`SIX_GROUPS`). A file of fakes whose forgeries are all known gets ``spe_label``; a file of
+    fakes and reals together gets ``forgery``. The file is written atomically, missing folders are made.
 
     Raises
     ------
@@ -154,19 +132,10 @@ def _refuse_unreadable(frame: pd.DataFrame, path: Path, groups: Sequence[str]) -
 
 
 def read_split(folder: str | Path, split: str) -> pd.DataFrame:
-    """Read one split of a data set's folder of manifests.
+    """Read one split ("train", "val", "test") of a data set's folder of manifests, fakes first.
 
-    Parameters
-    ----------
-    folder : str or Path
-        For instance ``data_manifests/synthetic/ffpp``; its name becomes the column ``dataset``.
-    split : {"train", "val", "test"}
-        Training and validation are a file of fakes and a file of reals, a test set is one file.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns :data:`COLUMNS` and ``dataset``; fakes first.
+    The folder's name, of ``data_manifests/synthetic/ffpp`` for instance, becomes the column ``dataset``. Training and
+    validation are a file of fakes and a file of reals, a test set is one file.
 
     Raises
     ------
@@ -181,12 +150,7 @@ def read_split(folder: str | Path, split: str) -> pd.DataFrame:
 
 
 def find_leaks(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Find images, videos and identities that more than one split uses.
-
-    Parameters
-    ----------
-    splits : dict of str to pandas.DataFrame
-        Canonical rows by split name.
+    """Find images, videos and identities that more than one split uses, in canonical rows by split name.
 
     Returns
     -------
@@ -205,22 +169,21 @@ def find_leaks(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def group_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Count what each group rests on.
+    """Count what each of the eight groups rests on; absent ones as zeros."""
+    return counted(frame, "group", GROUPS)
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index :data:`GROUPS` (absent groups as zeros); columns ``images``, ``reals``, ``fakes``, ``videos``,
-        ``identities`` (of the persons shown, without sources).
-    """
-    grouped = frame.groupby("group")
-    table = pd.DataFrame(
-        {
-            "images": grouped.size(),
-            "reals": grouped["label"].agg(lambda label: (label == 0).sum()),
-            "fakes": grouped["label"].agg(lambda label: (label == 1).sum()),
-            "videos": grouped["video"].nunique(),
-            "identities": grouped["identity"].nunique(),
-        }
+
+def counted(frame: pd.DataFrame, by: str, names: Sequence[str]) -> pd.DataFrame:
+    """Int counts ``images``, ``reals``, ``fakes``, ``videos``, ``identities`` (persons shown), a row for each name."""
+    table = (
+        frame.assign(real=frame["label"] == 0, fake=frame["label"] == 1)
+        .groupby(by)
+        .agg(
+            images=("label", "size"),
+            reals=("real", "sum"),
+            fakes=("fake", "sum"),
+            videos=("video", "nunique"),
+            identities=("identity", "nunique"),
+        )
     )
-    return table.reindex(list(GROUPS), fill_value=0).astype(int).rename_axis("group")
+    return table.reindex(list(names), fill_value=0).astype(int).rename_axis(by)
