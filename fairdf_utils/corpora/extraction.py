@@ -288,11 +288,9 @@ def read_ledger(path: Path) -> pd.DataFrame:
 
 def append_row(path: Path, row: dict) -> None:
     """Add one row, a dict with the keys `LEDGER`, by one write."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(([] if path.exists() else [LEDGER]) + [[row[name] for name in LEDGER]])
+    text = pd.DataFrame([row], columns=list(LEDGER)).to_csv(index=False, header=not path.exists(), lineterminator="\n")
     with open(path, "ab", buffering=0) as file:
-        file.write(text.getvalue().encode("utf-8"))
+        file.write(text.encode("utf-8"))
 
 
 def write_ledger(path: Path, table: pd.DataFrame) -> None:

@@ -38,29 +38,23 @@ _EYES_APART, _EYES_AT = 0.3146, (0.5, 0.4608)  # of ArcFace's template, in its s
 class FoundFace:
     """A face in a frame.
 
-    box : (left, top, right, bottom), whole px; it may reach over the frame's edges.
-    landmarks : float (5, 2), (x, y) px: outer and inner corner of the eye that is right in the image, of the one that
-        is left, base of the nose.
-    score : the detector's; about 0 is doubtful, 1 and more is sure.
+    The box may reach over the frame's edges. Landmarks are the outer and inner corner of the eye that is right in the
+    image, of the one that is left, and the base of the nose.
     """
 
-    box: tuple[int, int, int, int]
-    landmarks: np.ndarray
-    score: float
+    box: tuple[int, int, int, int]  # left, top, right, bottom, whole px
+    landmarks: np.ndarray  # float (5, 2), (x, y) px
+    score: float  # the detector's; about 0 is doubtful, 1 and more is sure
 
 
 def find(image: np.ndarray) -> list[FoundFace]:
-    """Find upright frontal faces, the largest first.
+    """Find upright frontal faces in an image, uint8 (H, W, 3), the largest first.
 
     The detector works on a grey copy whose longer side is 640 px (smaller frames are enlarged), and where it finds
     nothing there, on copies of twice that side and so on up to the full size; landmarks are found at full size. The
     smallest face has about 80 px in the copy: an eighth of the longer side at first, 80 px of the frame at last.
     At 640 px a face that takes a quarter of a 720p frame's height is found in 23 of 32 rendered frames, in 11 ms; at
     full size in 30, in 43 ms. In colour hardly more are found, and it takes a third longer.
-
-    Parameters
-    ----------
-    image : uint8 (H, W, 3)
     """
     grey, longer = Image.fromarray(image).convert("L"), max(image.shape[:2])
     side = SIDE
@@ -102,25 +96,13 @@ def canonical(size: int, margin: float) -> np.ndarray:
 
 
 def align(image: np.ndarray, face: FoundFace, size: int = 256, margin: float = 1.3) -> np.ndarray:
-    """Cut a face out so that its landmarks come closest to the canonical face (see the module).
+    """Cut a face out so that its landmarks come closest to the canonical face (see the module): uint8 (size, size, 3).
 
     The similarity transform is the least-squares one. A face larger than its crop is shrunk by averaging whole pixels
     first and by cubic interpolation then, so that it is sharp and not aliased: 35 dB or more against an area average of
     a zone plate at every scale tried (``dlib.get_face_chip``, which sits half a pixel off: 23 dB). What lies outside
-    the frame is black.
-
-    Parameters
-    ----------
-    image : uint8 (H, W, 3)
-    face : FoundFace
-    size : int
-        Side of the crop, px.
-    margin : float
-        Side of the crop in sides of the template.
-
-    Returns
-    -------
-    uint8 (size, size, 3)
+    the frame is black. ``size`` is the side of the crop in px, ``margin`` in sides of the template; ``image`` is uint8
+    (H, W, 3).
     """
     turn, shift = similarity(canonical(size, margin), face.landmarks)
     corners = turn * _complex(np.array([(0, 0), (size, 0), (0, size), (size, size)]) - 0.5) + shift

@@ -62,7 +62,7 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
         the data set: folder and stem; with the suffix where two files would share a name), ``label`` (1 fake),
         ``forgery`` ("fake" where the corpus does not say), ``identity`` (of the person shown; the name's stem where it
         does not follow the corpus), ``source_identity`` ("" where there is none) and ``compression`` ("" where there
-        is one only). Whatever has no suffix of a video (or, in ``folder``, of an image) and hidden files are left out.
+        is one only). Hidden files, and those without a video's suffix (or in ``folder`` an image's), are left out.
 
     Raises
     ------
@@ -122,26 +122,18 @@ def _text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _files(folder: Path) -> list[Path]:
-    """What has the name of a video in one folder, in order; none where there is no such folder."""
-    return sorted(file for file in folder.iterdir() if _has_suffix(file, VIDEOS)) if folder.is_dir() else []
-
-
 def _has_suffix(file: Path, suffixes: Sequence[str]) -> bool:
     return file.suffix.lower() in suffixes and not file.name.startswith(".")  # "._000.mp4" is left by macOS
 
 
-def _faceforensics(groups: Mapping[str, str], root: Path, compression: str) -> Iterator[Found]:
-    for group, forgery in groups.items():
-        for folder in COMPRESSIONS[compression]:
-            for file in _files(root / group / folder / "videos"):
-                yield file, f"{PurePosixPath(group).name}/{file.stem}", forgery, ""
-
-
-def _celebdf(root: Path, _: str) -> Iterator[Found]:
-    for group, forgery in _CELEBDF.items():
-        for file in _files(root / group):
-            yield file, f"{group}/{file.stem}", forgery, ""
+def _grouped(groups: Mapping[str, str], below: str, root: Path, compression: str) -> Iterator[Found]:
+    """Videos in the folders ``groups``, or in each one's folders ``below`` of a compression."""
+    places = [below.format(name) for name in COMPRESSIONS[compression]] if below else [""]
+    folders = [(group, root / group / place) for group in groups for place in places]
+    for group, folder in folders:
+        for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if _has_suffix(file, VIDEOS):
+                yield file, f"{PurePosixPath(group).name}/{file.stem}", groups[group], ""
 
 
 def _dfdc(root: Path, _: str) -> Iterator[Found]:
@@ -157,14 +149,10 @@ def _dfdc(root: Path, _: str) -> Iterator[Found]:
 
 
 def _refuse_outside(root: Path, source: Path, place: str, name: str) -> None:
-    """Refuse a listed name that leads out of the root."""
     parts = re.split(r"[/\\]", name)
     escapes = ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", name) or "\0" in name
     if escapes or not Path(os.path.realpath(source.parent / name)).is_relative_to(os.path.realpath(root)):
-        raise CorpusError(
-            f"{source}, {place}: {name!r} leaves the data root {root}. Remove the entry; only what is below the root "
-            "is read."
-        )
+        raise CorpusError(f"{source}, {place}: {name!r} leaves the data root {root}. Remove the entry.")
 
 
 def _metadata(source: Path) -> Iterator[tuple]:
@@ -210,9 +198,9 @@ def _folder(root: Path, _: str) -> Iterator[Found]:
 
 
 LAYOUTS = {
-    "ffpp": partial(_faceforensics, _FFPP),
-    "dfd": partial(_faceforensics, _DFD),
-    "celebdf": _celebdf,
+    "ffpp": partial(_grouped, _FFPP, "{}/videos"),
+    "dfd": partial(_grouped, _DFD, "{}/videos"),
+    "celebdf": partial(_grouped, _CELEBDF, ""),
     "dfdc": _dfdc,
     "folder": _folder,
 }

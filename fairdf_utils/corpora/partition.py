@@ -33,15 +33,10 @@ def partition(
 
     Parameters
     ----------
-    first, second : int (N,)
-        The units 0..U-1 of each image.
-    cells : int (N,)
-        0..C-1, and each one is there.
-    labels : int (N,)
-        0 or 1.
+    first, second, cells, labels : int (N,)
+        The units 0..U-1 of each image, its cell 0..C-1 (each one is there), and 0 or 1.
     shares : sequence of float, (S,)
         Positive, adding up to 1.
-    seed : int
 
     Returns
     -------

@@ -192,19 +192,19 @@ def official_ffpp(rows: pd.DataFrame, folder: str | Path) -> Split:
     return Split(chosen, dropped, (np.nan,) * 3, (f"{absent} of {len(placed)} listed identities have no rows.",))
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
+def _pairs(path: Path) -> list[list[str]]:
     try:
         pairs = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(pairs, list):
-            raise ManifestError(f"{path}: not a list of pairs. Get the official file anew.")
-        for pair in pairs:
-            if not (isinstance(pair, list) and [type(number) for number in pair] == [str, str]):
-                raise ManifestError(f'{path}: {pair!r} is no pair such as ["071", "054"]. Get the official file anew.')
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ManifestError(f"{path}: not a json file ({error}). Get the official file anew.") from None
-    return [tuple(pair) for pair in pairs]
+    if not isinstance(pairs, list):
+        raise ManifestError(f"{path}: not a list of pairs. Get the official file anew.")
+    for pair in pairs:
+        if not (isinstance(pair, list) and [type(number) for number in pair] == [str, str]):
+            raise ManifestError(f'{path}: {pair!r} is no pair such as ["071", "054"]. Get the official file anew.')
+    return pairs
 
 
 def celebdf_test_list(
@@ -246,14 +246,14 @@ def celebdf_test_list(
     rest = rows[~tested & ~leaks]
     absent = len(set(listed) - set(rows["video"]))
     notes = (f"{absent} of {len(listed)} listed videos have no rows.",)
-    parts, dropped = [rows[tested].assign(split="test")], [rows[leaks].assign(reason=TESTED)]
+    chosen, dropped = rows[tested].assign(split="test"), rows[leaks].assign(reason=TESTED)
     if len(rest):
         divided = _assigned(rest, SPLITS[:2], shares, seed)
-        parts, dropped, notes = [divided.rows, *parts], [*dropped, divided.dropped], notes + divided.notes
+        chosen = pd.concat([divided.rows, chosen], ignore_index=True)
+        dropped, notes = pd.concat([dropped, divided.dropped], ignore_index=True), notes + divided.notes
     else:
         notes += ("Nothing is left to train on: every row shows a tested person.",)
-    chosen, lost = pd.concat(parts, ignore_index=True), pd.concat(dropped, ignore_index=True)
-    return Split(chosen, lost, (np.nan,) * 3, notes)
+    return Split(chosen.reset_index(drop=True), dropped.reset_index(drop=True), (np.nan,) * 3, notes)
 
 
 def _read_test_list(path: Path) -> dict[str, tuple[int, int]]:

@@ -33,14 +33,9 @@ class VideoError(Exception):
 
 
 def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode frames evenly spaced over a video, in the order in which they are shown.
+    """Decode ``count`` frames evenly spaced over a video, in the order in which they are shown.
 
-    Parameters
-    ----------
-    path : str or Path
-        A video, or a still image (a video of one frame).
-    count : int
-        Frames asked for; a shorter video gives all it has.
+    A shorter video gives all it has, a still image one.
 
     Yields
     ------

@@ -14,71 +14,45 @@ import pandas as pd
 
 from fairdf_utils.data.vocabulary import FORGERIES
 
-# The part of a crop's name between "0_" and "_<frame>": pattern, data set, the corpus folder (None: the first group).
-_CROP_STEMS = [
-    (re.compile(rf"({'|'.join(FORGERIES[1:])})_([0-9]{{3}}_[0-9]{{3}})"), "ffpp", None),
-    (re.compile(r"(youtube)_([0-9]{3})"), "ffpp", None),
-    (re.compile(r"(Celeb-synthesis)_(id[0-9]+_id[0-9]+_[0-9]+)"), "celebdf", None),
-    (re.compile(r"(Celeb-real)_(id[0-9]+_[0-9]+)"), "celebdf", None),
-    (re.compile(r"(YouTube-real)_([0-9]+)"), "celebdf", None),
-    (re.compile(r"()([0-9]{2}_[0-9]{2}__.+__[A-Z0-9]+)"), "dfd", "DeepFakeDetection"),
-    (re.compile(r"()([0-9]{2}__.+)"), "dfd", "actors"),
-    (re.compile(r"()([0-9]+)"), "dfdc", ""),
+# Names of videos: corpus, forgery ("" the folder's own name), pattern whose groups are identity and source identity.
+_VIDEO_NAMES = [
+    ("ffpp", "", re.compile(rf"(?:{'|'.join(FORGERIES[1:])})/([0-9]{{3}})_([0-9]{{3}})")),
+    ("ffpp", "real", re.compile(r"youtube/([0-9]{3})()")),
+    ("dfd", "fake", re.compile(r"DeepFakeDetection/([0-9]{2})_([0-9]{2})__.+")),
+    ("dfd", "real", re.compile(r"actors/([0-9]{2})__.+()")),
+    ("celebdf", "fake", re.compile(r"Celeb-synthesis/(id[0-9]+)_(id[0-9]+)_[0-9]+")),
+    ("celebdf", "real", re.compile(r"Celeb-real/(id[0-9]+)_[0-9]+()")),
+    ("celebdf", "real", re.compile(r"YouTube-real/([0-9]+)()")),
 ]
 _CROP_NAME = re.compile(r"[0-9]+_(.+)_([0-9]{1,9})\.[^./\\]*")
-
-# Video name -> forgery ("" the folder's own name), then the groups are identity and source identity.
-_VIDEO_NAMES = [
-    (re.compile(rf"(?:{'|'.join(FORGERIES[1:])})/([0-9]{{3}})_([0-9]{{3}})"), ""),
-    (re.compile(r"youtube/([0-9]{3})()"), "real"),
-    (re.compile(r"DeepFakeDetection/([0-9]{2})_([0-9]{2})__.+"), "fake"),
-    (re.compile(r"actors/([0-9]{2})__.+()"), "real"),
-    (re.compile(r"Celeb-synthesis/(id[0-9]+)_(id[0-9]+)_[0-9]+"), "fake"),
-    (re.compile(r"Celeb-real/(id[0-9]+)_[0-9]+()"), "real"),
-    (re.compile(r"YouTube-real/([0-9]+)()"), "real"),
-]
 _VIDEO_FRAME = re.compile(r"^(.*?)(?:_([0-9]{1,9}))?(?:\.[^./\\]*)?$", re.DOTALL)
 
 
 def video_facts(videos: Iterable[str]) -> pd.DataFrame:
-    """Read forgery and persons off the names of videos.
+    """Read ``forgery`` ("" where it is not told), ``identity`` and ``source_identity`` off N names of videos.
 
-    Parameters
-    ----------
-    videos : iterable of str, (N,)
-        For instance "FaceSwap/000_003"; a name of no known corpus is its own identity.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``forgery`` ("" where the name does not tell), ``identity``, ``source_identity``; N rows.
+    A name of no known corpus is its own identity.
     """
     codes, unique = pd.factorize(np.asarray(videos, dtype=object))
-    facts = pd.DataFrame([_facts(video) for video in unique], columns=["forgery", "identity", "source_identity"])
+    facts = pd.DataFrame([_facts(video)[1:] for video in unique], columns=["forgery", "identity", "source_identity"])
     return facts.astype(object).iloc[codes].reset_index(drop=True)
 
 
-def _facts(video: str) -> tuple[str, str, str]:
-    for pattern, forgery in _VIDEO_NAMES:
+def _facts(video: str) -> tuple[str, str, str, str]:
+    """Corpus ("" none), forgery, identity, source identity."""
+    for dataset, forgery, pattern in _VIDEO_NAMES:
         if match := pattern.fullmatch(video):
-            identity, source = match.groups()
-            prefix = "youtube-" if video.startswith("YouTube-real/") else ""
-            return forgery or video.split("/")[0], prefix + identity, source
-    return "", video, ""
+            folder = video.split("/")[0]
+            prefix = "youtube-" if folder == "YouTube-real" else ""
+            return dataset, forgery or folder, prefix + match[1], match[2]
+    return "", "", video, ""
 
 
 def from_crop_names(paths: Iterable[str]) -> pd.DataFrame:
-    """Recover what the name of a crop tells, ``0_<forgery>_<video>_<frame>.png`` and the like.
+    """Recover what the names of N crops tell, ``0_<forgery>_<video>_<frame>.png`` and the like.
 
-    Parameters
-    ----------
-    paths : sequence of str, (N,)
-
-    Returns
-    -------
-    pandas.DataFrame
-        N rows; ``dataset`` (one of :data:`DATASETS`, "" where the name follows no known pattern), ``video``,
-        ``frame`` (int), and the columns of :func:`video_facts`.
+    Columns ``dataset`` (one of :data:`DATASETS`, "" where the name follows no known pattern), ``video``, ``frame``
+    (int), and those of :func:`video_facts`.
     """
     matches = [_CROP_NAME.fullmatch(re.split(r"[/\\]", path)[-1]) for path in paths]
     stems = np.array([match[1] if match else "" for match in matches], dtype=object)
@@ -90,11 +64,11 @@ def from_crop_names(paths: Iterable[str]) -> pd.DataFrame:
 
 
 def _video_of(stem: str) -> tuple[str, str]:
-    for pattern, dataset, folder in _CROP_STEMS:
-        if match := pattern.fullmatch(stem):
-            folder = match[1] if folder is None else folder
-            return dataset, f"{folder}/{match[2]}" if folder else match[2]
-    return "", ""
+    """Corpus and video by what stands between "0_" and "_<frame>": the folder is in it, but for DFD and DFDC."""
+    for video in (stem.replace("_", "/", 1), f"DeepFakeDetection/{stem}", f"actors/{stem}"):
+        if dataset := _facts(video)[0]:
+            return dataset, video
+    return ("dfdc", stem) if re.fullmatch("[0-9]+", stem) else ("", "")
 
 
 def video_and_frame(paths: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,15 +17,7 @@ REQUIRED = ("Image Path", "Target", "Ground Truth Gender", "Ground Truth Race", 
 
 
 def rows_of(rows: Rows) -> dict[str, np.ndarray]:
-    """Translate rows that have the columns `REQUIRED`.
-
-    Returns
-    -------
-    dict
-        Arrays (N,): ``img_path``, ``label``, ``forgery``, ``code`` (0..7, position among the groups), ``video``,
-        ``identity``, ``source_identity``, ``frame``. A crop whose name tells no video is noted as a warning, and its
-        video is the path up to the last underscore.
-    """
+    """The canonical columns as arrays (N,); groups as ``code``, their position among the eight."""
     paths = rows.image_paths("Image Path")
     label = rows.codes("Target", (0, 1))
     crop = from_crop_names(paths)
@@ -53,9 +45,9 @@ def _group_codes(rows: Rows) -> np.ndarray:
     code = np.where(both, (1 - male) * len(RACES) + race, UNKNOWN)
     coded = rows.codes("Intersection", range(len(GROUPS)))
     contradicts = both & (coded != UNKNOWN) & (coded != code)
-    finding = "It contradicts Ground Truth Gender and Ground Truth Race"
     remedy = "Correct one of them (0 male-asian, 1 male-white, .. 7 female-others)."
-    rows.reject(contradicts, CONTRADICTION, "Intersection", finding, remedy)
+    told = "It contradicts Ground Truth Gender and Ground Truth Race"
+    rows.reject(contradicts, CONTRADICTION, "Intersection", told, remedy)
     return code
 
 

@@ -10,18 +10,7 @@ SIX_GROUP_DATASETS = ("celebdf", "dfd")
 FORGERIES = ("real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 FIDELITIES = ("corrected", "official")  # what the paper says, what the released code computes
 DATASETS = ("ffpp", "dfdc", "celebdf", "dfd")
-COLUMNS = (
-    "img_path",
-    "label",
-    "forgery",
-    "gender",
-    "race",
-    "group",
-    "video",
-    "identity",
-    "source_identity",
-    "frame",
-)
+COLUMNS = ("img_path", "label", "forgery", "gender", "race", "group", "video", "identity", "source_identity", "frame")
 
 
 def group_order(labels: pd.Series) -> list[str]:
