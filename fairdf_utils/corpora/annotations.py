@@ -260,15 +260,12 @@ def vote(annotations: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         winners = (counts == best[:, None]).sum(axis=1)
         chosen = np.where((best > 0) & (winners == 1), np.array(values, dtype=object)[counts.argmax(axis=1)], "")
         settled[attribute] = pd.Series(chosen, index=votes.index)
-        split = (counts > 0).sum(axis=1) > 1
-        texts = [", ".join(f"{name} {n}" for name, n in zip(values, line, strict=True) if n) for line in counts[split]]
-        table = pd.DataFrame({"video": votes.index[split], "attribute": attribute, "votes": texts})
-        conflicts.append(table.assign(chosen=chosen[split]))
-        why = pd.Series(np.where(best == 0, f"{attribute} undefined in every frame", ""), index=votes.index)
-        why[split & (chosen == "")] = [f"{attribute}: tie, {text}" for text in table["votes"][chosen[split] == ""]]
-        reasons.append(why)
-    both = [[text for text in pair if text] for pair in zip(*reasons, strict=True)]
-    settled["reason"] = pd.Series(["; ".join(texts) for texts in both], index=reasons[0].index, dtype=object)
+        texts = [", ".join(f"{name} {n}" for name, n in zip(values, line, strict=True) if n) for line in counts]
+        table = pd.DataFrame({"video": votes.index, "attribute": attribute, "votes": texts, "chosen": chosen})
+        conflicts.append(table[(counts > 0).sum(axis=1) > 1])
+        why = np.where(best == 0, f"{attribute} undefined in every frame", f"{attribute}: tie, " + table["votes"])
+        reasons.append(np.where(chosen == "", why, ""))
+    settled["reason"] = ["; ".join(filter(None, both)) for both in zip(*reasons, strict=True)]
     return pd.DataFrame(settled), pd.concat(conflicts, ignore_index=True)
 
 

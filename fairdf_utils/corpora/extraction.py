@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -38,18 +37,6 @@ TOLD = (*layouts.COLUMNS, "file")  # what is known of a video before it is opene
 LEDGER = ("video", *(name for name in TOLD if name != "video"), *COUNTS, "status", "reason", "seconds")
 # PNG at zlib's level 1 takes 4 ms a crop, at the default 6 it takes 20 ms and saves 8 % of the bytes.
 _SAVING = {"png": {"compress_level": 1}, "jpg": {"quality": 95, "subsampling": 0}}
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What decides the bytes of a data set's crops."""
-
-    layout: str
-    compression: str
-    frames: int
-    size: int
-    margin: float
-    image_format: str
 
 
 def extract(
@@ -102,7 +89,9 @@ def extract(
     OSError
         Crops cannot be written: the disk is full, for instance. What is done stays done.
     """
-    recipe = _Recipe(layout, compression, frames, size, float(margin), image_format)
+    # What decides the bytes of the crops.
+    recipe = {"layout": layout, "compression": compression, "frames": frames, "size": size}
+    recipe |= {"margin": float(margin), "image_format": image_format}
     name = dataset or (layout if layout in DATASETS else Path(root).resolve().name)
     _refuse_unusable(recipe, name, jobs)
     videos = find_videos(root, layout, compression)
@@ -117,7 +106,7 @@ def extract(
     started = time.perf_counter()
     try:
         with locked(folder / ".lock", wait=False):
-            _keep_parameters(folder / "parameters.json", asdict(recipe))
+            _keep_parameters(folder / "parameters.json", recipe)
             reused = _run(videos, Path(root).absolute(), folder.absolute(), recipe, jobs)
     except BlockingIOError:
         raise CorpusError(f"{folder}: another process is extracting into it. Wait for it, or stop it.") from None
@@ -126,16 +115,15 @@ def extract(
     return rows
 
 
-def _refuse_unusable(recipe: _Recipe, dataset: str, jobs: int) -> None:
+def _refuse_unusable(recipe: dict, dataset: str, jobs: int) -> None:
+    frames, size, margin, image_format = (recipe[name] for name in ("frames", "size", "margin", "image_format"))
     if jobs == 0:
         raise CorpusError("jobs is 0. Use the number of processes, or -1 for one a core.")
-    if recipe.frames < 1 or recipe.size < 16 or not 0.5 <= recipe.margin <= 4:
-        raise CorpusError(
-            f"frames {recipe.frames}, size {recipe.size}, margin {recipe.margin:g}: use at least 1 frame, 16 px and a "
-            "margin from 0.5 to 4."
-        )
-    if recipe.image_format not in _SAVING:
-        raise CorpusError(f"Unknown image format {recipe.image_format!r}. Use one of {', '.join(_SAVING)}.")
+    if frames < 1 or size < 16 or not 0.5 <= margin <= 4:
+        told = f"frames {frames}, size {size}, margin {margin:g}"
+        raise CorpusError(f"{told}: use at least 1 frame, 16 px and a margin from 0.5 to 4.")
+    if image_format not in _SAVING:
+        raise CorpusError(f"Unknown image format {image_format!r}. Use one of {', '.join(_SAVING)}.")
     if dataset in ("", ".", "..") or "/" in dataset or "\\" in dataset:
         raise CorpusError(f"Data set name {dataset!r}: use the name of one folder, without slashes.")
 
@@ -163,7 +151,7 @@ def _keep_parameters(path: Path, parameters: dict) -> None:
         )
 
 
-def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: _Recipe, jobs: int) -> int:
+def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: dict, jobs: int) -> int:
     """Extract what is not done; how many videos were."""
     table = folder / "ledger.csv"
     done = read_ledger(table)
@@ -199,7 +187,7 @@ def _completed(calls: list, jobs: int) -> Iterator[dict]:
         yield from parallel(calls[start : start + width])
 
 
-def _extract_video(video: dict, root: Path, folder: Path, recipe: _Recipe) -> dict:
+def _extract_video(video: dict, root: Path, folder: Path, recipe: dict) -> dict:
     """Extract one video; its row of the ledger. Only a failure to write raises."""
     end_with_parent()
     started, counts, reason = time.perf_counter(), Counter(), ""
@@ -220,7 +208,7 @@ def _extract_video(video: dict, root: Path, folder: Path, recipe: _Recipe) -> di
         if counts["found"]:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(made, target)
-    counts["asked"] = recipe.frames if reason else counts["decoded"]
+    counts["asked"] = recipe["frames"] if reason else counts["decoded"]
     counts["lost"] = counts["decoded"] - counts["found"]
     reason = reason or ("" if counts["found"] else "no face")
     status = "ok" if not reason else "partial" if counts["found"] else "failed"
@@ -228,14 +216,14 @@ def _extract_video(video: dict, root: Path, folder: Path, recipe: _Recipe) -> di
     return {**video, **{name: counts[name] for name in COUNTS}, **outcome}
 
 
-def _write_crops(file: Path, folder: Path, recipe: _Recipe, counts: Counter) -> None:
-    for number, image in read_frames(file, recipe.frames):
+def _write_crops(file: Path, folder: Path, recipe: dict, counts: Counter) -> None:
+    for number, image in read_frames(file, recipe["frames"]):
         counts["decoded"] += 1
         found = find(image)
         counts["several"] += len(found) > 1
         if found:
-            crop = Image.fromarray(align(image, found[0], recipe.size, recipe.margin))
-            crop.save(folder / f"{number:06d}.{recipe.image_format}", **_SAVING[recipe.image_format])
+            crop = Image.fromarray(align(image, found[0], recipe["size"], recipe["margin"]))
+            crop.save(folder / f"{number:06d}.{recipe['image_format']}", **_SAVING[recipe["image_format"]])
             counts["found"] += 1
 
 

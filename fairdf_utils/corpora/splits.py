@@ -84,8 +84,8 @@ def identity_graph(rows: pd.DataFrame) -> IdentityGraph:
 
 def _persons(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each row the number of its person and of the other one (itself where there is none); and all names."""
-    identity, source = rows["identity"].to_numpy(dtype=object), rows["source_identity"].to_numpy(dtype=object)
-    numbers, names = pd.factorize(np.concatenate([identity, np.where(source == "", identity, source)]), sort=True)
+    source = rows["source_identity"].where(rows["source_identity"] != "", rows["identity"])
+    numbers, names = pd.factorize(np.concatenate([rows["identity"], source]).astype(object), sort=True)
     return numbers[: len(rows)], numbers[len(rows) :], names
 
 

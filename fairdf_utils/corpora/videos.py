@@ -57,7 +57,8 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
         if path.stat().st_size == 0:
             raise VideoError("empty file")
         if path.suffix.lower() in IMAGES:
-            yield 0, _still(path)
+            with Image.open(path) as image:
+                yield 0, np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
             return
         with _opened(path) as (container, stream):
             packets = [(packet.pts, packet.is_discard) for packet in _demux(container, stream)]
@@ -68,7 +69,8 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
         with _opened(path) as (container, stream):
             for number, frame in _numbered(container, stream, times):
                 if number in wanted and not frame.is_corrupt:
-                    yield number, _upright(frame)
+                    image = frame.to_ndarray(format="rgb24", threads=1)
+                    yield number, np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
                     decoded += 1
                 if number >= wanted[-1]:
                     break
@@ -102,11 +104,6 @@ def _reasons(path: Path) -> Iterator[None]:
         raise VideoError("truncated" if begun else "not a video") from error
     except (av.error.FFmpegError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VideoError("unreadable") from error
-
-
-def _still(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @contextmanager
@@ -149,9 +146,3 @@ def _decode(context: av.VideoCodecContext, packet: av.Packet | None) -> list[av.
         return context.decode(packet)
     except av.error.FFmpegError:
         return []  # frames after a damaged packet may still decode
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24", threads=1)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image

@@ -28,22 +28,13 @@ SAMPLING = ("natural", "balanced")
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch: B fakes first, then the B reals that they are paired with.
+    """One training batch: B fakes first, then the B reals that they are paired with."""
 
-    Attributes
-    ----------
-    images : float32 tensor (2b, 3, H, H) in [-1, 1]; b = B, or with several processes this one's share of it
-    label : int64 tensor (2B,), 1 = fake
-    forgery : int64 tensor (2B,), position in `vocabulary.FORGERIES`, 0 = real, -1 = fake of unknown forgery
-    group : int64 tensor (2B,), position in `vocabulary.GROUPS`
-    rows : int64 array (2B,), positions in the manifest that the batch was drawn from
-    """
-
-    images: torch.Tensor
-    label: torch.Tensor
-    forgery: torch.Tensor
-    group: torch.Tensor
-    rows: np.ndarray
+    images: torch.Tensor  # float32 (2b, 3, H, H) in [-1, 1]; b = B, or with several processes this one's share of it
+    label: torch.Tensor  # int64 (2B,), 1 = fake
+    forgery: torch.Tensor  # int64 (2B,), position in `vocabulary.FORGERIES`, 0 = real, -1 = fake of unknown forgery
+    group: torch.Tensor  # int64 (2B,), position in `vocabulary.GROUPS`
+    rows: np.ndarray  # int64 (2B,), positions in the manifest that the batch was drawn from
 
 
 def check_images(frame: pd.DataFrame, image_root: Path) -> None:

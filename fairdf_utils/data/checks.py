@@ -193,10 +193,10 @@ Cells = str | Sequence[str]  # one for all rows, or one a row
 
 
 def _at(
-    rows: pd.DataFrame, severity: str, kind: str, column: Cells, finding: Cells, remedy: Cells, value: Cells = ()
+    rows: pd.DataFrame, severity: str, kind: str, column: Cells, finding: Cells, remedy: Cells, value: Cells = ""
 ) -> list[Problem]:
-    """Problems at N rows; the value is the column's where none is given."""
-    value = value if len(value) else rows[column].astype(str)
+    """Problems at N rows; the values are the column's where none are given."""
+    value = rows[column].astype(str) if isinstance(value, str) else value
     cells = [repeat(cell) if isinstance(cell, str) else cell for cell in (column, value, finding, remedy)]
     return [Problem(severity, kind, *place) for place in zip(rows["file"], rows["line"], *cells, strict=False)]
 

@@ -57,12 +57,8 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     ------
     ManifestError
         A missing or empty file, a missing column, an unknown code, columns that contradict each other, or an image
-        path that is absolute or leaves the image root. A group with one class only is no error here.
-
-    Warns
-    -----
-    UserWarning
-        A crop's name in the follow-up form does not tell its video, or not its forgery; once a kind, with the count.
+        path that is absolute or leaves the image root. A group with one class only is no error here; a name in the
+        follow-up form that does not tell video or forgery is a warning, once a kind, with the count.
     """
     table, problems = read_leniently(path)
     for problem in problems:
@@ -152,11 +148,8 @@ def read_split(folder: str | Path, split: str) -> pd.DataFrame:
 def find_leaks(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Find images, videos and identities that more than one split uses, in canonical rows by split name.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row a leak: ``kind`` ("image", "video" or "identity"), ``value``, ``splits`` (names joined by ", "). A
-        fake counts for its identity and for its source identity. No rows when the splits are disjoint.
+    One row a leak: ``kind`` ("image", "video" or "identity"), ``value``, ``splits`` (names joined by ", "). A fake
+    counts for its identity and for its source identity.
     """
     uses = []
     for kind, columns in (("image", ["img_path"]), ("video", ["video"]), ("identity", ["identity", "source_identity"])):
