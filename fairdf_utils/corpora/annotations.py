@@ -91,10 +91,7 @@ def read_annotations(
     pandas.DataFrame
         One row a frame: ``video``, ``frame``, ``label`` (0, 1), ``gender``, ``race`` ("" undefined), ``source``.
 
-    Raises
-    ------
-    ManifestError
-        A missing file or column, an unknown value or path; DFDC without a mapping.
+    Raises a ManifestError for a missing file or column, an unknown value or path, and DFDC without a mapping.
     """
     if dataset not in _FOLDERS:
         raise ValueError(f"dataset={dataset!r} is unknown. Use one of {', '.join(_FOLDERS)}.")
@@ -206,10 +203,7 @@ def merge(crops: pd.DataFrame, annotations: pd.DataFrame) -> Merged:
 
     An annotated video named without a folder ("abc") matches crops of any folder ("part/abc").
 
-    Warns
-    -----
-    UserWarning
-        No crop's video is annotated: most likely the two are of different data sets.
+    Warns if no crop's video is annotated: most likely the two are of different data sets.
     """
     crops = crops.reset_index(drop=True)
     again = annotations.duplicated(["video", "frame", "label", "gender", "race"])
@@ -285,12 +279,9 @@ def lost_by_group(ledger: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFra
     ``ledger`` is from ``extraction.extract``. A video that could not be read lost all frames it was asked for, a
     partial one those that gave no crop.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index: :data:`GROUPS`, then "undefined" and "not annotated", so that every video is counted; columns
-        ``videos``, ``failed`` (videos that gave nothing), ``asked``, ``lost`` (frames), ``share`` (lost / asked, NaN
-        where nothing was asked for).
+    The table's index is :data:`GROUPS`, then "undefined" and "not annotated", so that every video is counted; its
+    columns are ``videos``, ``failed`` (videos that gave nothing), ``asked``, ``lost`` (frames) and ``share`` (lost /
+    asked, NaN where nothing was asked for).
     """
     key = _matching(ledger["video"], annotations["video"])
     found = vote(annotations)[0].reindex(key)

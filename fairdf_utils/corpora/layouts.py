@@ -64,10 +64,8 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
         does not follow the corpus), ``source_identity`` ("" where there is none) and ``compression`` ("" where there
         is one only). Hidden files, and those without a video's suffix (or in ``folder`` an image's), are left out.
 
-    Raises
-    ------
-    CorpusError
-        The root is missing, holds no video in this layout, or has a list that is broken or names a path outside it.
+    Raises a CorpusError if the root is missing, holds no video in this layout, or has a list that is broken or names a
+    path outside it.
     """
     root = Path(root)
     if layout not in LAYOUTS:
@@ -86,7 +84,8 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
             f"{', '.join(names[:5]) or 'nothing'}{' ...' if len(names) > 5 else ''}. Correct the root, the layout or "
             "the compression."
         )
-    rows = [[_text(cell) for cell in row] for row in found]
+    # Bytes that are no UTF-8 become \x.., so that any file can hold the name; the video fails later.
+    rows = [[os.fsencode(cell).decode("utf-8", "backslashreplace") for cell in row] for row in found]
     table = pd.DataFrame(rows, columns=["path", "video", "forgery", "identity"]).drop_duplicates()
     table = table.sort_values("path", ignore_index=True)
     facts = video_facts(table["video"])
@@ -109,17 +108,12 @@ def locate(root: str | Path, path: str | Path) -> Path:
     real = Path(os.path.realpath(file))  # which also ends on a loop
     if not real.is_relative_to(os.path.realpath(root)):
         raise VideoError("outside the root")
-    if "\\" in str(path) and not os.path.lexists(file):  # as `_text` writes other bytes
+    if "\\" in str(path) and not os.path.lexists(file):  # as `find_videos` writes other bytes
         raise VideoError("name not UTF-8")
     if file.is_dir():
         loop = file.is_symlink() and Path(os.path.realpath(file.parent)).is_relative_to(real)
         raise VideoError("symlink loop" if loop else "not a file")
     return file
-
-
-def _text(name: str) -> str:
-    r"""A name that any file can hold: bytes that are no UTF-8 become \x.., and the video fails later."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _has_suffix(file: Path, suffixes: Sequence[str]) -> bool:

@@ -108,10 +108,7 @@ def split(rows: pd.DataFrame, shares: Sequence[float] = (0.6, 0.2, 0.2), seed: i
     shares : (float, float, float)
         Of the images, for train, val and test; they are positive and add up to 1.
 
-    Raises
-    ------
-    ManifestError
-        No rows, or rows without demographics.
+    Raises a ManifestError for no rows, or rows without demographics.
     """
     if len(shares) != len(SPLITS) or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"shares={shares} must be three positive numbers that add up to 1.")
@@ -165,10 +162,7 @@ def official_ffpp(rows: pd.DataFrame, folder: str | Path) -> Split:
         Holds ``train.json``, ``val.json`` and ``test.json``, lists of pairs such as ``["071", "054"]``: the reals 071
         and 054 and the fakes 071_054 and 054_071 belong to that split.
 
-    Raises
-    ------
-    ManifestError
-        A file is missing or of another form, a number is in two splits, or no row is listed.
+    Raises a ManifestError if a file is missing or of another form, a number is in two splits, or no row is listed.
     """
     placed, listed = {}, set()
     for name in SPLITS:
@@ -223,10 +217,7 @@ def celebdf_test_list(
     shares : (float, float)
         Of the images that are left, for train and val.
 
-    Raises
-    ------
-    ManifestError
-        A line of another form, a label that contradicts the rows', or no listed video among them.
+    Raises a ManifestError for a line of another form, a label that contradicts the rows', or no listed video there.
     """
     listed = _read_test_list(Path(path))
     rows = rows.reset_index(drop=True)
@@ -278,10 +269,7 @@ def write_splits(split: Split, folder: str | Path) -> list[Path]:
     All files are written aside first and take their places together at the end, so that a failure leaves the folder
     as it was. In folders named celebdf or dfd six groups are written, unless a group they lack occurs.
 
-    Raises
-    ------
-    ManifestError
-        Train or val has reals or fakes only, or the folder has a file of a split that is empty now.
+    Raises a ManifestError if train or val has reals or fakes only, or the folder a file of a split that is empty now.
     """
     folder = Path(folder)
     six = folder.name in SIX_GROUP_DATASETS and split.rows["group"].isin(SIX_GROUPS).all()

@@ -91,12 +91,9 @@ def _reasons(path: Path) -> Iterator[None]:
     """Turn what PyAV, Pillow and the file system raise into a VideoError."""
     try:
         yield
-    except FileNotFoundError:
-        raise VideoError("no such file") from None
-    except IsADirectoryError:
-        raise VideoError("not a file") from None
     except OSError as error:  # Pillow's errors and some of PyAV's are OSErrors too
-        raise VideoError("symlink loop" if error.errno == errno.ELOOP else "unreadable") from error
+        known = {errno.ENOENT: "no such file", errno.EISDIR: "not a file", errno.ELOOP: "symlink loop"}
+        raise VideoError(known.get(error.errno, "unreadable")) from error
     except (av.error.InvalidDataError, av.error.ArgumentError) as error:  # no format, or none of the allowed ones
         # An MP4 file whose writer was interrupted has its first box but not its table of contents, the last.
         with path.open("rb") as file:

@@ -55,17 +55,22 @@ def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Pa
     a new map, an unchanged one is opened in milliseconds. Images of other sizes are resized bilinearly (Lin et al.
     2024, 4.1).
 
-    Raises
-    ------
-    ManifestError
-        An image is missing or cannot be read; nothing is left behind.
+    Raises a ManifestError if an image is missing or cannot be read; nothing is left behind.
     """
     check_images(frame, image_root)
     target = Path(cache_dir) / f"{digest_of_images(frame, image_root, size)}.npy"
     if not target.exists():
         paths = [image_root / path for path in frame["img_path"]]
-        with replacing(target) as partial:
-            _decode_into(partial, paths, frame["source"].tolist(), size)
+        sources, shape = frame["source"].tolist(), (len(paths), size, size, 3)
+        # Pillow releases the interpreter lock while it decodes, so threads use every core.
+        with replacing(target) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
+            pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+
+            def fill(i: int) -> None:
+                pixels[i] = load_image(paths[i], size, sources[i])
+
+            list(progress.bar(pool.map(fill, range(len(paths))), total=len(paths), desc="decode", unit="image"))
+            pixels.flush()
     return np.load(target, mmap_mode="c")  # copy on write: torch asks for a writable array, the file stays as it is
 
 
@@ -76,17 +81,6 @@ def digest_of_images(frame: pd.DataFrame, image_root: Path, size: int) -> str:
         status = path.stat()
         digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
-
-
-def _decode_into(target: Path, paths: list[Path], sources: list[str], size: int) -> None:
-    pixels = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(paths), size, size, 3))
-
-    def fill(i: int) -> None:
-        pixels[i] = load_image(paths[i], size, sources[i])
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter lock while it decodes
-        list(progress.bar(pool.map(fill, range(len(paths))), total=len(paths), desc="decode", unit="image"))
-    pixels.flush()
 
 
 def load_image(path: Path, size: int, source: str = "") -> np.ndarray:
@@ -128,10 +122,7 @@ def epoch_pairs(frame: pd.DataFrame, sampling: str, generator: np.random.Generat
     `natural`: every fake once, in random order, each with a real drawn at random (Lin et al. 2024).
     `balanced`: as many pairs, but fakes and reals are drawn so that every group present is equally likely.
 
-    Raises
-    ------
-    ManifestError
-        There are no fakes, or no reals, to pair.
+    Raises a ManifestError if there are no fakes, or no reals, to pair.
     """
     fakes, reals = (np.flatnonzero(frame["label"].to_numpy() == label) for label in (1, 0))
     if not len(fakes) or not len(reals):

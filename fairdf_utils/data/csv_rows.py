@@ -79,9 +79,6 @@ class Rows:
     def _note(self, kind: str, line: int, finding: str, remedy: str) -> None:
         self.problems.append(Problem("error", kind, str(self.path), line, "", "", finding, remedy))
 
-    def has(self, column: str) -> bool:
-        return column in self.cells.columns
-
     def require(self, columns: Iterable[str]) -> bool:
         """Whether there are rows and all ``columns``, each once; what is amiss is noted."""
         if any(problem.line == 0 for problem in self.problems):

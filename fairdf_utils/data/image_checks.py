@@ -32,12 +32,7 @@ def image_problems(rows: pd.DataFrame, root: str | Path, size: int | None = None
     decoded only where the end is missing, and for other formats. Damage inside a whole file is not seen.
 
     ``rows`` have the columns ``img_path``, relative to ``root``, ``file`` and ``line``; ``size`` is the side, px, that
-    every image must have.
-
-    Raises
-    ------
-    FileNotFoundError
-        The root is not a folder.
+    every image must have. Raises a FileNotFoundError if the root is not a folder.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"image root {str(root)!r} is not a folder; give the folder that img_path starts from")

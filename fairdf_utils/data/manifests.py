@@ -48,10 +48,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     or ``frame`` are absent, they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or
     ``<video>_<frame>.png``, where identity is the video.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Columns :data:`COLUMNS` and ``source`` (file and line, for error messages), rows in file order.
+    The result has the columns :data:`COLUMNS` and ``source`` (file and line, for error messages), rows in file order.
 
     Raises
     ------
@@ -73,7 +70,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 def read_leniently(path: str | Path) -> tuple[pd.DataFrame, list[Problem]]:
     """The rows of a manifest that have no error, as from :func:`read_manifest`, and every problem in it, by line."""
     rows = Rows(path)
-    form = other_lists if rows.has(other_lists.REQUIRED[0]) else released_columns
+    form = other_lists if other_lists.REQUIRED[0] in rows.cells else released_columns
     if not rows.require(form.REQUIRED):
         return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
     table = form.rows_of(rows)
@@ -93,10 +90,7 @@ def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] 
     (:data:`GROUPS` or :data:`SIX_GROUPS`). A file of fakes whose forgeries are all known gets ``spe_label``; a file of
     fakes and reals together gets ``forgery``. The file is written atomically, missing folders are made.
 
-    Raises
-    ------
-    ManifestError
-        No rows, a canonical column is missing, or a row could not be read back.
+    Raises a ManifestError if there are no rows, a canonical column is missing, or a row could not be read back.
     """
     path = Path(path)
     missing = [column for column in COLUMNS if column not in frame.columns]
@@ -133,10 +127,7 @@ def read_split(folder: str | Path, split: str) -> pd.DataFrame:
     The folder's name, of ``data_manifests/synthetic/ffpp`` for instance, becomes the column ``dataset``. Training and
     validation are a file of fakes and a file of reals, a test set is one file.
 
-    Raises
-    ------
-    ManifestError
-        A file of the split is missing or faulty, or the split is unknown.
+    Raises a ManifestError if a file of the split is missing or faulty, or the split is unknown.
     """
     if split not in SPLIT_FILES:
         raise ManifestError(f"{folder}: unknown split {split!r}. Use one of {', '.join(SPLIT_FILES)}.")

@@ -57,7 +57,7 @@ def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:
     finding = "It contradicts the kind of video in the image's name"
     rows.reject(contradicts, CONTRADICTION, "Target", finding, "Correct the cell or the image's name.")
     plain = np.where(label == 0, "real", "fake").astype(object)
-    if not rows.has("Specific"):
+    if "Specific" not in rows.cells:
         return np.where((named != "") & (named != "fake"), named, plain)
     meanings = dict(enumerate(FORGERIES)) | {name: name for name in FORGERIES}
     meanings = {str(written).lower(): name for written, name in meanings.items()}

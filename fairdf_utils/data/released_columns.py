@@ -25,7 +25,7 @@ def rows_of(rows: Rows) -> dict[str, np.ndarray]:
     label = rows.codes("label", (0, 1))
     table = {"img_path": paths, "label": label, "code": _group_codes(rows)} | _from_names(rows, paths)
     table["forgery"] = _forgeries(rows, label, table["forgery"])
-    if rows.has("frame"):
+    if "frame" in rows.cells:
         whole = np.array([re.fullmatch("[0-9]{1,9}", cell) is not None for cell in rows.strings("frame")], dtype=bool)
         rows.reject(~whole, "bad cell", "frame", "It is no frame number", "Use a whole number of 0 or more.")
         table["frame"] = np.where(whole, rows.strings("frame"), "0").astype(np.int64)
@@ -35,7 +35,7 @@ def rows_of(rows: Rows) -> dict[str, np.ndarray]:
 def _from_names(rows: Rows, paths: np.ndarray) -> dict[str, np.ndarray]:
     """``video``, ``identity``, ``source_identity``, ``forgery`` and ``frame``, from their columns or from names."""
     video, frame = video_and_frame(paths)
-    if rows.has("video"):
+    if "video" in rows.cells:
         video = rows.filled("video")
     else:
         crop = from_crop_names(paths)
@@ -43,9 +43,9 @@ def _from_names(rows: Rows, paths: np.ndarray) -> dict[str, np.ndarray]:
         known = crop["dataset"].isin(("ffpp", "celebdf", "dfd")).to_numpy()
         video, frame = np.where(known, crop["video"], video), np.where(known, crop["frame"], frame)
     facts = {name: column.to_numpy() for name, column in video_facts(video).items()}
-    if rows.has("identity"):
+    if "identity" in rows.cells:
         facts["identity"] = rows.filled("identity")
-    if rows.has("source_identity"):
+    if "source_identity" in rows.cells:
         facts["source_identity"] = rows.strings("source_identity")
     return facts | {"video": video, "frame": frame}
 
@@ -53,7 +53,7 @@ def _from_names(rows: Rows, paths: np.ndarray) -> dict[str, np.ndarray]:
 def _group_codes(rows: Rows) -> np.ndarray:
     """Positions among the eight groups (N,), after checking that flags and ``intersec_label`` tell one story."""
     male = rows.codes("ismale", (-1, 1))
-    flags = {race: rows.codes(f"is{race}", (-1, 1)) for race in RACES[:3] if rows.has(f"is{race}")}
+    flags = {race: rows.codes(f"is{race}", (-1, 1)) for race in RACES[:3] if f"is{race}" in rows.cells}
     known = np.all([male != UNKNOWN, *(flag != UNKNOWN for flag in flags.values())], axis=0)
     several = known & (np.sum([flag == 1 for flag in flags.values()], axis=0) > 1)
     finding = "More than one of isasian, iswhite and isblack is 1"
@@ -62,7 +62,7 @@ def _group_codes(rows: Rows) -> np.ndarray:
     for name, flag in flags.items():
         race[flag == 1] = RACES.index(name)
     code = np.where(known, np.where(male == 1, 0, len(RACES)) + race, UNKNOWN)
-    groups = GROUPS if rows.has("isasian") else SIX_GROUPS
+    groups = GROUPS if "isasian" in rows.cells else SIX_GROUPS
     coded = rows.codes("intersec_label", range(len(groups)))
     among_eight = np.array([GROUPS.index(group) for group in groups])[np.maximum(coded, 0)]
     contradicts = known & ~several & (coded != UNKNOWN) & (among_eight != code)
@@ -74,12 +74,12 @@ def _group_codes(rows: Rows) -> np.ndarray:
 def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:
     """Forgeries (N,) from ``spe_label`` or ``forgery`` (also called ``method``), else from the video, else "fake"."""
     forgeries = np.where(label == 0, "real", np.where(np.isin(named, FORGERIES[1:]), named, "fake")).astype(object)
-    if rows.has("spe_label"):
+    if "spe_label" in rows.cells:
         coded = rows.codes("spe_label", range(1, len(FORGERIES)))
         remedy = "Set label to 1 or move the row."
         rows.reject(label == 0, CONTRADICTION, "spe_label", "Only fakes have a forgery", remedy)
         forgeries = np.array(FORGERIES, dtype=object)[np.maximum(coded, 0)]
-    columns = [column for column in ("forgery", "method") if rows.has(column)]
+    columns = [column for column in ("forgery", "method") if column in rows.cells]
     if not columns:
         return forgeries
     column, written = columns[0], rows.strings(columns[0])
@@ -89,7 +89,7 @@ def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:
     contradicts = known & (label != UNKNOWN) & ((written == "real") != (label == 0))
     rows.reject(contradicts, CONTRADICTION, column, "It contradicts label", "Correct one of them.")
     keep_one = "Keep one of the two columns."
-    if rows.has("spe_label"):
+    if "spe_label" in rows.cells:
         contradicts = known & (coded != UNKNOWN) & (written != forgeries)
         rows.reject(contradicts, CONTRADICTION, column, "It contradicts spe_label", keep_one)
     if len(columns) == 2:
