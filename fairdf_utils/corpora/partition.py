@@ -19,7 +19,7 @@ WITHOUT_CLASS = 1.0  # the cost of a split that has no reals, or no fakes: nothi
 def partition(
     first: np.ndarray, second: np.ndarray, cells: np.ndarray, labels: np.ndarray, shares: Sequence[float], seed: int
 ) -> np.ndarray:
-    """Assign units to splits.
+    """Assign units to splits: int (U,), the split of each unit.
 
     An image belongs to two units (mostly the same one twice) and to a cell, its group x label. It is kept if both are
     in one split. For any kind of image, let "off" be the sum over splits of (share of the kept images - share
@@ -37,11 +37,6 @@ def partition(
         The units 0..U-1 of each image, its cell 0..C-1 (each one is there), and 0 or 1.
     shares : sequence of float, (S,)
         Positive, adding up to 1.
-
-    Returns
-    -------
-    int (U,)
-        The split of each unit.
     """
     units, number = int(max(first.max(), second.max())) + 1, int(cells.max()) + 1
     pairs = np.minimum(first, second).astype(np.int64) * units + np.maximum(first, second)
