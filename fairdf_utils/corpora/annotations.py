@@ -257,8 +257,8 @@ def vote(annotations: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         texts = [", ".join(f"{name} {n}" for name, n in zip(values, line, strict=True) if n) for line in counts]
         table = pd.DataFrame({"video": votes.index, "attribute": attribute, "votes": texts, "chosen": chosen})
         conflicts.append(table[(counts > 0).sum(axis=1) > 1])
-        why = np.where(best == 0, f"{attribute} undefined in every frame", f"{attribute}: tie, " + table["votes"])
-        reasons.append(np.where(chosen == "", why, ""))
+        why = [f"{attribute}: tie, {text}" if text else f"{attribute} undefined in every frame" for text in texts]
+        reasons.append(np.where(chosen == "", np.array(why, dtype=object), ""))
     settled["reason"] = ["; ".join(filter(None, both)) for both in zip(*reasons, strict=True)]
     return pd.DataFrame(settled), pd.concat(conflicts, ignore_index=True)
 
