@@ -24,14 +24,7 @@ def _sorted_runs(segment, score):
 
 
 def segment_auc(segment: np.ndarray, segments: int, label: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """AUC inside each segment, (segments,), from one sort of all scores; NaN where a segment lacks a class.
-
-    Parameters
-    ----------
-    segment : int (n,)
-        Codes 0..segments-1: comparisons never leave a segment.
-    label : int (n,), 1 = fake
-    score : float (n,)
+    """AUC inside each segment (codes 0..segments-1), from one sort of all scores; NaN where one lacks a class.
 
     Source: Mann and Whitney 1947 (from the sum of the fakes' ranks, tied ones at their mean rank).
     """

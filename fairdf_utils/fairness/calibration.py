@@ -2,7 +2,7 @@
 
 Calibration depends on the share of fakes: a test set with as many fakes as reals says what the scores mean where half
 of the images are fake, and groups with different shares are not calibrated alike even if the detector is blind to
-them. The share stands in each table.
+them. The share stands in each table. `by` None takes all images together.
 """
 
 import numpy as np
@@ -23,27 +23,19 @@ def _binned(table, by, bins, fidelity):
     return scored, np.array(sums, np.float64).reshape(4, -1, bins)
 
 
-def reliability(
-    table: pd.DataFrame, by: str | None = None, bins: int = 10, fidelity: str = "corrected"
-) -> pd.DataFrame:
+def reliability(table: pd.DataFrame, by: str | None = None, bins: int = 10) -> pd.DataFrame:
     """The reliability curve: mean score and share of fakes in bins of equal width.
 
-    `by` None takes all images together.
-
-    Returns
-    -------
-    DataFrame
-        Index (group, bin). Columns low, high (edges; the upper one belongs to the next bin, except 1), n (int), score
-        (mean), fake_share; NaN where n = 0. Perfectly calibrated: fake_share near score.
+    Index (group, bin); columns low, high (edges; the upper one belongs to the next bin, except 1), n (int), score
+    (mean), fake_share; NaN where n = 0. Perfectly calibrated: fake_share near score.
 
     Source: DeGroot and Fienberg 1983.
     """
-    scored, (n, fakes, score, _) = _binned(table, by, bins, fidelity)
+    scored, (n, fakes, score, _) = _binned(table, by, bins, "corrected")
     index = pd.MultiIndex.from_product([scored.names, range(bins)], names=[by or "group", "bin"])
-    edges, groups = np.arange(bins + 1) / bins, len(scored.names)
-    columns = {"low": np.tile(edges[:-1], groups), "high": np.tile(edges[1:], groups), "n": n.ravel().astype(int)}
-    columns |= {"score": ratio(score, n).ravel(), "fake_share": ratio(fakes, n).ravel()}
-    return pd.DataFrame(columns, index)
+    bin_ = index.get_level_values("bin")
+    columns = {"low": bin_ / bins, "high": (bin_ + 1) / bins, "n": n.ravel().astype(int)}
+    return pd.DataFrame({**columns, "score": ratio(score, n).ravel(), "fake_share": ratio(fakes, n).ravel()}, index)
 
 
 def calibration(
@@ -57,27 +49,23 @@ def calibration(
       squared miscalibration of the bins, resolution the spread of their shares of fakes, uncertainty = p (1 - p) with
       p the share of fakes of the group, and within what the bins hide (see the source).
 
-    Returns
-    -------
-    DataFrame
-        One row a group: n, n_real, n_fake (int), fake_share, score (means), ece, brier, reliability, resolution,
-        uncertainty, within; NaN where n = 0.
+    One row a group; before these n, n_real, n_fake (int), fake_share and score (means). NaN where n = 0.
 
     Source: Naeini, Cooper and Hauskrecht 2015 (ECE); Murphy 1973; Stephenson, Coelho and Jolliffe 2008 (within).
     """
-    scored, (n, fakes, score, squares) = _binned(table, by, bins, fidelity)
-    images, share = n.sum(-1), ratio(fakes.sum(-1), n.sum(-1))
+    scored, sums = _binned(table, by, bins, fidelity)
+    (n, fakes, score, _), (images, all_fakes, scores, squares) = sums, sums.sum(-1)
     of_fakes = np.bincount(scored.group, scored.label * scored.score, len(scored.names))
-    brier = ratio(squares.sum(-1) - 2 * of_fakes + fakes.sum(-1), images)
+    share, brier = ratio(all_fakes, images), ratio(squares - 2 * of_fakes + all_fakes, images)
     weight = n / np.maximum(images, 1)[:, None]
     off, spread = ratio(score, n) - ratio(fakes, n), ratio(fakes, n) - share[:, None]
-
-    def mean(values):
-        return np.where(images > 0, np.nansum(weight * values, axis=-1), np.nan)
-
-    parts = {"reliability": mean(off**2), "resolution": mean(spread**2), "uncertainty": share * (1 - share)}
-    within = brier - parts["reliability"] + parts["resolution"] - parts["uncertainty"]
-    sizes = {"n": images, "n_real": images - fakes.sum(-1), "n_fake": fakes.sum(-1)}
+    ece, reliable, resolved = (
+        np.where(images > 0, np.nansum(weight * values, axis=-1), np.nan) for values in (np.abs(off), off**2, spread**2)
+    )
+    uncertainty = share * (1 - share)
+    sizes = {"n": images, "n_real": images - all_fakes, "n_fake": all_fakes}
     columns = {name: size.astype(int) for name, size in sizes.items()}
-    columns |= {"fake_share": share, "score": ratio(score.sum(-1), images), "ece": mean(np.abs(off)), "brier": brier}
-    return pd.DataFrame({**columns, **parts, "within": within}, index=pd.Index(scored.names, name=by or "group"))
+    columns |= {"fake_share": share, "score": ratio(scores, images), "ece": ece, "brier": brier}
+    columns |= {"reliability": reliable, "resolution": resolved, "uncertainty": uncertainty}
+    columns["within"] = brier - reliable + resolved - uncertainty
+    return pd.DataFrame(columns, index=pd.Index(scored.names, name=by or "group"))

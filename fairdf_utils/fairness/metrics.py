@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fairdf_utils.data.vocabulary import FIDELITIES, group_order
 from fairdf_utils.fairness.auc import ratio, segment_auc
-from fairdf_utils.fairness.score_table import ScoreTableError, column, numbers
+from fairdf_utils.fairness.score_table import ScoreTableError, column, numbers, sigmoid
 
 METRICS = ("fpr_sum", "fpr_gap", "tpr_gap", "oae", "dp", "meo", "eo", "auc_gap")
 OVERALL = ("auc", "acc", "fpr", "tpr")
@@ -40,24 +40,13 @@ class Scored:
     names: list
 
 
-def _scores(table: pd.DataFrame, fidelity: str) -> np.ndarray:
-    """P(fake), (n,): the column `score`, or sigmoid(logit_fake) for fidelity "official"."""
-    if fidelity not in FIDELITIES:
-        raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
-    if fidelity == "corrected":
-        remedy = "A score is P(fake), from 0 to 1: apply softmax to the two logits and keep the fake one."
-        return numbers(table, "score", lambda x: (x >= 0) & (x <= 1), remedy)
-    logit = numbers(table, "logit_fake", np.isfinite, "The logit of the fake class must be a finite number.")
-    return np.exp(-np.logaddexp(0, -logit))  # the sigmoid, without overflow
-
-
-def group_codes(table: pd.DataFrame, by: str) -> tuple[np.ndarray, list]:
+def _group_codes(table, by):
     """Code of each image's group, int64 (n,), and the names of the groups in order; one pass over the column."""
-    labels = table[by] if by in table.columns else column(table, by)
-    if isinstance(labels.dtype, pd.CategoricalDtype):
-        codes, names = labels.cat.codes.to_numpy(), group_order(labels)
+    values = table[by] if by in table.columns else column(table, by)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        codes, names = values.cat.codes.to_numpy(), group_order(values)
     else:
-        codes, found = pd.factorize(labels)
+        codes, found = pd.factorize(values)
         names = group_order(found)
         codes = np.array([names.index(name) for name in found] + [-1])[codes]  # a missing one stays -1
     if codes.min() < 0:
@@ -69,14 +58,15 @@ def as_arrays(table: pd.DataFrame, by: str | None, threshold: Threshold, fidelit
     """Check a score table and return it as arrays; `by` None puts every image into one group."""
     if len(table) == 0:
         raise ScoreTableError("The score table is empty: nothing to judge. Check the filter that made it.")
-    allowed = "A label is 0 (real) or 1 (fake)."
-    label = numbers(table, "label", lambda x: (x == 0) | (x == 1), allowed).astype(np.int64)
-    score = _scores(table, fidelity)
-    group, names = (np.zeros(len(table), np.int64), ["all"]) if by is None else group_codes(table, by)
+    if fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity is {fidelity!r}; use one of {', '.join(FIDELITIES)}.")
+    label = numbers(table, "label").astype(np.int64)
+    score = numbers(table, "score") if fidelity == "corrected" else sigmoid(numbers(table, "logit_fake"))
+    group, names = (np.zeros(len(table), np.int64), ["all"]) if by is None else _group_codes(table, by)
     return Scored(label, score, (score >= _cuts(threshold, by, group, names)).astype(np.int64), group, names)
 
 
-def _cuts(threshold: Threshold, by: str | None, group: np.ndarray, names: list) -> np.ndarray:
+def _cuts(threshold, by, group, names):
     """The threshold of each image: float64 () or (n,)."""
     if isinstance(threshold, pd.Series):
         if by is None:
@@ -139,16 +129,11 @@ def _sum(values):
 
 
 def metrics_of_rates(rates: np.ndarray, overall: np.ndarray, auc: np.ndarray | None) -> dict[str, np.ndarray]:
-    """The metrics from the rates of the groups: dict of float64 (...).
+    """The metrics, (...) each, from the rates of the groups (FPR, TPR, accuracy, predicted-fake rate): (4, ..., G).
 
-    Each is a seminorm of what it is made of: scaled rates scale it, and it never exceeds the sum of those of two
-    summands. So the metrics of two sets of rates differ by no more than the metric of their difference.
-
-    Parameters
-    ----------
-    rates : float64 (4, ..., G): FPR, TPR, accuracy and predicted-fake rate of the groups
-    overall : float64 (2, ...): FPR and TPR of all images
-    auc : float64 (..., G), or None for the metrics of the threshold alone
+    `overall` (2, ...) are FPR and TPR of all images; `auc` is (..., G), or None for the metrics of the threshold alone.
+    Each metric is a seminorm: scaled rates scale it, and it never exceeds the sum of those of two summands. So the
+    metrics of two sets of rates differ by no more than the metric of their difference.
     """
     fpr_gap, tpr_gap, acc_gap, predicted_gap = _gap(rates)
     fpr_sum, tpr_sum = _sum(np.abs(rates[:2] - overall[..., None]))
@@ -186,25 +171,13 @@ def metrics_of(counts: np.ndarray, auc: np.ndarray | None, fidelity: str) -> tup
     return values, groups if auc is None else groups | {"auc_gap": (~np.isnan(auc)).sum(-1)}
 
 
-def group_auc(scored: Scored) -> np.ndarray:
-    """AUC of every group, (G,)."""
-    return segment_auc(scored.group, len(scored.names), scored.label, scored.score)
-
-
 def group_rates(
     table: pd.DataFrame, by: str = "group", threshold: Threshold = 0.5, fidelity: str = "corrected"
 ) -> pd.DataFrame:
-    """Rates of each group.
+    """Rates of each group of the column `by`; a categorical one also shows its categories without images.
 
-    Parameters
-    ----------
-    by : str
-        Column that names the group of an image: "gender", "race", "group" (their intersection) or any other.
-        A categorical column also shows its categories without images.
-    threshold : float, Series group -> float, or array (N,); 0..1
-        Fake when score >= threshold: one for all, one for each group, or one for each image.
-    fidelity : "corrected" or "official"
-        Which score is used; no group is left out here.
+    An image is called fake when its score reaches the threshold (0..1): one for all, one a group, or one an image.
+    `fidelity` says which score that is; no group is left out here.
 
     Returns
     -------
@@ -220,24 +193,18 @@ def group_rates(
     scored = as_arrays(table, by, threshold, fidelity)
     video = cluster_codes(table, "video")
     of_groups = np.unique(video * len(scored.names) + scored.group) % len(scored.names)  # of each video's groups
-    counts = contingency(scored)[0]
+    counts, auc = contingency(scored)[0], segment_auc(scored.group, len(scored.names), scored.label, scored.score)
     n_real, n_fake = counts.sum(-1).astype(int).T
     sizes = {"n": n_real + n_fake, "n_real": n_real, "n_fake": n_fake}
     sizes["n_videos"] = np.bincount(of_groups, minlength=len(scored.names))
     names = pd.Index(scored.names, name=by)
-    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": group_auc(scored)}, index=names)
-    rates["undefined"] = [_why_undefined(*row) for row in zip(n_real, n_fake, strict=True)]
+    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": auc}, index=names)
+    rates["undefined"] = ""
+    for lacks, others, rest in ((n_real, n_fake, "FPR, TNR and AUC: no reals (n = {}, all fake)"),
+                                (n_fake, n_real, "FNR, TPR and AUC: no fakes (n = {}, all real)")):  # fmt: skip
+        rates.loc[lacks == 0, "undefined"] = [rest.format(n) for n in others[lacks == 0]]
+    rates.loc[rates["n"] == 0, "undefined"] = "all rates: no images (n = 0)"
     return rates
-
-
-def _why_undefined(n_real, n_fake):
-    if n_real and n_fake:
-        return ""
-    if not n_real and not n_fake:
-        return "all rates: no images (n = 0)"
-    if not n_real:
-        return f"FPR, TNR and AUC: no reals (n = {n_fake}, all fake)"
-    return f"FNR, TPR and AUC: no fakes (n = {n_real}, all real)"
 
 
 def undefined_rates(table: pd.DataFrame, by: str = "group") -> list[str]:
@@ -247,11 +214,7 @@ def undefined_rates(table: pd.DataFrame, by: str = "group") -> list[str]:
 
 
 def fairness_metrics(
-    table: pd.DataFrame,
-    by: str = "group",
-    threshold: Threshold = 0.5,
-    fidelity: str = "corrected",
-    auc: bool = True,
+    table: pd.DataFrame, by: str = "group", threshold: Threshold = 0.5, fidelity: str = "corrected", auc: bool = True
 ) -> pd.Series:
     """Fairness metrics over the groups of a column (smaller is fairer).
 
@@ -263,14 +226,8 @@ def fairness_metrics(
     - meo (F_MEO) = the largest of the gaps of FPR, FNR, TPR and TNR;
     - eo (F_EO) = sum_g |FPR_g - FPR| + |TPR_g - TPR|; auc_gap = gap of the AUCs.
 
-    Parameters
-    ----------
-    table, by, threshold
-        As in `group_rates`.
-    fidelity : "corrected" or "official"
-        "corrected": a group counts in every metric whose rate it has. "official": see the module's head.
-    auc : bool
-        False leaves out auc_gap, and with it the sorting of scores, most of the time.
+    The arguments are as in `group_rates`, and `auc` False leaves out auc_gap, and with it the sorting of scores, most
+    of the time.
 
     Returns
     -------
@@ -281,7 +238,8 @@ def fairness_metrics(
     Source: Lin et al. 2024, evaluation metrics.
     """
     scored = as_arrays(table, by, threshold, fidelity)
-    values, groups = metrics_of(contingency(scored)[0], group_auc(scored) if auc else None, fidelity)
+    of_groups = segment_auc(scored.group, len(scored.names), scored.label, scored.score) if auc else None
+    values, groups = metrics_of(contingency(scored)[0], of_groups, fidelity)
     result = pd.Series({name: float(value) for name, value in values.items()}, name=by)
     result.attrs["groups"] = {name: int(count) for name, count in groups.items()}
     return result
@@ -306,17 +264,9 @@ def overall_metrics(table: pd.DataFrame, threshold: Threshold = 0.5, fidelity: s
 
 
 def rate_interval(k: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Wilson score interval of a rate k / n, for independent images.
+    """Wilson score interval (low, high) of a rate k / n, for independent images; NaN where n = 0.
 
-    Parameters
-    ----------
-    k, n : number or array of numbers
-        Hits and trials, 0 <= k <= n; not whole where images are worth less than one each.
-    level : float, 0..1 exclusive
-
-    Returns
-    -------
-    low, high : float or float64 arrays; NaN where n = 0
+    Hits and trials, 0 <= k <= n, need not be whole: images may be worth less than one each.
 
     Source: Wilson 1927; Brown, Cai and DasGupta 2001.
     """

@@ -7,12 +7,10 @@ import pandas as pd
 def undominated(
     results: pd.DataFrame, higher: tuple[str, ...] = ("auc",), lower: tuple[str, ...] = ("fpr_sum",)
 ) -> pd.Series:
-    """Which runs no other run beats: at least as good in every column, and better in one.
+    """Which runs (rows) no other run beats: at least as good in every column, and better in one. Series of bool.
 
-    Estimates only: where intervals overlap, a run off the front may well belong on it.
-
-    A row of `results` is a run; `higher` and `lower` are the columns in which higher, or lower, is better. Series of
-    bool; False where a value is undefined (NaN). Equal runs are both True.
+    `higher` and `lower` name the columns in which higher, or lower, is better. False where a value is NaN; equal runs
+    are both True. Estimates only: where intervals overlap, a run off the front may well belong on it.
     """
     missing = [name for name in (*higher, *lower) if name not in results.columns]
     if missing:

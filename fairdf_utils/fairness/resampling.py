@@ -115,43 +115,33 @@ def drawn_weights(members: np.ndarray, sizes: list[int], seed: int) -> Iterator[
         yield np.bincount(place.ravel(), minlength=clusters * size).reshape(clusters, size).astype(np.float64)
 
 
-def resampled_tables(data: Clustered, settings: Settings, auc: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Tables of the data (row 0) and of its B resamples.
+def resampled_tables(data: Clustered, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
+    """Tables of the data (row 0) and of its B resamples: float64 (1 + B, G, 2, 2).
 
-    Returns
-    -------
-    counts : float64 (1 + B, G, 2, 2)
-    auc : float64 (1 + B, G + 1), last that of all images together; None if not asked for
+    Beside them the AUCs of the groups, (1 + B, G), and of all images together, (1 + B,); None if not asked for.
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
     cells = data.cells.reshape(len(data.cells), -1)  # (C, G * 4)
     width, budget = (len(data.unit), 1_000_000) if auc else (len(cells), CACHED)
-    scored, plans = data.scored, []
+    scored, plans, counts, aucs = data.scored, [], [], []
     if auc:
         chosen = [*(scored.group == code for code in range(len(scored.names))), np.ones(len(data.unit), bool)]
         plans = [auc_plan(scored.label, scored.score, data.unit, rows) for rows in chosen]
-    counts, aucs = [], []
     draws = drawn_weights(data.members, chunks(settings.resamples, width, budget), settings.seed)
     for weights in chain([np.ones((len(cells), 1))], draws):
         counts.append((weights.T @ cells).reshape(-1, *data.cells.shape[1:]))
         if auc:
             aucs.append(np.stack([weighted_auc(plan, weights) for plan in plans], axis=-1))
-    return np.concatenate(counts), np.concatenate(aucs) if auc else None
+    counts, aucs = np.concatenate(counts), np.concatenate(aucs) if auc else None
+    return (counts, aucs[:, :-1], aucs[:, -1]) if auc else (counts, None, None)
 
 
-def permuted_tables(
-    table: pd.DataFrame, by: str, settings: Settings, auc: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
+def permuted_tables(table: pd.DataFrame, by: str, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
     """Tables of the data (row 0) and of its groups dealt out anew among the clusters of each class.
 
     A cluster keeps its images together; one with several labels or groups is first split into parts that have one of
-    each.
-
-    Returns
-    -------
-    counts : float64 (1 + permutations, G, 2, 2)
-    auc : float64 (1 + permutations, G), or None
+    each. float64 (1 + permutations, G, 2, 2), and beside them the AUCs of the groups, or None.
     """
     scored = as_arrays(table, by, settings.threshold, settings.fidelity)
     parts = np.stack([cluster_codes(table, settings.cluster), scored.label, scored.group], axis=1)

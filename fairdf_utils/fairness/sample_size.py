@@ -6,6 +6,8 @@ independent images; the divisor is the design effect. With rho = 1 frames add no
 Source: Kish 1965, section 5.4 (design effect); Donner and Klar 2000 (numbers of clusters).
 """
 
+from bisect import bisect_left
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -18,11 +20,8 @@ from fairdf_utils.fairness.resampling import Settings, clustered
 def design_effects(table: pd.DataFrame, by: str, settings: Settings) -> pd.DataFrame:
     """What the frames of a video are worth for the FPR and the TPR of each group, estimated from the errors.
 
-    Returns
-    -------
-    DataFrame
-        Index (rate, group), rate "fpr" or "tpr", and last a row "pooled" inside groups. Columns as in `worth`. With
-        few clusters a group's own correlation is poorly known: plan with "pooled".
+    Index (rate, group), rate "fpr" or "tpr", and last a row "pooled" inside groups; columns as in `worth`. With few
+    clusters a group's own correlation is poorly known: plan with "pooled".
     """
     data, parts = clustered(table, by, settings), {}
     for label, rate in enumerate(("fpr", "tpr")):
@@ -35,10 +34,7 @@ def design_effects(table: pd.DataFrame, by: str, settings: Settings) -> pd.DataF
 def worth(errors: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
     """How many independent images those of C clusters are worth, in K groups that are kept apart.
 
-    Parameters
-    ----------
-    errors, sizes : float64 (C, K)
-        Images called wrongly (or fake), and all images.
+    `errors` and `sizes`, float64 (C, K), are images called wrongly (or fake), and all images.
 
     Returns
     -------
@@ -49,8 +45,7 @@ def worth(errors: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
 
     Source: Ridout, Demetrio and Firth 1999 (analysis-of-variance estimator of the intraclass correlation).
     """
-    present = sizes > 0
-    clusters, images, groups = present.sum(), sizes.sum(), (sizes.sum(0) > 0).sum()
+    clusters, images, groups = (sizes > 0).sum(), sizes.sum(), (sizes.sum(0) > 0).sum()
     share, mean = ratio(errors, sizes), ratio(errors.sum(0), sizes.sum(0))
     between = np.nansum(sizes * (share - mean) ** 2)
     inside = np.nansum(errors * (1 - share))
@@ -72,16 +67,8 @@ def interval_width(
 ) -> np.ndarray:
     """Width of the interval of a rate from V videos: Wilson's, on the images that they are worth.
 
-    Parameters
-    ----------
-    videos : int or array of int, V
-    rate : float, 0..1: the rate expected
-    frames : float, m: frames a video
-    correlation : float, 0..1: of errors inside a video; 1 is the careful choice, `design_effects` estimates it
-
-    Returns
-    -------
-    float or float64 array: a fraction, NaN where V = 0
+    `videos` is V, int or an array, `rate` the one expected, `frames` those of a video (m), and `correlation` (0..1)
+    that of errors inside a video: 1 is the careful choice, `design_effects` estimates it. A fraction, NaN where V = 0.
     """
     if not 0 <= rate <= 1 or not 0 <= correlation <= 1 or frames < 1:
         raise ValueError(f"rate {rate}, correlation {correlation}, frames {frames}: two fractions, at least one frame.")
@@ -94,11 +81,5 @@ def videos_needed(width: float, rate: float, frames: float = 1, correlation: flo
     """The smallest number of videos with an interval no wider than `width` (a fraction); others as `interval_width`."""
     if not 0 < width <= 1:
         raise ValueError(f"width is {width}; the width of an interval of a rate is a fraction, above 0 and at most 1.")
-    low, high = 0, 1  # invariant: `low` videos are too few
-    while interval_width(high, rate, frames, correlation, level) > width:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = interval_width(middle, rate, frames, correlation, level) <= width
-        low, high = (low, middle) if enough else (middle, high)
-    return high
+    narrowness = lambda videos: -interval_width(videos, rate, frames, correlation, level)  # noqa: E731 - rises
+    return bisect_left(range(10**15), -width, lo=1, key=narrowness)

@@ -13,7 +13,7 @@ Chapter 4 writes one; any other detector can. Nothing here needs torch.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,19 @@ OTHER_NAMES = {  # what other projects call the columns
     "score": {"score", "scores", "y_pred", "y_prob", "y_score", "prob", "probs", "probability", "pred", "preds"}
     | {"prediction", "predictions", "p_fake", "prob_fake", "fake_prob", "output", "logit", "logits"},
 }
-SCORE_REMEDY = "A score is P(fake), from 0 to 1: divide by 100 if percent, apply the sigmoid if logits."
+HINTS = {
+    "intersection": " The intersection of gender and race is called 'group'.",
+    "video": " Without videos, copy img_path into it: every image is then its own cluster.",
+}
+LOGIT = (np.isfinite, "A logit must be a finite number.")
+NUMBERS = {  # column -> what is allowed (a function of the array), and what to do
+    "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake)."),
+    "score": (
+        lambda x: (x >= 0) & (x <= 1),
+        "A score is P(fake), from 0 to 1: divide by 100 if percent, apply the sigmoid if logits.",
+    ),
+    **{"logit_real": LOGIT, "logit_fake": LOGIT},
+}
 NO_CSV = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".npy", ".npz", ".pkl", ".pickle")
 
 
@@ -42,10 +54,8 @@ class ScoreTableError(ValueError):
 def column(table: pd.DataFrame, name: str) -> pd.Series:
     """A column without missing values, or an error that names it."""
     if name not in table.columns:
-        hint = " The intersection of gender and race is called 'group'." if name == "intersection" else ""
-        if name == "video":
-            hint = " Without videos, copy img_path into it: every image is then its own cluster."
-        hint += _renaming(table, name)
+        alike = [own for own in table.columns if str(own).strip().lower() in OTHER_NAMES.get(name, ())]
+        hint = f" Rename '{alike[0]}' to '{name}'." if alike else HINTS.get(name, "")
         raise ScoreTableError(f"The score table has no column '{name}'; it has: {_own_columns(table)}.{hint}")
     missing = table[name].isna().to_numpy()
     if missing.any():
@@ -59,21 +69,21 @@ def _own_columns(table):
     return ", ".join(str(name) for name in table.columns if name not in table.attrs.get("derived", ()))
 
 
-def _renaming(table, name):
-    """ " Rename 'y_true' to 'label'.", or nothing where no column looks like the one that is missing."""
-    found = [own for own in table.columns if str(own).strip().lower() in OTHER_NAMES.get(name, ())]
-    return f" Rename '{found[0]}' to '{name}'." if found else ""
-
-
-def numbers(table: pd.DataFrame, name: str, allowed: Callable[[np.ndarray], np.ndarray], remedy: str) -> np.ndarray:
-    """A column as float64, every value of which passes `allowed` (a function of the array)."""
+def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column of NUMBERS as float64, or an error that names the first value that is not allowed."""
+    allowed, remedy = NUMBERS[name]
     values = pd.to_numeric(column(table, name), errors="coerce").to_numpy(np.float64)
     bad = ~allowed(values)
     if bad.any():
         row = bad.argmax()
-        value = f"Column '{name}', row {row} (counted from 0): {table[name].iloc[row]}"
-        raise ScoreTableError(f"{value} is not allowed. {remedy}")
+        value = table[name].iloc[row]
+        raise ScoreTableError(f"Column '{name}', row {row} (counted from 0): {value} is not allowed. {remedy}")
     return values
+
+
+def sigmoid(logit: np.ndarray | pd.Series) -> np.ndarray | pd.Series:
+    """1 / (1 + exp(-logit)), without overflow."""
+    return np.exp(-np.logaddexp(0, -logit))
 
 
 def write_scores(table: pd.DataFrame, folder: str | Path, name: str = "scores") -> list[Path]:
@@ -90,12 +100,10 @@ def write_scores(table: pd.DataFrame, folder: str | Path, name: str = "scores") 
 def video_level(table: pd.DataFrame) -> pd.DataFrame:
     """One row a video: its score is the mean of its frames' scores.
 
-    Both fidelities agree with that: the two logits are chosen so that their softmax is the mean of the frames'
-    `score`, and the sigmoid of `logit_fake` the mean of the frames' sigmoids. Where the annotation (gender, race,
-    group) changes inside a video, that of most frames holds; everything else is the first frame's of those.
-
-    A video name used by two data sets means two videos. The result has the same columns and `frames` (int, images of
-    the video), videos in the order of their first frame. ScoreTableError if a video holds both labels.
+    The softmax of the two new logits is that mean, the sigmoid of `logit_fake` the mean of the frames' sigmoids. Where
+    the annotation (gender, race, group) changes inside a video, that of most frames holds; everything else is the first
+    frame's of those. A video name used by two data sets means two videos. The result has the same columns and `frames`
+    (int, images of the video), videos in the order of their first frame. ScoreTableError if a video holds both labels.
     """
     table = table.reset_index(drop=True)
     videos = [column(table, name) for name in ("dataset", "video") if name == "video" or name in table.columns]
@@ -112,7 +120,7 @@ def video_level(table: pd.DataFrame) -> pd.DataFrame:
     result = table.loc[alike.groupby(video).idxmax()].reset_index(drop=True)
     result = result.assign(score=mean, frames=video.value_counts().sort_index())
     if "logit_fake" in table.columns:
-        released = np.exp(-np.logaddexp(0, -table["logit_fake"].astype(np.float64)))  # the sigmoid, without overflow
+        released = sigmoid(table["logit_fake"].astype(np.float64))
         result["logit_fake"] = log_odds(released.groupby(video).mean())
         result["logit_real"] = result["logit_fake"] - log_odds(mean)
     return result
@@ -127,17 +135,10 @@ def log_odds(score: np.ndarray | pd.Series) -> np.ndarray:
 def read_scores(path: str | Path, by: Sequence[str] = ()) -> pd.DataFrame:
     """Read a score table of this project or of any other detector, and fill in what can be derived.
 
-    Needed are `label`, `score` and a column to judge by. Without `video` every image is its own video, without
-    `dataset` all are of the data set "given", without logits the score's log odds stand in for them. The forgery may
-    be called `method`. Names are text as it stands in the file: 0001 and 1 are two videos, "NA" is a group, and only
-    an empty cell is missing.
-
-    Parameters
-    ----------
-    path : str or Path
-        A .parquet file, or a .csv file.
-    by : sequence of str
-        Columns to judge by, beside gender, race and group.
+    Needed are `label`, `score` and a column to judge by: gender, race, group or one of `by`. Without `video` every
+    image is its own video, without `dataset` all are of the data set "given", without logits the score's log odds
+    stand in for them. The forgery may be called `method`. Names are text as it stands in the file (.csv or .parquet):
+    0001 and 1 are two videos, "NA" is a group, and only an empty cell is missing.
 
     Raises
     ------
@@ -163,11 +164,8 @@ def _completed(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         )
     if table.empty:
         raise ScoreTableError("There are no rows below the header: nothing to judge.")
-    label = numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).")
-    known = {"label": label.astype(int), "score": numbers(table, "score", lambda x: (x >= 0) & (x <= 1), SCORE_REMEDY)}
-    for name in ("logit_real", "logit_fake"):
-        if name in table.columns:
-            known[name] = numbers(table, name, np.isfinite, "A logit is a finite number.")
+    known = {name: numbers(table, name) for name in NUMBERS if name in table.columns or name in ("label", "score")}
+    known["label"] = known["label"].astype(int)
     known |= {name: _words(column(table, name)) for name in ("dataset", "img_path", "video") if name in table.columns}
     known |= {name: _words(table[name]) for name in (*WORDS, *by) if name in table.columns}
     table = table.assign(**known)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.fairness.metrics import Scored, as_arrays, fairness_metrics, metrics_of, overall_metrics, rates_of
+from fairdf_utils.fairness.metrics import Scored, as_arrays, contingency, metrics_of, rates_of
 from fairdf_utils.fairness.score_table import ScoreTableError
 
-TARGETS = ("eer", "fpr", "tpr")
+POINTS = {"EER": ("eer", None), "FPR 10 %": ("fpr", 0.1)}  # name -> (target, value) of `fit_threshold`
 
 
 def cuts(score: np.ndarray) -> np.ndarray:
@@ -39,35 +39,32 @@ def counts_at(scored: Scored, thresholds: np.ndarray) -> np.ndarray:
     return counts
 
 
+def _judged(counts, fidelity):
+    """acc, fpr, tpr of all images and METRICS but auc_gap, of tables (T, G, 2, 2): dict of (T,)."""
+    overall = rates_of(counts.sum(1))
+    return {name: overall[name] for name in ("acc", "fpr", "tpr")} | metrics_of(counts, None, fidelity)[0]
+
+
 def metrics_by_threshold(
     table: pd.DataFrame, by: str = "group", thresholds: Sequence[float] | None = None, fidelity: str = "corrected"
 ) -> pd.DataFrame:
     """Accuracy, FPR, TPR and the fairness metrics as functions of the threshold.
 
-    `thresholds` None takes every one that decides differently (see `cuts`).
-
-    Returns
-    -------
-    DataFrame
-        Index threshold; columns acc, fpr, tpr (of all images), then METRICS but auc_gap, which has no threshold.
+    `thresholds` None takes every one that decides differently (see `cuts`). Index threshold; columns acc, fpr, tpr (of
+    all images), then METRICS but auc_gap, which has no threshold.
     """
     scored = as_arrays(table, by, 0.5, fidelity)
     thresholds = cuts(scored.score) if thresholds is None else np.asarray(thresholds, np.float64)
-    counts = counts_at(scored, thresholds)
-    overall = rates_of(counts.sum(1))
-    values = {name: overall[name] for name in ("acc", "fpr", "tpr")} | metrics_of(counts, None, fidelity)[0]
-    return pd.DataFrame(values, index=pd.Index(thresholds, name="threshold"))
+    return pd.DataFrame(_judged(counts_at(scored, thresholds), fidelity), pd.Index(thresholds, name="threshold"))
 
 
 def fit_threshold(
     table: pd.DataFrame, target: str = "eer", value: float | None = None, fidelity: str = "corrected"
 ) -> float:
-    """The threshold at which a table has a wanted error rate, 0..1.
+    """The threshold at which a table has a wanted error rate, 0..1. Fit on validation, not on the test set.
 
     Parameters
     ----------
-    table : DataFrame
-        Score table to fit on: validation, not the test set.
     target : "eer", "fpr" or "tpr"
         "eer": where FPR and FNR are closest. "fpr": the lowest threshold with FPR <= value. "tpr": the highest
         threshold with TPR >= value.
@@ -79,26 +76,16 @@ def fit_threshold(
     ScoreTableError
         The table lacks the class that is needed, or so many reals have score 1 that no threshold reaches the FPR.
     """
-    scored = as_arrays(table, None, 0.5, fidelity)
-    return _fit(scored.label, scored.score, *_checked_target(target, value))
-
-
-def _checked_target(target, value):
-    if target not in TARGETS:
-        raise ValueError(f"target is {target!r}; use one of {', '.join(TARGETS)}.")
+    if target not in ("eer", "fpr", "tpr"):
+        raise ValueError(f"target is {target!r}; use one of eer, fpr, tpr.")
     if target != "eer" and (value is None or not 0 <= value <= 1):
         raise ValueError(f"target {target!r} with value {value}: give the rate wanted, from 0 to 1.")
-    return target, value
-
-
-def _fit(label, score, target, value):
-    """As `fit_threshold`, from arrays (n,); ScoreTableError if there is no such threshold."""
-    for code, name in ((0, "reals"), (1, "fakes")):
-        if target in ("eer", ("fpr", "tpr")[code]) and not (label == code).any():
+    scored = as_arrays(table, None, 0.5, fidelity)
+    thresholds = cuts(scored.score)
+    rates = rates_of(counts_at(scored, thresholds)[:, 0])  # (K,) each
+    for rate, name in (("fpr", "reals"), ("tpr", "fakes")):
+        if target in ("eer", rate) and np.isnan(rates[rate][0]):
             raise ScoreTableError(f"There is no threshold for {target}: the table has no {name}.")
-    thresholds = cuts(score)
-    everyone = Scored(label, score, np.zeros_like(label), np.zeros_like(label), ["all"])
-    rates = rates_of(counts_at(everyone, thresholds)[:, 0])  # (K,) each
     if target == "eer":
         return float(thresholds[np.abs(rates["fpr"] - rates["fnr"]).argmin()])
     if target == "tpr":
@@ -112,37 +99,24 @@ def _fit(label, score, target, value):
 
 
 def fit_group_thresholds(
-    table: pd.DataFrame,
-    by: str = "group",
-    target: str = "eer",
-    value: float | None = None,
-    fidelity: str = "corrected",
+    table: pd.DataFrame, by: str = "group", target: str = "eer", value: float | None = None, fidelity: str = "corrected"
 ) -> pd.Series:
-    """A threshold for each group, at which the group itself has the wanted error rate.
+    """A threshold for each group, at which the group itself has the wanted error rate: Series group -> threshold.
 
     Post-processing that needs the group of a person at the time of the decision: a reference for what thresholds can
-    do, rarely a remedy that one may use. Fit on validation, never on the test set.
-
-    Returns
-    -------
-    Series
-        Group -> threshold. A group that cannot be fitted takes the threshold of all images; ``.attrs["borrowed"]``
-        lists these groups.
+    do, rarely a remedy that one may use. A group that cannot be fitted takes the threshold of all images;
+    ``.attrs["borrowed"]`` lists these groups.
 
     Source: Hardt, Price and Srebro 2016 (post-processing; here without randomised decisions).
     """
-    scored, target = as_arrays(table, by, 0.5, fidelity), _checked_target(target, value)
-    common = _fit(scored.label, scored.score, *target)
-    fitted, borrowed = {}, []
+    scored, common = as_arrays(table, by, 0.5, fidelity), fit_threshold(table, target, value, fidelity)
+    result = pd.Series(common, pd.Index(scored.names, name=by), np.float64, "threshold")
+    result.attrs["borrowed"] = []
     for code, name in enumerate(scored.names):
-        own = scored.group == code
         try:
-            fitted[name] = _fit(scored.label[own], scored.score[own], *target)
+            result[name] = fit_threshold(table[scored.group == code], target, value, fidelity)
         except ScoreTableError:
-            fitted[name] = common
-            borrowed.append(name)
-    result = pd.Series(fitted, name="threshold", dtype=np.float64).rename_axis(by)
-    result.attrs["borrowed"] = borrowed
+            result.attrs["borrowed"].append(name)
     return result
 
 
@@ -150,21 +124,12 @@ def operating_points(
     validation: pd.DataFrame,
     test: pd.DataFrame,
     by: str = "group",
-    points: dict[str, tuple] | None = None,
+    points: dict[str, tuple] = POINTS,
     threshold: float = 0.5,
-    fidelity: str = "corrected",
 ) -> pd.DataFrame:
-    """What a detector does on a test set at thresholds that were chosen on a validation set.
+    """What a detector does on a test set at thresholds that were chosen on a validation set without its images.
 
-    Parameters
-    ----------
-    validation, test : DataFrame
-        Score tables of one detector; they must not share images.
-    by : str
-    points : dict of name -> (target, value), optional
-        As in `fit_threshold`; by default EER and a FPR of 10 %.
-    threshold : float
-        The threshold in use, listed first.
+    The `threshold` in use is listed first; `points` are as POINTS.
 
     Returns
     -------
@@ -173,18 +138,11 @@ def operating_points(
         that validation lacks take the common one). Columns threshold (NaN per group), acc, fpr, tpr, METRICS but
         auc_gap, all of the test set.
     """
-    points = {"EER": ("eer", None), "FPR 10 %": ("fpr", 0.1)} if points is None else points
-    names, rows = as_arrays(test, by, threshold, fidelity).names, {}
-
-    def judged(cut):
-        of_each = test[by].map(cut).to_numpy(np.float64) if isinstance(cut, pd.Series) else cut
-        overall = overall_metrics(test, of_each, fidelity)[["acc", "fpr", "tpr"]]
-        return {**overall, **fairness_metrics(test, by, cut, fidelity, auc=False)}
-
-    rows["as given", "common"] = {"threshold": threshold, **judged(threshold)}
+    names, fitted = as_arrays(test, by, threshold, "corrected").names, {("as given", "common"): threshold}
     for point, target in points.items():
-        common = fit_threshold(validation, *target, fidelity)
-        own = fit_group_thresholds(validation, by, *target, fidelity).reindex(names).fillna(common)
-        rows[point, "common"] = {"threshold": common, **judged(common)}
-        rows[point, "per group"] = {"threshold": np.nan, **judged(own)}
-    return pd.DataFrame(rows).T.rename_axis(["point", "thresholds"])
+        fitted[point, "common"] = common = fit_threshold(validation, *target)
+        fitted[point, "per group"] = fit_group_thresholds(validation, by, *target).reindex(names).fillna(common)
+    counts = np.concatenate([contingency(as_arrays(test, by, cut, "corrected")) for cut in fitted.values()])
+    known = {"threshold": [np.nan if isinstance(cut, pd.Series) else cut for cut in fitted.values()]}
+    index = pd.MultiIndex.from_tuples(fitted, names=["point", "thresholds"])
+    return pd.DataFrame(known | _judged(counts, "corrected"), index)

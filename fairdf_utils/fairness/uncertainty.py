@@ -29,35 +29,24 @@ from fairdf_utils.fairness.sample_size import worth
 
 MINIMUM = 10  # clusters of a class: fewer tell neither how alike their images are nor the interval of an AUC
 RATES = {"fpr": (0,), "tpr": (1,), "acc": (0, 1)}  # rate -> labels that it is made of
-FLOOR = {"mean": "floor_mean", "q95": "floor_q95"}  # names beside the other columns of `bootstrap`
 
 
 def interval_of_a_rate(errors: np.ndarray, sizes: np.ndarray, together: dict, level: float) -> dict[str, float]:
     """The rate of a group with its interval: the one place where that interval is chosen.
 
-    How alike errors inside a cluster are is taken from the group itself, from all groups together where it has fewer
-    than MINIMUM clusters or no error at all, and where these are too few as well each cluster counts as one image.
-
-    Parameters
-    ----------
-    errors, sizes : float64 (C, K)
-        Images that count for the rate, and all images, of each of C clusters, in K parts (labels) that are kept apart.
-    together : dict
-        `worth` of all groups together.
-    level : float
-
-    Returns
-    -------
-    dict
-        estimate, low, high, effective (independent images that these are worth); NaN without images.
+    `errors` and `sizes` (C, K) are images that count for the rate, and all images, of each of C clusters, in K parts
+    (labels) that are kept apart. How alike errors inside a cluster are is taken from the group itself, from all groups
+    `together` (their `worth`) where it has fewer than MINIMUM clusters or no error at all, and where these are too few
+    as well each cluster counts as one image. estimate, low, high, effective (independent images that these are worth);
+    NaN without images.
 
     Source: Wilson 1927; Kish 1965, section 5.4 (design effect).
     """
     own = worth(errors, sizes)
+    estimate = own["rate"]
     told = [one["correlation"] for one in (own, together) if one["clusters"] >= MINIMUM]
     rho = next(value for value in (*told, 1.0) if not np.isnan(value))
     effective = own["images"] / (1 + (own["frames"] - 1) * rho) if own["images"] else np.nan
-    estimate = own["rate"]
     low, high = (np.nan, np.nan) if np.isnan(estimate) else rate_interval(estimate * effective, effective, level)
     return {"estimate": estimate, "low": float(low), "high": float(high), "effective": effective}
 
@@ -90,28 +79,25 @@ def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
 def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
     """All metrics with intervals, and the floor of those that compare groups.
 
-    Returns
-    -------
-    DataFrame
-        Index METRICS + OVERALL (auc, acc, fpr, tpr of all images together). Columns estimate, low, high; groups: how
-        many the metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
+    Index METRICS + OVERALL (of all images together); columns estimate, low, high; groups: how many the metric rests on;
+    floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
     data = clustered(table, by, settings)
-    counts, aucs = resampled_tables(data, settings, auc)
-    of_groups = None if aucs is None else aucs[:, :-1]
+    counts, of_groups, auc_overall = resampled_tables(data, settings, auc)
     values, groups = metrics_of(counts, of_groups, settings.fidelity)
     rates, overall = rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
-    moved = None if aucs is None else (of_groups[1:] - of_groups[0])
+    moved = of_groups[1:] - of_groups[0] if auc else None
     deviations = metrics_of_rates(rates[:, 1:] - rates[:, :1], overall[:, 1:] - overall[:, :1], moved)
-    floor = sampling_floor(table, by, settings, auc).drop(columns="estimate").rename(columns=FLOOR)
+    floor = sampling_floor(table, by, settings, auc).drop(columns="estimate")
+    floor = floor.rename(columns={"mean": "floor_mean", "q95": "floor_q95"})
     result = interval_of_a_gap(pd.DataFrame(values), pd.DataFrame(deviations), floor["p_value"], settings.level)
     result["groups"] = pd.Series({name: count[0] for name, count in groups.items()}, dtype="Int64")
     everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
     if auc:
-        everyone.loc["auc"] = percentiles(pd.DataFrame({"auc": aucs[:, -1]}), settings.level).loc["auc"]
-    everyone = everyone.reindex([name for name in OVERALL if auc or name != "auc"]).drop(columns="effective")
+        everyone.loc["auc"] = percentiles(pd.DataFrame({"auc": auc_overall}), settings.level).loc["auc"]
+    everyone = everyone.reindex(OVERALL if auc else OVERALL[1:]).drop(columns="effective")
     return pd.concat([result.join(floor), everyone]).rename_axis("metric")
 
 
@@ -132,22 +118,18 @@ def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
 def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
     """Rates of each group with intervals.
 
-    Returns
-    -------
-    DataFrame
-        The columns of `metrics.group_rates`, and for fpr, tpr, acc and auc: <rate>_low, <rate>_high; clusters_real,
-        clusters_fake (int): how many hold such images; effective_real, effective_fake: independent images that these
-        are worth. An AUC has no interval with fewer than MINIMUM clusters of a class, or where all resamples agree.
+    The columns of `metrics.group_rates`, and for fpr, tpr, acc and auc: <rate>_low, <rate>_high; clusters_real,
+    clusters_fake (int): how many hold such images; effective_real, effective_fake: independent images that these are
+    worth. An AUC has no interval with fewer than MINIMUM clusters of a class, or where all resamples agree.
     """
     data = clustered(table, by, settings)
     result = group_rates(table, by, settings.threshold, settings.fidelity)
     found = _rates(data.cells, data.scored.names, settings.level)
     clusters = (data.cells.sum(-1) > 0).sum(0)  # (G, label)
     for rate in RATES:
-        for end in ("low", "high"):
-            result[f"{rate}_{end}"] = found.loc[rate, end].to_numpy()
+        result[[f"{rate}_low", f"{rate}_high"]] = found.loc[rate, ["low", "high"]].to_numpy()
     if auc:
-        values = pd.DataFrame(resampled_tables(data, settings, True)[1][:, :-1], columns=result.index)
+        values = pd.DataFrame(resampled_tables(data, settings, True)[1], columns=result.index)
         poor = (clusters.min(1) < MINIMUM) | (values.max() - values.min() < 1e-12)
         result[["auc_low", "auc_high"]] = percentiles(values, settings.level)[["low", "high"]].mask(poor)
     result["clusters_real"], result["clusters_fake"] = clusters.T
@@ -159,38 +141,35 @@ def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool 
 def against_rest(
     table: pd.DataFrame, by: str, settings: Settings, rates: tuple[str, ...] = ("fpr", "tpr")
 ) -> pd.DataFrame:
-    """Each group's rates minus those of all other groups together, with intervals and corrected p-values.
+    """Each group's rates (fpr, tpr, acc) minus those of all others together, with intervals and corrected p-values.
 
     The interval is joined from those of the two rates, which rest on different videos. The p-value is that of a
     permutation test: for a group of few videos, one from resamples would find differences that are not there.
 
-    Returns
-    -------
-    DataFrame
-        Index (rate, group), rates any of fpr, tpr and acc. Columns estimate, low, high; p_value: share of permutations
-        (the table itself included) with a difference at least as large; p_holm: corrected for all rows. Of two groups
-        only the first is listed: the other mirrors it.
+    Index (rate, group); columns estimate, low, high; p_value: share of permutations (the table itself included) with a
+    difference at least as large; p_holm: corrected for all rows. Of two groups only the first is listed: the other
+    mirrors it.
 
     Source: Newcombe 1998; Zou and Donner 2008 (an interval from two others).
     """
     data, rows = clustered(table, by, settings), {}
-    everyone = data.cells.sum(1)
-    for code, name in enumerate(data.scored.names):
-        own = data.cells[:, code]
-        two = _rates(np.stack([own, everyone - own], axis=1), ["own", "rest"], settings.level)
-        for rate in rates:
-            p, low, high, _ = two.loc[rate].to_numpy().T
-            down, up = np.hypot(p[0] - low[0], high[1] - p[1]), np.hypot(high[0] - p[0], p[1] - low[1])
-            rows[rate, name] = {"estimate": p[0] - p[1], "low": p[0] - p[1] - down, "high": p[0] - p[1] + up}
+    names, everyone = data.scored.names, data.cells.sum(1)
     counts = permuted_tables(table, by, settings, False)[0]
     own, rest = rates_of(counts), rates_of(counts.sum(1, keepdims=True) - counts)
-    result = pd.DataFrame(rows).T.rename_axis(["rate", by])
-    for rate in rates:
-        off = pd.DataFrame(np.abs(own[rate] - rest[rate]), columns=data.scored.names)
-        result.loc[[rate], "p_value"] = _share_at_least(off).to_numpy()
-    result = result.loc[list(rates)]
-    if len(data.scored.names) == 2:
-        result = result.drop(index=data.scored.names[1], level=1)
+    chance = {rate: _share_at_least(pd.DataFrame(np.abs(own[rate] - rest[rate]))) for rate in rates}
+    for code, name in enumerate(names[:1] if len(names) == 2 else names):
+        here = data.cells[:, code]
+        two = _rates(np.stack([here, everyone - here], axis=1), ["own", "rest"], settings.level)
+        for rate in rates:
+            p, low, high, _ = two.loc[rate].to_numpy().T
+            down, up, off = (
+                np.hypot(p[0] - low[0], high[1] - p[1]),
+                np.hypot(high[0] - p[0], p[1] - low[1]),
+                p[0] - p[1],
+            )
+            rows[rate, name] = [off, off - down, off + up, chance[rate][code]]
+    index = pd.MultiIndex.from_tuples(rows, names=["rate", by])
+    result = pd.DataFrame([*rows.values()], index, ["estimate", "low", "high", "p_value"]).loc[list(rates)]
     return result.assign(p_holm=holm(result["p_value"]))
 
 
@@ -204,10 +183,8 @@ def paired_difference(
 ) -> pd.DataFrame:
     """Metric of A minus metric of B, on the same images and the same resamples (negative: A is smaller).
 
-    What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest.
-
-    The tables are of two detectors on the same images, in any order; `threshold_b` is that of B, where it is not that
-    of the settings.
+    What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest. The rows may
+    stand in any order; `threshold_b` is that of B, where it is not that of the settings.
 
     Returns
     -------
@@ -225,20 +202,17 @@ def paired_difference(
     other = settings if threshold_b is None else replace(settings, threshold=threshold_b)
     sides = [_all_metrics(table, by, each, auc) for table, each in ((table_a, settings), (table_b, other))]
     difference = sides[0] - sides[1]
-    result = percentiles(difference, settings.level)
-    result.insert(0, "a", sides[0].iloc[0])
-    result.insert(1, "b", sides[1].iloc[0])
-    result["p_value"] = p_values(difference)
+    result = pd.DataFrame({"a": sides[0].iloc[0], "b": sides[1].iloc[0]})
+    result = result.join(percentiles(difference, settings.level)).assign(p_value=p_values(difference))
     return result.assign(p_holm=holm(result["p_value"])).rename_axis("metric")
 
 
 def _all_metrics(table, by, settings, auc):
     """METRICS + OVERALL of the table (row 0) and its resamples."""
-    counts, aucs = resampled_tables(clustered(table, by, settings), settings, auc)
-    values = metrics_of(counts, None if aucs is None else aucs[:, :-1], settings.fidelity)[0]
-    values |= {} if aucs is None else {"auc": aucs[:, -1]}
-    overall = rates_of(counts.sum(1))
-    return pd.DataFrame(values | {name: overall[name] for name in ("acc", "fpr", "tpr")})
+    counts, of_groups, auc_overall = resampled_tables(clustered(table, by, settings), settings, auc)
+    overall = rates_of(counts.sum(1)) | {"auc": auc_overall}
+    values = metrics_of(counts, of_groups, settings.fidelity)[0]
+    return pd.DataFrame(values | {name: overall[name] for name in (OVERALL if auc else OVERALL[1:])})
 
 
 def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
@@ -247,11 +221,8 @@ def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool =
     Group labels are permuted among clusters of the same label; a cluster keeps its images together. Gaps are never
     negative, so even a perfectly group-blind detector shows some; with few clusters a group it shows a lot.
 
-    Returns
-    -------
-    DataFrame
-        Index METRICS, without auc_gap if not `auc`. Columns estimate (of the table), mean and q95 (95 % quantile) of
-        the permutations, p_value: share of permutations (the table itself included) with a value at least as large.
+    Index METRICS, without auc_gap if not `auc`; columns estimate (of the table), mean and q95 (95 % quantile) of the
+    permutations, p_value: share of permutations (the table itself included) with a value at least as large.
     """
     values = pd.DataFrame(metrics_of(*permuted_tables(table, by, settings, auc), settings.fidelity)[0])
     shuffled = values.iloc[1:]
@@ -282,9 +253,7 @@ def holm(p: pd.Series | np.ndarray | list) -> pd.Series | np.ndarray:
     """p-values corrected for their number by Holm's step-down method; NaN stays NaN and is not counted.
 
     The chance of any false finding among all of them is at most the level at which they are read, however they
-    depend on each other. Give all p-values that are read together.
-
-    A Series stays one, else float64 array: max over the j smallest of (m - j + 1) p_(j), at most 1.
+    depend on each other. Give all p-values that are read together. A Series stays one, else float64 array.
 
     Source: Holm 1979.
     """

@@ -16,7 +16,7 @@ from fairdf_utils.fairness.findings import GAPS, PLANNED, Verdict, findings
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
 from fairdf_utils.fairness.sample_size import design_effects, videos_needed
 from fairdf_utils.fairness.score_table import ScoreTableError, column, video_level
-from fairdf_utils.fairness.thresholds import fit_threshold
+from fairdf_utils.fairness.thresholds import POINTS, fit_threshold
 from fairdf_utils.fairness.uncertainty import (
     MINIMUM,
     Settings,
@@ -28,7 +28,6 @@ from fairdf_utils.fairness.uncertainty import (
 )
 
 MOST_GROUPS = 50  # more values than that are a measurement or a name, not a grouping
-POINTS = {"EER": ("eer", None), "FPR 10 %": ("fpr", 0.1)}
 
 
 def groupings(table: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:

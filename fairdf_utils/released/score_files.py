@@ -41,11 +41,8 @@ def write_released(table: pd.DataFrame, folder: str | Path, fidelity: str = "off
     if unknown or not len(table):
         what = f"group {unknown[0]!r}" if unknown else "no rows"
         raise ScoreTableError(f"The score table has {what}; the released script knows {', '.join(GROUPS)}.")
-    label = numbers(table, "label", lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake).").astype(np.int64)
-    if fidelity == "official":
-        stored = numbers(table, "logit_fake", np.isfinite, "The logit of the fake class must be a finite number.")
-    else:
-        stored = log_odds(numbers(table, "score", lambda x: (x >= 0) & (x <= 1), "A score is P(fake), from 0 to 1."))
+    label = numbers(table, "label").astype(np.int64)
+    stored = numbers(table, "logit_fake") if fidelity == "official" else log_odds(numbers(table, "score"))
     dataset = column(table, "dataset").astype(str).to_numpy()
     folders = {name: Path(folder) / name for name in dict.fromkeys(dataset)}
     for name, target in folders.items():
