@@ -37,8 +37,8 @@ def cautions(
         said.append((False, f"{counted(shared, 'videos')} {text}"))
     said += [one for by in bys for one in _of_grouping(table, by)]
     if settings.resamples * (1 - settings.level) < 10:
-        text = f"{100 * settings.level:g} % intervals rest on few of {settings.resamples:,} resamples: ask for more."
-        said.append((False, f"The ends of {text}"))
+        text = f"The ends of {100 * settings.level:g} % intervals rest on few of {settings.resamples:,} resamples"
+        said.append((False, f"{text}: ask for more."))
     return [{"text": text, "severe": severe} for severe, text in sorted(said, key=lambda one: not one[0])]
 
 
@@ -53,17 +53,18 @@ def _of_clusters(table, settings):
     if settings.cluster != "identity" and "identity" in table and table["identity"].notna().all():
         people = table["identity"].nunique()
         if people < min(clusters, videos):
-            text = (
-                f"The {counted(clusters, unit)} show {counted(people, 'people')}. If a person's videos fail together,"
-            )
+            text = f"The {counted(clusters, unit)} show {counted(people, 'people')}."
+            text += " If a person's videos fail together,"
             yield False, f"{text} the intervals are too narrow: compare with --cluster identity."
     for label, what, lost in ((0, "reals", "false alarms"), (1, "fakes", "fakes found")):
         here = table.loc[table["label"] == label, settings.cluster].nunique()
         if here == 0:
             yield True, f"There are no {what}: nothing can be said about {lost} and the AUC."
         elif here < FEW_CLUSTERS:
-            text = f"Only {counted(here, unit)} with {what}: little can be told from so few"
-            yield False, f"{text}, and intervals are rough."
+            yield (
+                False,
+                f"Only {counted(here, unit)} with {what}: little can be told from so few, and intervals are rough.",
+            )
 
 
 def _of_copies(table):
@@ -89,8 +90,8 @@ def _of_scores(table, settings, overall):
     if table["score"].nunique() == 1:
         yield True, "All scores are the same: the detector tells nothing apart."
     elif table["score"].nunique() == 2:
-        text = "The scores take two values at most: decisions, not scores. Thresholds, AUC and calibration say little."
-        yield False, text
+        text = "The scores take two values at most: decisions, not scores."
+        yield False, f"{text} Thresholds, AUC and calibration say little."
     rates = overall.loc[["fpr", "tpr"], "estimate"].dropna()
     for word, rate in (("nothing", 0), ("everything", 1)):
         if (rates == rate).all():
@@ -99,10 +100,8 @@ def _of_scores(table, settings, overall):
     auc, clusters = overall.loc["auc"], table.groupby("label")[settings.cluster].nunique()
     always = auc["estimate"] == 0 and clusters.min() >= MINIMUM  # without spread there is no interval
     if auc["high"] < 0.5 or always:
-        yield (
-            True,
-            "Reals score higher than fakes (AUC below one half): is the column score P(real), or label 1 = real?",
-        )
+        text = "Reals score higher than fakes (AUC below one half)"
+        yield True, f"{text}: is the column score P(real), or label 1 = real?"
 
 
 def _of_grouping(table, by):
@@ -116,11 +115,9 @@ def _of_grouping(table, by):
         yield False, f"{text} what is said by it; the numbers over all images keep them."
     mixed = (table.groupby("video")[by].nunique() > 1).sum()
     if mixed:
-        text = (
-            f"{counted(mixed, 'videos')} {'has' if mixed == 1 else 'have'} several values in '{by}'. If a video shows"
-        )
-        text += " one person, the annotation is at fault; if not, its parts are resampled together and judged apart."
-        yield False, text
+        text = f"{counted(mixed, 'videos')} {'has' if mixed == 1 else 'have'} several values in '{by}'. If a video"
+        text += " shows one person, the annotation is at fault; if not, its parts are resampled together and judged"
+        yield False, f"{text} apart."
     if len(shares) == 1:
         yield True, f"By {by} there is one group only ({shares.index[0]}): nothing to compare."
     elif np.ptp(shares) > UNLIKE_SHARES:

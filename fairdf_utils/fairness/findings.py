@@ -28,6 +28,7 @@ GAPS = {
     "tpr": ("tpr_gap", "the share of fakes found", "fakes found", (1,)),
     "auc": ("auc_gap", "the AUC", "AUC", (0, 1)),
 }
+SHARES = {"fpr": "of the reals are called fake", "tpr": "of the fakes are found"}
 QUESTIONS = {
     ("fpr_sum", "threshold"): "F_FPR",
     ("fpr_sum", "common FPR"): "F_FPR at a common FPR",
@@ -52,8 +53,7 @@ class Verdict:
     bys: list
     primary: str  # see `finest`
     fitted_on: str
-    # Index OVERALL; estimate, low, high.
-    overall: pd.DataFrame
+    overall: pd.DataFrame  # index OVERALL; estimate, low, high
     # Index (by, group): columns of `uncertainty.group_intervals`; few: rates on fewer than MINIMUM clusters;
     # needed_real, needed_fake: clusters for an interval of width PLANNED; for rate fpr and tpr <rate>_off, _off_low,
     # _off_high (difference from all other groups together), _off_p, _off_p_holm.
@@ -93,25 +93,23 @@ def findings(verdict: Verdict) -> list[dict]:
     said += [finding for by in order for finding in _single_groups(verdict, by)]
     said += filter(None, [_elsewhere(verdict, point) for point in verdict.points.index])
     for by in order:
-        for group, row in verdict.groups.loc[by].iterrows():
-            if row["undefined"]:
-                text = f"By {by}, {group} has no {row['undefined']}."
-                said.append(_finding("undefined", text, by, str(group), n=row["n"]))
-    return said + [finding for by in order for finding in _too_small(verdict, by)]
+        for group, row in verdict.groups.loc[by][lambda groups: groups["undefined"] != ""].iterrows():
+            text = f"By {by}, {group} has no {row['undefined']}."
+            said.append(_finding("undefined", text, by, str(group), n=row["n"]))
+    return said + list(filter(None, [_too_small(verdict, by) for by in order]))
 
 
 def _detection(verdict):
-    auc, _, fpr, tpr = verdict.overall.itertuples(index=False)
-    at, parts, doing = verdict.settings.threshold, [], []
-    if not np.isnan(auc.estimate):
-        guess = ": it cannot be told apart from guessing" if auc.low <= 0.5 <= auc.high else ""
-        parts.append(f"The AUC over all images is {percent(auc.estimate)}{between(auc.low, auc.high)}{guess}.")
-    for rate, what in ((fpr, "of the reals are called fake"), (tpr, "of the fakes are found")):
-        if not np.isnan(rate.estimate):
-            doing.append(f"{percent(rate.estimate)} {what}{between(rate.low, rate.high)}")
+    """What the detector does for all together."""
+    auc, at, parts = verdict.overall.loc["auc"], verdict.settings.threshold, []
+    if not np.isnan(auc["estimate"]):
+        guess = ": it cannot be told apart from guessing" if auc["low"] <= 0.5 <= auc["high"] else ""
+        parts.append(f"The AUC over all images is {percent(auc['estimate'])}{between(auc['low'], auc['high'])}{guess}.")
+    rates = verdict.overall.loc[list(SHARES)].dropna(subset="estimate").itertuples()
+    doing = [f"{percent(rate.estimate)} {SHARES[rate.Index]}{between(rate.low, rate.high)}" for rate in rates]
     parts.append(f"At the threshold {at:g}, {' and '.join(doing)}.")
-    numbers = {"auc": auc._asdict(), "fpr": fpr._asdict(), "tpr": tpr._asdict(), "threshold": at}
-    return _finding("detection", " ".join(parts), **numbers)
+    numbers = verdict.overall.drop(index="acc").to_dict("index")
+    return _finding("detection", " ".join(parts), **numbers, threshold=at)
 
 
 def _gap(verdict, by, rate):
@@ -123,18 +121,19 @@ def _gap(verdict, by, rate):
     groups = _large(verdict.groups.loc[by], rate)
     low, high = groups[rate].idxmin(), groups[rate].idxmax()
     extremes = f"from {percent(groups.loc[low, rate])} ({low}) to {percent(groups.loc[high, rate])} ({high})"
-    kind = "differs" if row["p_holm"] < 1 - verdict.settings.level else "not told apart"
+    size, differs = points_of(row["estimate"]), row["estimate"] >= SAME and row["p_holm"] < 1 - verdict.settings.level
     if row["estimate"] < SAME:
-        kind = "not told apart"
-        text = f"By {by}, {words} is the same in all groups, {percent(groups.loc[low, rate])}."
-    elif kind == "differs":
-        size = f"{points_of(row['estimate'])}{between(row['low'], row['high'])}"
-        text = f"By {by}, {words} differs: {extremes}, a gap of {size}; {_chance(row)}."
+        text = f"{words} is the same in all groups, {percent(groups.loc[low, rate])}."
+    elif differs:
+        text = f"{words} differs: {extremes}, a gap of {size}{between(row['low'], row['high'])}; {_chance(row)}."
     else:
-        text = f"By {by}, {words} goes {extremes}: a gap of {points_of(row['estimate'])} cannot be told apart from "
-        text += f"sampling ({_chance(row)})."
-    room = _room(groups, rate) if kind == "not told apart" else ""
-    return _finding(kind, text + room, by, metric=metric, **row.to_dict(), lowest=low, highest=high)
+        text = f"{words} goes {extremes}: a gap of {size} cannot be told apart from sampling ({_chance(row)})."
+    room = groups.reindex(columns=[f"{rate}_off_low", f"{rate}_off_high"]).abs().max(axis=1)
+    if not differs and room.notna().any():  # absence of evidence is not evidence of absence
+        others = "the other" if len(groups) == 2 else "all others"
+        text += f" The intervals leave room for {room.idxmax()} to be {points_of(room.max())} from {others}."
+    numbers = {**row.to_dict(), "lowest": low, "highest": high}
+    return _finding("differs" if differs else "not told apart", f"By {by}, {text}", by, metric=metric, **numbers)
 
 
 def _chance(row):
@@ -148,19 +147,10 @@ def _large(groups, rate):
     return groups[[not any(need in few for need in needs) for few in groups["few"]]]
 
 
-def _room(groups, rate):
-    """How far a group may still be from the others: absence of evidence is not evidence of absence."""
-    if f"{rate}_off_low" not in groups or groups[f"{rate}_off_low"].isna().all():
-        return ""
-    room = groups[[f"{rate}_off_low", f"{rate}_off_high"]].abs().max(axis=1)
-    others = "the other" if len(groups) == 2 else "all others"
-    return f" The intervals leave room for {room.idxmax()} to be {points_of(room.max())} from {others}."
-
-
 def _single_groups(verdict, by):
     """Groups that differ from all others together, where the gap does; of two groups the gap has said it all."""
     groups, said, alpha = verdict.groups.loc[by], [], 1 - verdict.settings.level
-    for rate, what in (("fpr", "of the reals are called fake"), ("tpr", "of the fakes are found")):
+    for rate, what in SHARES.items():
         if len(groups) < 3 or not verdict.fairness.loc[(by, GAPS[rate][0]), "p_holm"] < alpha:
             continue
         large = _large(groups, rate)
@@ -176,45 +166,36 @@ def _single_groups(verdict, by):
 
 def _elsewhere(verdict, point):
     """Does the gap of false alarms by the primary grouping stand at another threshold, and for whole videos?"""
-    by, row = verdict.primary, verdict.points.loc[point]
+    by, row, videos = verdict.primary, verdict.points.loc[point], point == "videos"
     before = verdict.fairness.loc[(by, "fpr_gap"), "p_holm"]
     if np.isnan(row["p_holm"]) or np.isnan(before):
         return None
     now, before = (p < 1 - verdict.settings.level for p in (row["p_holm"], before))
     where = f"At the threshold {row['threshold']:.3f} ({point}, fitted on {verdict.fitted_on}) "
-    if point == "videos":
-        where = "With the mean score of each video instead of single images, "
-    verdict_there = "it differs" if now else "it cannot be told apart from sampling"
+    where = "With the mean score of each video instead of single images, " if videos else where
+    there = "it differs" if now else "it cannot be told apart from sampling"
+    turn = f"there too {there}" if now == before else f"there {there}, other than what was found above"
+    text = f"{where}the gap of false alarms by {by} is {points_of(row['estimate'])} ({_chance(row)}): {turn}."
     if row["estimate"] < SAME:
         text = f"{where}the false alarms by {by} are the same in all groups."
-    else:
-        turn = (
-            f"there too {verdict_there}" if now == before else f"there {verdict_there}, other than what was found above"
-        )
-        text = f"{where}the gap of false alarms by {by} is {points_of(row['estimate'])} ({_chance(row)}): {turn}."
-    kind = "videos" if point == "videos" else "threshold"
+    kind = "videos" if videos else "threshold"
     return _finding(kind, text, by, metric="fpr_gap", point=point, **row.to_dict())
 
 
 def _too_small(verdict, by):
-    """The groups of a grouping with too few clusters of a class, and how many a group needs."""
-    unit, groups = UNITS[verdict.settings.cluster], verdict.groups.loc[by]
-    lacking = {
-        group: [what for what, rate in (("real", "fpr"), ("fake", "tpr")) if rate in row["few"].split(", ")]
-        for group, row in groups.iterrows()
-        if row["few"]
-    }
+    """The groups of a grouping with too few clusters of a class, and how many a group needs; None if there are none."""
+    unit, groups, lacking, named = UNITS[verdict.settings.cluster], verdict.groups.loc[by], {}, []
+    for group, row in groups[groups["few"] != ""].iterrows():
+        lacking[group] = [what for what, rate in (("real", "fpr"), ("fake", "tpr")) if rate in row["few"]]
+        counts = [f"{counted(row[f'clusters_{what}'], unit)} with {what}s" for what in lacking[group]]
+        named.append(f"{group} ({' and '.join(counts)})")
     if not lacking:
-        return []
-    named = [
-        f"{group} ({' and '.join(counted(groups.loc[group, f'clusters_{w}'], unit) + f' with {w}s' for w in whats)})"
-        for group, whats in lacking.items()
-    ]
+        return None
     needed = groups[["needed_real", "needed_fake"]].iloc[0].dropna().rename(lambda name: name.removeprefix("needed_"))
     needs = " and ".join(f"about {counted(number, unit)} with {what}s" for what, number in needed.items())
     text = f"By {by}, too few to judge (under {MINIMUM}): {'; '.join(named)}."
     text += f" For intervals of ±{50 * PLANNED:g} points a group needs {needs}."
-    return [_finding("too small", text, by, lacking=lacking, needed=needed.to_dict())]
+    return _finding("too small", text, by, lacking=lacking, needed=needed.to_dict())
 
 
 def in_short(findings: list[dict]) -> str:
@@ -261,7 +242,7 @@ def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:
     them together; training seeds are repetitions, which are counted, not pooled.
     """
     asked = [QUESTIONS.get(key, "") for key in zip(differences["metric"], differences["at"], strict=True)]
-    rows = differences.assign(question=asked)[np.array(asked, object) != ""].copy()
+    rows = differences.assign(question=asked).query("question != ''").copy()
     rows["p_holm"] = rows.groupby(["question", "seed"])["p_value"].transform(holm).astype(float)
     way = np.where(rows["estimate"] < 0, "lower", "higher")
     return rows.assign(verdict=np.where(rows["p_holm"] < 1 - level, way, "undecided"))
@@ -274,10 +255,9 @@ def comparison_sentences(rows: pd.DataFrame) -> list[str]:
     """
     several, said = rows["seed"].nunique() > 1, []
     for (base, detector, question), part in rows.groupby(["reference", "detector", "question"], sort=False):
-        found, of = [], part["dataset"].value_counts()
-        for verdict in ("lower", "higher", "undecided"):
-            counts = part.loc[part["verdict"] == verdict, "dataset"].value_counts(sort=False)
-            names = [f"{name} {count}/{of[name]}" if several else str(name) for name, count in counts.items()]
-            found += [f"{verdict} on {', '.join(names)}"] if names else []
-        said.append(f"{detector} against {base}, {question}: {'; '.join(found)}.")
+        found, of = {}, part["dataset"].value_counts()
+        for (verdict, name), count in part.groupby(["verdict", "dataset"], sort=False).size().items():
+            found.setdefault(verdict, []).append(f"{name} {count}/{of[name]}" if several else str(name))
+        verdicts = [f"{one} on {', '.join(found[one])}" for one in ("lower", "higher", "undecided") if one in found]
+        said.append(f"{detector} against {base}, {question}: {'; '.join(verdicts)}.")
     return said

@@ -76,8 +76,8 @@ def aligned(table_a: pd.DataFrame, table_b: pd.DataFrame, shared: list[str]) -> 
     for name, index in (("first", a), ("second", b)):
         if index.has_duplicates:
             row = index.duplicated().argmax()
-            text = f"lists {index[row][-1]} twice (row {row}, counted from 0): keep one row."
-            raise ScoreTableError(f"The {name} table {text}")
+            where = f"{index[row][-1]} twice (row {row}, counted from 0)"
+            raise ScoreTableError(f"The {name} table lists {where}: keep one row.")
     only = a.symmetric_difference(b)
     if len(only):
         text = f"{only[0][-1]} is in one only. Score one test set with both detectors."
@@ -86,10 +86,9 @@ def aligned(table_a: pd.DataFrame, table_b: pd.DataFrame, shared: list[str]) -> 
     for name in shared:
         differs = column(table_a, name).to_numpy() != column(table_b, name).to_numpy()
         if differs.any():
-            row = differs.argmax()
-            values = f"{table_a[name].iloc[row]}, {table_b[name].iloc[row]}"
-            text = f"differs between the two tables ({values}): score both from one manifest."
-            raise ScoreTableError(f"Column '{name}' of {a[row][-1]} {text}")
+            path, *values = a[differs][0][-1], *(table[name].iloc[differs.argmax()] for table in (table_a, table_b))
+            text = "differs between the two tables ({}, {}): score both from one manifest.".format(*values)
+            raise ScoreTableError(f"Column '{name}' of {path} {text}")
     return table_b
 
 
@@ -149,22 +148,13 @@ def permuted_tables(table: pd.DataFrame, by: str, settings: Settings, auc: bool)
     pooled = Scored(scored.label, scored.score, scored.predicted, np.zeros_like(scored.group), ["all"])
     cells = contingency(pooled, unit, len(parts)).reshape(-1, 4)  # (U, 4): label, predicted
     plan = auc_plan(scored.label, scored.score, unit, np.ones(len(unit), bool))
-    counts, aucs = [], []
-    sizes = chunks(settings.permutations, len(unit) if auc else len(parts))
-    for codes in chain([parts[:, 2:]], _permuted(parts, sizes, settings.seed)):  # (U, b)
+    rng, counts, aucs = np.random.default_rng(settings.seed), [], []
+    for size in (0, *chunks(settings.permutations, len(unit) if auc else len(parts))):
+        codes = np.repeat(parts[:, 2:], max(size, 1), axis=1)  # (U, b): first the table itself
+        for rows in (parts[:, 1] == label for label in (0, 1) if size):
+            codes[rows] = rng.permuted(codes[rows], axis=0)
         members = [(codes == code).astype(np.float64) for code in range(len(scored.names))]
         counts.append(np.stack([(m.T @ cells).reshape(-1, 2, 2) for m in members], axis=1))
         if auc:
             aucs.append(np.stack([weighted_auc(plan, m) for m in members], axis=1))
     return np.concatenate(counts), np.concatenate(aucs) if auc else None
-
-
-def _permuted(parts: np.ndarray, sizes: list[int], seed: int) -> Iterator[np.ndarray]:
-    """Groups dealt out anew among the parts (cluster, label, group) of each label: (U, b) codes for each b."""
-    rng = np.random.default_rng(seed)
-    for size in sizes:
-        codes = np.repeat(parts[:, 2:], size, axis=1)
-        for label in (0, 1):
-            rows = parts[:, 1] == label
-            codes[rows] = rng.permuted(codes[rows], axis=0)
-        yield codes
