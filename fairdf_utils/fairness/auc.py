@@ -12,25 +12,18 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
 
 
-def _sorted_runs(segment, score):
-    """Order of the images by segment and score, and where runs of one score in one segment start and end."""
-    order = np.argsort(score)
-    small = segment[order].astype(np.int16 if segment.max() < 2**15 else np.int64)  # 16 bits are sorted by radix
-    order = order[np.argsort(small, kind="stable")]
-    segment, score = segment[order], score[order]
-    fresh = np.append(True, (segment[1:] != segment[:-1]) | (score[1:] != score[:-1]))
-    starts = np.flatnonzero(fresh)
-    return order, starts, np.append(starts[1:], len(order))
-
-
 def segment_auc(segment: np.ndarray, segments: int, label: np.ndarray, score: np.ndarray) -> np.ndarray:
     """AUC inside each segment (codes 0..segments-1), from one sort of all scores; NaN where one lacks a class.
 
     Source: Mann and Whitney 1947 (from the sum of the fakes' ranks, tied ones at their mean rank).
     """
-    order, starts, ends = _sorted_runs(segment, score)
+    order = np.argsort(score)
+    small = segment[order].astype(np.int16 if segment.max() < 2**15 else np.int64)  # 16 bits are sorted by radix
+    order = order[np.argsort(small, kind="stable")]
+    own, score, fake = segment[order], score[order], label[order] == 1
+    starts = np.flatnonzero(np.append(True, (own[1:] != own[:-1]) | (score[1:] != score[:-1])))  # of runs of one score
+    ends = np.append(starts[1:], len(order))
     rank = np.repeat((starts + ends + 1) / 2, ends - starts)  # from 1, over all segments
-    own, fake = segment[order], label[order] == 1
     images, fakes = np.bincount(own, minlength=segments), np.bincount(own[fake], minlength=segments)
     ranks = np.bincount(own[fake], rank[fake], segments) - fakes * (np.cumsum(images) - images)
     return ratio(ranks - fakes * (fakes + 1) / 2, fakes * (images - fakes).astype(np.float64))

@@ -179,16 +179,9 @@ def group_rates(
     An image is called fake when its score reaches the threshold (0..1): one for all, one a group, or one an image.
     `fidelity` says which score that is; no group is left out here.
 
-    Returns
-    -------
-    DataFrame
-        One row a group: n, n_real, n_fake, n_videos (int), fpr, fnr, tpr, tnr, acc, predicted_fake, auc
-        (fractions, NaN = undefined), undefined: "" or which rates are, why, and on how many images.
-
-    Raises
-    ------
-    ScoreTableError
-        Missing column, missing or impossible value (names column and row), empty table.
+    One row a group: n, n_real, n_fake, n_videos (int), fpr, fnr, tpr, tnr, acc, predicted_fake, auc (fractions, NaN =
+    undefined), undefined: "" or which rates are, why, and on how many images. ScoreTableError if the table is empty,
+    or a column lacks or holds an impossible value.
     """
     scored = as_arrays(table, by, threshold, fidelity)
     video = cluster_codes(table, "video")
@@ -226,14 +219,9 @@ def fairness_metrics(
     - meo (F_MEO) = the largest of the gaps of FPR, FNR, TPR and TNR;
     - eo (F_EO) = sum_g |FPR_g - FPR| + |TPR_g - TPR|; auc_gap = gap of the AUCs.
 
-    The arguments are as in `group_rates`, and `auc` False leaves out auc_gap, and with it the sorting of scores, most
-    of the time.
-
-    Returns
-    -------
-    Series
-        METRICS as fractions; NaN where fewer than two groups have the rate. ``.attrs["groups"]``: metric ->
-        number of groups it rests on (for meo and eo the smaller of the two, those with FPR and with TPR).
+    The arguments are as in `group_rates`; without `auc`, auc_gap and the sorting of scores, most of the time, are left
+    out. METRICS as fractions, NaN where fewer than two groups have the rate. ``.attrs["groups"]``: metric -> number of
+    groups it rests on (for meo and eo the smaller of the two, those with FPR and with TPR).
 
     Source: Lin et al. 2024, evaluation metrics.
     """
@@ -253,14 +241,13 @@ def overall_metrics(table: pd.DataFrame, threshold: Threshold = 0.5, fidelity: s
     """
     scored = as_arrays(table, None, threshold, fidelity)
     rates = rates_of(contingency(scored)[0, 0])
-    auc = ap = eer = np.nan
+    result = pd.Series(rates, ["auc", "ap", "acc", "fpr", "tpr", "eer"], np.float64, "overall")
     if 0 < scored.label.sum() < len(scored.label):
-        auc = roc_auc_score(scored.label, scored.score)
-        ap = average_precision_score(scored.label, scored.score)
+        result["auc"] = roc_auc_score(scored.label, scored.score)
+        result["ap"] = average_precision_score(scored.label, scored.score)
         fpr, tpr, _ = roc_curve(scored.label, scored.score)
-        eer = np.interp(0, fpr + tpr - 1, fpr)  # FPR - FNR rises along the curve; zero where they are equal
-    result = {"auc": auc, "ap": ap, "acc": rates["acc"], "fpr": rates["fpr"], "tpr": rates["tpr"], "eer": eer}
-    return pd.Series({name: float(value) for name, value in result.items()}, name="overall")
+        result["eer"] = np.interp(0, fpr + tpr - 1, fpr)  # FPR - FNR rises along the curve; zero where they are equal
+    return result
 
 
 def rate_interval(k: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:

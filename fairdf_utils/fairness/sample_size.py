@@ -36,12 +36,9 @@ def worth(errors: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
 
     `errors` and `sizes`, float64 (C, K), are images called wrongly (or fake), and all images.
 
-    Returns
-    -------
-    dict
-        clusters, images, frames (mean of a cluster, larger ones counting more), rate, correlation (0..1; of errors
-        inside a cluster), design_effect, effective (independent images that these are worth). NaN where it cannot be
-        told: fewer than two clusters, or one frame in each (correlation), or no error at all.
+    clusters, images, frames (mean of a cluster, larger ones counting more), rate, correlation (0..1; of errors inside a
+    cluster), design_effect, effective (independent images that these are worth). NaN where it cannot be told: fewer
+    than two clusters, or one frame in each (correlation), or no error at all.
 
     Source: Ridout, Demetrio and Firth 1999 (analysis-of-variance estimator of the intraclass correlation).
     """

@@ -1,15 +1,6 @@
 """The score table: one row an image, the seam between a detector and the analysis of its fairness.
 
-Chapter 4 writes one; any other detector can. Nothing here needs torch.
-
-| column | meaning |
-|---|---|
-| dataset, img_path | which image |
-| video, identity | the clip it was cut from, the person shown |
-| label, forgery | 0 real, 1 fake; name of the forgery |
-| gender, race, group | annotation of the person; group is their intersection |
-| logit_real, logit_fake | the detector's two raw outputs |
-| score | P(fake), 0..1 |
+Chapter 4 writes one, any other detector can; chapter 5 explains SCORE_COLUMNS. Nothing here needs torch.
 """
 
 import warnings
@@ -35,14 +26,13 @@ HINTS = {
     "intersection": " The intersection of gender and race is called 'group'.",
     "video": " Without videos, copy img_path into it: every image is then its own cluster.",
 }
+REMEDY = "divide by 100 if percent, apply the sigmoid if logits"
 LOGIT = (np.isfinite, "A logit must be a finite number.")
 NUMBERS = {  # column -> what is allowed (a function of the array), and what to do
     "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake)."),
-    "score": (
-        lambda x: (x >= 0) & (x <= 1),
-        "A score is P(fake), from 0 to 1: divide by 100 if percent, apply the sigmoid if logits.",
-    ),
-    **{"logit_real": LOGIT, "logit_fake": LOGIT},
+    "score": (lambda x: (x >= 0) & (x <= 1), f"A score is P(fake), from 0 to 1: {REMEDY}."),
+    "logit_real": LOGIT,
+    "logit_fake": LOGIT,
 }
 NO_CSV = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".npy", ".npz", ".pkl", ".pickle")
 
@@ -88,13 +78,11 @@ def sigmoid(logit: np.ndarray | pd.Series) -> np.ndarray | pd.Series:
 
 def write_scores(table: pd.DataFrame, folder: str | Path, name: str = "scores") -> list[Path]:
     """Write `<name>.parquet` and `<name>.csv` into `folder`, each whole or not at all; return the paths."""
-    written = []
-    for ending, write in (("parquet", table.to_parquet), ("csv", table.to_csv)):
-        path = Path(folder) / f"{name}.{ending}"
+    paths = [Path(folder) / f"{name}.{ending}" for ending in ("parquet", "csv")]
+    for path, write in zip(paths, (table.to_parquet, table.to_csv), strict=True):
         with replacing(path) as partial:
             write(partial, index=False)
-        written.append(path)
-    return written
+    return paths
 
 
 def video_level(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,10 +98,8 @@ def video_level(table: pd.DataFrame) -> pd.DataFrame:
     video = pd.Series(pd.MultiIndex.from_arrays(videos).factorize()[0], index=table.index)
     two_labels = column(table, "label").groupby(video).transform("nunique").gt(1).to_numpy()
     if two_labels.any():
-        raise ScoreTableError(
-            f"Video {table['video'].iloc[two_labels.argmax()]!r} holds reals and fakes; a video is one or the other. "
-            "Correct its labels, or name the two parts differently in the column 'video'."
-        )
+        text = f"Video {table['video'].iloc[two_labels.argmax()]!r} holds reals and fakes; a video is one or the other."
+        raise ScoreTableError(f"{text} Correct its labels, or name the two parts differently in the column 'video'.")
     annotation = [table[name] for name in ("gender", "race", "group") if name in table.columns]
     alike = table["score"].groupby([video, *annotation], dropna=False, observed=True).transform("size")
     mean = table["score"].astype(np.float64).groupby(video).mean()
@@ -140,10 +126,8 @@ def read_scores(path: str | Path, by: Sequence[str] = ()) -> pd.DataFrame:
     stand in for them. The forgery may be called `method`. Names are text as it stands in the file (.csv or .parquet):
     0001 and 1 are two videos, "NA" is a group, and only an empty cell is missing.
 
-    Raises
-    ------
-    FileNotFoundError, ScoreTableError
-        There is no such file; a needed column is missing or holds an impossible value. Messages name the file.
+    FileNotFoundError if there is no such file, ScoreTableError if a needed column is missing or impossible; both name
+    the file.
     """
     path = Path(path)
     if not path.is_file():
@@ -158,10 +142,8 @@ def _completed(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     if "method" in table.columns and "forgery" not in table.columns:
         table = table.rename(columns={"method": "forgery"})
     if not {"gender", "race", "group", *by} & set(table.columns):
-        raise ScoreTableError(
-            f"there is none of the columns gender, race, group; add the one to be judged by. "
-            f"It has: {_own_columns(table)}."
-        )
+        text = "there is none of the columns gender, race, group; add the one to be judged by."
+        raise ScoreTableError(f"{text} It has: {_own_columns(table)}.")
     if table.empty:
         raise ScoreTableError("There are no rows below the header: nothing to judge.")
     known = {name: numbers(table, name) for name in NUMBERS if name in table.columns or name in ("label", "score")}
@@ -176,9 +158,9 @@ def _completed(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     if {"gender", "race"} <= set(table.columns):
         derived["group"] = table["gender"] + "-" + table["race"]  # missing where one of the two is
     derived = {name: values for name, values in derived.items() if name not in table.columns}
-    result = table.assign(**derived)
-    result.attrs["derived"] = list(derived)  # for messages on what the file has
-    return result
+    table = table.assign(**derived)
+    table.attrs["derived"] = list(derived)  # for messages on what the file has
+    return table
 
 
 def _words(values: pd.Series) -> pd.Series:
@@ -204,8 +186,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     except pd.errors.ParserWarning:
         raise ScoreTableError(f"line 2 has more cells than the header, which has {len(names)}.") from None
     except (UnicodeDecodeError, EOFError, OSError, ValueError) as error:  # cut or falsely named .gz files too
-        reason = str(error).strip()
-        raise ScoreTableError(f"no CSV table in UTF-8 ({reason}): save it as .csv with commas.") from error
+        raise ScoreTableError(f"no CSV table in UTF-8 ({str(error).strip()}): save it as .csv with commas.") from error
     if names.duplicated().any():
         raise ScoreTableError(f"column '{names[names.duplicated()].iloc[0]}' appears twice. Keep one of them.")
     for mark, what in ((";", "semicolons"), ("\t", "tabs")):

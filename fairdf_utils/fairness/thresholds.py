@@ -63,13 +63,8 @@ def fit_threshold(
 ) -> float:
     """The threshold at which a table has a wanted error rate, 0..1. Fit on validation, not on the test set.
 
-    Parameters
-    ----------
-    target : "eer", "fpr" or "tpr"
-        "eer": where FPR and FNR are closest. "fpr": the lowest threshold with FPR <= value. "tpr": the highest
-        threshold with TPR >= value.
-    value : float, 0..1
-        For "fpr" and "tpr".
+    The `target` "eer" is where FPR and FNR are closest, "fpr" the lowest threshold with FPR <= `value`, "tpr" the
+    highest with TPR >= `value`.
 
     Raises
     ------
@@ -91,10 +86,8 @@ def fit_threshold(
     if target == "tpr":
         return float(thresholds[rates["tpr"] >= value][-1])  # at threshold 0 the TPR is 1
     if rates["fpr"].min() > value:
-        raise ScoreTableError(
-            f"No threshold brings the FPR to {value:g}: the lowest is {rates['fpr'].min():.3g}, for so many reals "
-            "have the score 1. Score with more digits, or ask for a higher rate."
-        )
+        text = f"No threshold brings the FPR to {value:g}: the lowest is {rates['fpr'].min():.3g}, for so many reals"
+        raise ScoreTableError(f"{text} have the score 1. Score with more digits, or ask for a higher rate.")
     return float(thresholds[rates["fpr"] <= value][0])
 
 
@@ -131,12 +124,8 @@ def operating_points(
 
     The `threshold` in use is listed first; `points` are as POINTS.
 
-    Returns
-    -------
-    DataFrame
-        Index (point, thresholds), thresholds "common" or "per group" (a reference, see `fit_group_thresholds`; groups
-        that validation lacks take the common one). Columns threshold (NaN per group), acc, fpr, tpr, METRICS but
-        auc_gap, all of the test set.
+    Index (point, thresholds), thresholds "common" or "per group" (a reference, see `fit_group_thresholds`; groups that
+    validation lacks take the common one). Columns threshold (NaN per group), acc, fpr, tpr, METRICS but auc_gap.
     """
     names, fitted = as_arrays(test, by, threshold, "corrected").names, {("as given", "common"): threshold}
     for point, target in points.items():

@@ -186,17 +186,10 @@ def paired_difference(
     What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest. The rows may
     stand in any order; `threshold_b` is that of B, where it is not that of the settings.
 
-    Returns
-    -------
-    DataFrame
-        Index METRICS + OVERALL. Columns a, b (the two estimates), estimate = a - b, low, high; p_value: that the
-        difference is zero, from the same resamples; p_holm: corrected for all rows of this table. Whoever reads
-        several tables together corrects the p_value of all of them, with `holm`.
-
-    Raises
-    ------
-    ScoreTableError
-        The tables do not hold the same images, or disagree on label, group or cluster of one.
+    Index METRICS + OVERALL; columns a, b (the two estimates), estimate = a - b, low, high; p_value: that the difference
+    is zero, from the same resamples; p_holm: corrected for all rows of this table (who reads several tables together
+    corrects the p_value of all of them, with `holm`). ScoreTableError if the tables do not hold the same images, or
+    disagree on label, group or cluster of one.
     """
     table_b = aligned(table_a, table_b, ["label", by, settings.cluster])
     other = settings if threshold_b is None else replace(settings, threshold=threshold_b)

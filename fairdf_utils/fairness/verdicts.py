@@ -4,9 +4,9 @@ The gap of a rate is that between groups with at least MINIMUM clusters of the c
 `cautions` and `findings` hold the rules that turn the numbers into sentences.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,8 @@ def groupings(table: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
         if by not in table.columns:
             column(table, by)  # says what there is
         if table[by].nunique() > MOST_GROUPS:
-            raise ScoreTableError(
-                f"Column '{by}' has {table[by].nunique():,} different values: no grouping. Sort them into a few "
-                "classes, in a column of their own."
-            )
+            text = f"Column '{by}' has {table[by].nunique():,} different values: no grouping."
+            raise ScoreTableError(f"{text} Sort them into a few classes, in a column of their own.")
     if not any(table[by].notna().any() for by in bys):
         raise ScoreTableError(f"No image has a value in {', '.join(bys)}. Fill one in, or leave out these images.")
     return bys
@@ -54,28 +52,16 @@ def finest(table: pd.DataFrame, bys: Sequence[str]) -> str:
 def judge(
     table: pd.DataFrame, bys: Sequence[str], settings: Settings, validation: pd.DataFrame | None = None
 ) -> Verdict:
-    """Judge one data set.
+    """Judge one data set, from `score_table.read_scores`; ScoreTableError if a column is missing or cannot be judged.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Rows of one data set, from `score_table.read_scores`.
-    bys : sequence of str
-        Columns that name groups; rows without a value in one are left out of what is said by it.
-    validation : DataFrame, optional
-        Score table that thresholds are fitted on; without it they are fitted on `table` itself, and marked.
-
-    Raises
-    ------
-    ScoreTableError
-        A column is missing, or holds what cannot be judged.
+    Rows without a value in a column of `bys` are left out of what is said by it. Thresholds are fitted on the score
+    table `validation`; without it on `table` itself, and marked.
     """
     column(table, settings.cluster)
     asked, bys = bys, [by for by in groupings(table, bys) if table[by].notna().any()]
     primary = finest(table, bys)
     tests = 2 * sum(table[by].nunique() for by in bys)  # as many permutations as a corrected p needs to reach alpha
-    enough = max(settings.permutations, math.ceil(5 * tests / (1 - settings.level)))
-    settings = replace(settings, permutations=enough)
+    settings = replace(settings, permutations=max(settings.permutations, ceil(5 * tests / (1 - settings.level))))
     everyone = group_intervals(table.assign(everyone="all"), "everyone", settings).loc["all"]
     ends = {"estimate": "{}", "low": "{}_low", "high": "{}_high"}
     overall = pd.DataFrame({end: [everyone[of.format(m)] for m in OVERALL] for end, of in ends.items()}, list(OVERALL))
@@ -83,12 +69,12 @@ def judge(
     fairness = pd.concat({by: _fairness(_known(table, by), by, settings) for by in bys}, names=["by", "metric"])
     gaps = fairness.index.isin([names[0] for names in GAPS.values()], level="metric")
     fairness["p_holm"] = holm(fairness["p_value"].where(gaps)).fillna(holm(fairness["p_value"].where(~gaps)))
-    points, failures = _points(_known(table, primary), primary, settings, table if validation is None else validation)
+    groups = _with_differences(table, bys, groups, settings)
+    fit_on, fitted_on = (table, "the same images") if validation is None else (validation, "validation")
+    points, failures = _points(_known(table, primary), primary, settings, fit_on)
     minded = cautions(table, list(asked), settings, overall, validation)
     minded += [{"text": text, "severe": False} for text in failures]
-    fitted_on = "the same images" if validation is None else "validation"
-    with_rest = _with_differences(table, bys, groups, settings)
-    verdict = Verdict(settings, bys, primary, fitted_on, overall, with_rest, fairness, points, minded)
+    verdict = Verdict(settings, bys, primary, fitted_on, overall, groups, fairness, points, minded)
     verdict.findings.extend(findings(verdict))
     return verdict
 
@@ -105,10 +91,8 @@ def _groups(table, by, settings):
     worth = design_effects(table, by, settings).xs("pooled", level=by)
     for rate, name in (("fpr", "needed_real"), ("tpr", "needed_fake")):
         row = worth.loc[rate].fillna({"correlation": 1.0})  # unknown: the careful choice
-        known = not np.isnan(row["rate"])
-        result[name] = (
-            videos_needed(PLANNED, *row[["rate", "frames", "correlation"]], settings.level) if known else np.nan
-        )
+        plan = row[["rate", "frames", "correlation"]]
+        result[name] = np.nan if np.isnan(plan["rate"]) else videos_needed(PLANNED, *plan, settings.level)
     return result
 
 
@@ -135,9 +119,8 @@ def _large_enough(table, by, labels, cluster):
 
 def _with_differences(table, bys, groups, settings):
     """`groups` with each group's FPR and TPR against all others; Holm over all groupings and both rates."""
-    rows = pd.concat(
-        {by: against_rest(_known(table, by), by, settings) for by in bys}, names=["by", "rate", "group"]
-    ).drop(columns="p_holm")
+    rows = {by: against_rest(_known(table, by), by, settings) for by in bys}
+    rows = pd.concat(rows, names=["by", "rate", "group"])
     rows["p_holm"] = holm(rows["p_value"])
     for by in bys:
         members = groups.loc[by].index
@@ -153,11 +136,7 @@ def _with_differences(table, bys, groups, settings):
 
 
 def _points(table, by, settings, fit_on):
-    """The gap of the FPR at other thresholds and for whole videos, with tests; messages for what cannot be had.
-
-    Thresholds of each group's own are not among them: fitted on the same images they would close every gap by
-    construction, and on others they are a reference, not a claim about the detector.
-    """
+    """The gap of the FPR at other thresholds and for whole videos, with tests; messages for what cannot be had."""
     views, failures = {}, []
     same = fit_on["score"].nunique() == 1
     if same:
