@@ -30,11 +30,8 @@ def cautions(
     table: pd.DataFrame, bys: list[str], settings: Settings, overall: pd.DataFrame, validation: pd.DataFrame | None
 ) -> list[dict]:
     """All cautions of one data set, from `score_table.read_scores`; `overall` as in `verdicts.Verdict`."""
-    shared = 0 if validation is None else len(_named_videos(table) & _named_videos(validation))
-    said = [*_of_clusters(table, settings), *_of_copies(table), *_of_scores(table, settings, overall)]
-    if shared:
-        text = "are in validation too: thresholds are fitted on what they are judged on."
-        said.append((False, f"{counted(shared, 'videos')} {text}"))
+    said = [*_of_clusters(table, settings), *_of_copies(table)]
+    said += _of_scores(table, settings, overall, validation)
     said += [one for by in bys for one in _of_grouping(table, by)]
     if settings.resamples * (1 - settings.level) < 10:
         text = f"The ends of {100 * settings.level:g} % intervals rest on few of {settings.resamples:,} resamples"
@@ -81,12 +78,7 @@ def _of_copies(table):
             yield False, f"{text}, or add the column to show that there are none."
 
 
-def _named_videos(table):
-    """Data set and name of the videos, without those named after their row for lack of a name."""
-    return {(a, v) for a, v in zip(table["dataset"], table["video"], strict=True) if not str(v).startswith("row-")}
-
-
-def _of_scores(table, settings, overall):
+def _of_scores(table, settings, overall, validation):
     if table["score"].nunique() == 1:
         yield True, "All scores are the same: the detector tells nothing apart."
     elif table["score"].nunique() == 2:
@@ -102,6 +94,13 @@ def _of_scores(table, settings, overall):
     if auc["high"] < 0.5 or always:
         text = "Reals score higher than fakes (AUC below one half)"
         yield True, f"{text}: is the column score P(real), or label 1 = real?"
+    if validation is not None:
+        own, other = (part[["dataset", "video"]].drop_duplicates() for part in (table, validation))
+        shared = own.merge(other)["video"].astype(str)
+        shared = (~shared.str.startswith("row-")).sum()  # those are named after their row for lack of a name
+        if shared:
+            text = "are in validation too: thresholds are fitted on what they are judged on."
+            yield False, f"{counted(shared, 'videos')} {text}"
 
 
 def _of_grouping(table, by):

@@ -219,19 +219,17 @@ def in_short(findings: list[dict]) -> str:
 
 def as_html(verdict: Verdict) -> str:
     """Severe cautions, what was found in short, the findings by kind, and the other cautions: HTML, names escaped."""
-
-    def items(texts):
-        return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
-
     severe, others = ([one["text"] for one in verdict.cautions if one["severe"] == wanted] for wanted in (True, False))
-    parts = [f'<div class="severe"><strong>Mind first</strong>{items(severe)}</div>'] if severe else []
-    parts.append(f'<p class="short">{escape(in_short(verdict.findings))}</p>')
+    blocks = [("severe", "Mind first", severe)]
     for kind, heading in KINDS.items():
         found = [finding["text"] for finding in verdict.findings if finding["kind"] == kind]
-        name = kind.replace(" ", "-")
-        parts += [f'<div class="finding {name}"><strong>{heading}</strong>{items(found)}</div>'] if found else []
-    parts += [f'<div class="mind"><strong>Mind also</strong>{items(others)}</div>'] if others else []
-    return "\n".join(parts)
+        blocks.append((f"finding {kind.replace(' ', '-')}", heading, found))
+    parts = []
+    for name, heading, texts in [*blocks, ("mind", "Mind also", others)]:
+        items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+        parts.append(f'<div class="{name}"><strong>{heading}</strong><ul>{items}</ul></div>' if texts else "")
+    parts.insert(1, f'<p class="short">{escape(in_short(verdict.findings))}</p>')
+    return "\n".join(filter(None, parts))
 
 
 def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -1,12 +1,11 @@
-"""Group fairness of a detector, from its score table alone (see `score_table`); nothing here needs torch.
+"""Group fairness of a detector, from its score table alone (see `score_table`), in fractions.
 
-Everything rests on one object, the contingency table counts[group, label, predicted]: an estimate, 2,000
-resamples and 1,000 permutations are such tables with other axes in front, and go through the same few lines.
-All metrics are fractions, not percent. Two fidelities (Lin et al. 2024, Evaluation; the released script):
+Everything rests on one object, the contingency table counts[group, label, predicted]: an estimate, its resamples and
+its permutations are such tables with other axes in front, and go through the same few lines. Two fidelities:
 
 - ``corrected``: `score` as it stands; a group with one class counts with the rates it has.
-- ``official``: score = sigmoid(logit_fake); a group with one class is left out of every metric, but not of
-  the overall rates. The released script prints F_FPR and F_EO as fractions and the gaps in percent.
+- ``official`` (the released script): score = sigmoid(logit_fake); a group with one class is left out of every metric,
+  but not of the overall rates.
 
 A rate without images is undefined (NaN): never zero, never dropped in silence (see `undefined_rates`).
 """
@@ -190,8 +189,7 @@ def group_rates(
     n_real, n_fake = counts.sum(-1).astype(int).T
     sizes = {"n": n_real + n_fake, "n_real": n_real, "n_fake": n_fake}
     sizes["n_videos"] = np.bincount(of_groups, minlength=len(scored.names))
-    names = pd.Index(scored.names, name=by)
-    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": auc}, index=names)
+    rates = pd.DataFrame({**sizes, **rates_of(counts), "auc": auc}, pd.Index(scored.names, name=by))
     rates["undefined"] = ""
     for lacks, others, rest in ((n_real, n_fake, "FPR, TNR and AUC: no reals (n = {}, all fake)"),
                                 (n_fake, n_real, "FNR, TPR and AUC: no fakes (n = {}, all real)")):  # fmt: skip

@@ -15,15 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.fairness.metrics import (
-    OVERALL,
-    group_rates,
-    metrics_of,
-    metrics_of_rates,
-    rate_interval,
-    rates_and_overall,
-    rates_of,
-)
+from fairdf_utils.fairness import metrics
 from fairdf_utils.fairness.resampling import Settings, aligned, clustered, permuted_tables, resampled_tables
 from fairdf_utils.fairness.sample_size import worth
 
@@ -47,17 +39,17 @@ def interval_of_a_rate(errors: np.ndarray, sizes: np.ndarray, together: dict, le
     told = [one["correlation"] for one in (own, together) if one["clusters"] >= MINIMUM]
     rho = next(value for value in (*told, 1.0) if not np.isnan(value))
     effective = own["images"] / (1 + (own["frames"] - 1) * rho) if own["images"] else np.nan
-    low, high = (np.nan, np.nan) if np.isnan(estimate) else rate_interval(estimate * effective, effective, level)
+    low, high = metrics.rate_interval(estimate * effective, effective, level) if own["images"] else (np.nan, np.nan)
     return {"estimate": estimate, "low": float(low), "high": float(high), "effective": effective}
 
 
 def interval_of_a_gap(values: pd.DataFrame, deviations: pd.DataFrame, p_value: pd.Series, level: float) -> pd.DataFrame:
     """The band of each fairness metric: the one place where that interval is chosen.
 
-    A gap between groups is never negative, and noise only widens it: resamples lie above a true gap of the size of the
-    noise, and so do their percentiles. But each metric F is a seminorm of the group rates r, so F(estimate) is no
-    further from F(truth) than F(estimate - truth), and how large that is the bootstrap tells: its `level` quantile is
-    the half width, wide on purpose. The low end is zero where the permutations do not exclude that there is no gap.
+    Noise only widens a gap, so resamples and their percentiles lie above a true gap of the size of the noise. But each
+    metric F is a seminorm of the group rates, so F(estimate) is no further from F(truth) than F(estimate - truth), and
+    how large that is the bootstrap tells: its `level` quantile is the half width, wide on purpose. The low end is zero
+    where the permutations do not exclude that there is no gap.
 
     `values` (1 + B rows) are the metrics of the table and its resamples, `deviations` (B rows) those of the resampled
     minus the estimated rates, `p_value` comes from the permutations. Index metrics; columns estimate, low, high.
@@ -86,18 +78,18 @@ def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True
     """
     data = clustered(table, by, settings)
     counts, of_groups, auc_overall = resampled_tables(data, settings, auc)
-    values, groups = metrics_of(counts, of_groups, settings.fidelity)
-    rates, overall = rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
+    values, groups = metrics.metrics_of(counts, of_groups, settings.fidelity)
+    rates, overall = metrics.rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
     moved = of_groups[1:] - of_groups[0] if auc else None
-    deviations = metrics_of_rates(rates[:, 1:] - rates[:, :1], overall[:, 1:] - overall[:, :1], moved)
+    deviations = metrics.metrics_of_rates(rates[:, 1:] - rates[:, :1], overall[:, 1:] - overall[:, :1], moved)
     floor = sampling_floor(table, by, settings, auc).drop(columns="estimate")
     floor = floor.rename(columns={"mean": "floor_mean", "q95": "floor_q95"})
     result = interval_of_a_gap(pd.DataFrame(values), pd.DataFrame(deviations), floor["p_value"], settings.level)
-    result["groups"] = pd.Series({name: count[0] for name, count in groups.items()}, dtype="Int64")
+    result["groups"] = pd.DataFrame(groups, dtype="Int64").iloc[0]
     everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
     if auc:
         everyone.loc["auc"] = percentiles(pd.DataFrame({"auc": auc_overall}), settings.level).loc["auc"]
-    everyone = everyone.reindex(OVERALL if auc else OVERALL[1:]).drop(columns="effective")
+    everyone = everyone.reindex(metrics.OVERALL if auc else metrics.OVERALL[1:]).drop(columns="effective")
     return pd.concat([result.join(floor), everyone]).rename_axis("metric")
 
 
@@ -107,8 +99,10 @@ def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
     right = np.stack([cells[..., 0, 0], cells[..., 1, 1]], axis=-1)
     rows = {}
     for rate, labels in RATES.items():
-        errors = (right if rate == "acc" else cells[..., 1])[:, :, labels]  # (C, G, labels)
-        sizes = images[:, :, labels]
+        errors, sizes = (
+            (right if rate == "acc" else cells[..., 1])[:, :, labels],
+            images[:, :, labels],
+        )  # (C, G, labels)
         together = worth(errors.reshape(len(cells), -1), sizes.reshape(len(cells), -1))
         for code, name in enumerate(names):
             rows[rate, name] = interval_of_a_rate(errors[:, code], sizes[:, code], together, level)
@@ -123,7 +117,7 @@ def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool 
     worth. An AUC has no interval with fewer than MINIMUM clusters of a class, or where all resamples agree.
     """
     data = clustered(table, by, settings)
-    result = group_rates(table, by, settings.threshold, settings.fidelity)
+    result = metrics.group_rates(table, by, settings.threshold, settings.fidelity)
     found = _rates(data.cells, data.scored.names, settings.level)
     clusters = (data.cells.sum(-1) > 0).sum(0)  # (G, label)
     for rate in RATES:
@@ -155,7 +149,7 @@ def against_rest(
     data, rows = clustered(table, by, settings), {}
     names, everyone = data.scored.names, data.cells.sum(1)
     counts = permuted_tables(table, by, settings, False)[0]
-    own, rest = rates_of(counts), rates_of(counts.sum(1, keepdims=True) - counts)
+    own, rest = metrics.rates_of(counts), metrics.rates_of(counts.sum(1, keepdims=True) - counts)
     chance = {rate: _share_at_least(pd.DataFrame(np.abs(own[rate] - rest[rate]))) for rate in rates}
     for code, name in enumerate(names[:1] if len(names) == 2 else names):
         here = data.cells[:, code]
@@ -203,9 +197,9 @@ def paired_difference(
 def _all_metrics(table, by, settings, auc):
     """METRICS + OVERALL of the table (row 0) and its resamples."""
     counts, of_groups, auc_overall = resampled_tables(clustered(table, by, settings), settings, auc)
-    overall = rates_of(counts.sum(1)) | {"auc": auc_overall}
-    values = metrics_of(counts, of_groups, settings.fidelity)[0]
-    return pd.DataFrame(values | {name: overall[name] for name in (OVERALL if auc else OVERALL[1:])})
+    overall = metrics.rates_of(counts.sum(1)) | {"auc": auc_overall}
+    values = metrics.metrics_of(counts, of_groups, settings.fidelity)[0]
+    return pd.DataFrame(values | {name: overall[name] for name in (metrics.OVERALL if auc else metrics.OVERALL[1:])})
 
 
 def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
@@ -217,7 +211,7 @@ def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool =
     Index METRICS, without auc_gap if not `auc`; columns estimate (of the table), mean and q95 (95 % quantile) of the
     permutations, p_value: share of permutations (the table itself included) with a value at least as large.
     """
-    values = pd.DataFrame(metrics_of(*permuted_tables(table, by, settings, auc), settings.fidelity)[0])
+    values = pd.DataFrame(metrics.metrics_of(*permuted_tables(table, by, settings, auc), settings.fidelity)[0])
     shuffled = values.iloc[1:]
     floor = {"estimate": values.iloc[0], "mean": shuffled.mean(), "q95": shuffled.quantile(0.95)}
     return pd.DataFrame(floor | {"p_value": _share_at_least(values)}).rename_axis("metric")

@@ -11,21 +11,13 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
+from fairdf_utils.fairness import uncertainty
 from fairdf_utils.fairness.cautions import cautions
 from fairdf_utils.fairness.findings import GAPS, PLANNED, Verdict, findings
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
 from fairdf_utils.fairness.sample_size import design_effects, videos_needed
 from fairdf_utils.fairness.score_table import ScoreTableError, column, video_level
 from fairdf_utils.fairness.thresholds import POINTS, fit_threshold
-from fairdf_utils.fairness.uncertainty import (
-    MINIMUM,
-    Settings,
-    against_rest,
-    bootstrap,
-    group_intervals,
-    holm,
-    sampling_floor,
-)
 
 MOST_GROUPS = 50  # more values than that are a measurement or a name, not a grouping
 
@@ -50,7 +42,7 @@ def finest(table: pd.DataFrame, bys: Sequence[str]) -> str:
 
 
 def judge(
-    table: pd.DataFrame, bys: Sequence[str], settings: Settings, validation: pd.DataFrame | None = None
+    table: pd.DataFrame, bys: Sequence[str], settings: uncertainty.Settings, validation: pd.DataFrame | None = None
 ) -> Verdict:
     """Judge one data set, from `score_table.read_scores`; ScoreTableError if a column is missing or cannot be judged.
 
@@ -62,13 +54,13 @@ def judge(
     primary = finest(table, bys)
     tests = 2 * sum(table[by].nunique() for by in bys)  # as many permutations as a corrected p needs to reach alpha
     settings = replace(settings, permutations=max(settings.permutations, ceil(5 * tests / (1 - settings.level))))
-    everyone = group_intervals(table.assign(everyone="all"), "everyone", settings).loc["all"]
+    everyone = uncertainty.group_intervals(table.assign(everyone="all"), "everyone", settings).loc["all"]
     ends = {"estimate": "{}", "low": "{}_low", "high": "{}_high"}
     overall = pd.DataFrame({end: [everyone[of.format(m)] for m in OVERALL] for end, of in ends.items()}, list(OVERALL))
     groups = pd.concat({by: _groups(_known(table, by), by, settings) for by in bys}, names=["by", "group"])
     fairness = pd.concat({by: _fairness(_known(table, by), by, settings) for by in bys}, names=["by", "metric"])
     gaps = fairness.index.isin([names[0] for names in GAPS.values()], level="metric")
-    fairness["p_holm"] = holm(fairness["p_value"].where(gaps)).fillna(holm(fairness["p_value"].where(~gaps)))
+    fairness["p_holm"] = fairness.groupby(gaps)["p_value"].transform(uncertainty.holm)
     groups = _with_differences(table, bys, groups, settings)
     fit_on, fitted_on = (table, "the same images") if validation is None else (validation, "validation")
     points, failures = _points(_known(table, primary), primary, settings, fit_on)
@@ -85,8 +77,8 @@ def _known(table, by):
 
 def _groups(table, by, settings):
     """Rates of each group with intervals, how many clusters they rest on, and how many they need."""
-    result = group_intervals(table, by, settings)
-    few = {"fpr": result["clusters_real"] < MINIMUM, "tpr": result["clusters_fake"] < MINIMUM}
+    result = uncertainty.group_intervals(table, by, settings)
+    few = {"fpr": result["clusters_real"] < uncertainty.MINIMUM, "tpr": result["clusters_fake"] < uncertainty.MINIMUM}
     result["few"] = [", ".join(rate for rate in few if few[rate][group]) for group in result.index]
     worth = design_effects(table, by, settings).xs("pooled", level=by)
     for rate, name in (("fpr", "needed_real"), ("tpr", "needed_fake")):
@@ -98,13 +90,13 @@ def _groups(table, by, settings):
 
 def _fairness(table, by, settings):
     """METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
-    whole = bootstrap(table, by, settings).loc[list(METRICS)].assign(left_out="")
+    whole = uncertainty.bootstrap(table, by, settings).loc[list(METRICS)].assign(left_out="")
     for metric, *_, labels in GAPS.values():
         part, left_out = _large_enough(table, by, labels, settings.cluster)
         if left_out:
             row = pd.Series(np.nan, whole.columns, dtype=object)
             if part[by].nunique() > 1:
-                row = bootstrap(part, by, settings, len(labels) == 2).loc[metric].astype(object)
+                row = uncertainty.bootstrap(part, by, settings, len(labels) == 2).loc[metric].astype(object)
             row["left_out"], row["groups"] = ", ".join(map(str, left_out)), part[by].nunique()
             whole.loc[metric] = row[whole.columns]
     return whole
@@ -113,15 +105,15 @@ def _fairness(table, by, settings):
 def _large_enough(table, by, labels, cluster):
     """The rows that a gap is made of, and the groups left out: those with fewer than MINIMUM clusters of a class."""
     counts = table.groupby([by, "label"])[cluster].nunique().unstack().reindex(columns=labels).fillna(0)
-    enough = (counts >= MINIMUM).all(axis=1)
+    enough = (counts >= uncertainty.MINIMUM).all(axis=1)
     return table[table[by].map(enough) & table["label"].isin(labels)], list(enough.index[~enough])
 
 
 def _with_differences(table, bys, groups, settings):
     """`groups` with each group's FPR and TPR against all others; Holm over all groupings and both rates."""
-    rows = {by: against_rest(_known(table, by), by, settings) for by in bys}
+    rows = {by: uncertainty.against_rest(_known(table, by), by, settings) for by in bys}
     rows = pd.concat(rows, names=["by", "rate", "group"])
-    rows["p_holm"] = holm(rows["p_value"])
+    rows["p_holm"] = uncertainty.holm(rows["p_value"])
     for by in bys:
         members = groups.loc[by].index
         if len(members) == 2:  # the second mirrors the first
@@ -156,7 +148,7 @@ def _points(table, by, settings, fit_on):
         part, _ = _large_enough(view, by, (0,), settings.cluster)
         rows[name] = [cut, np.nan, np.nan, np.nan]
         if part[by].nunique() > 1:
-            floor = sampling_floor(part, by, replace(settings, threshold=cut), auc=False).loc["fpr_gap"]
+            floor = uncertainty.sampling_floor(part, by, replace(settings, threshold=cut), auc=False).loc["fpr_gap"]
             rows[name][1:] = floor[["estimate", "q95", "p_value"]]
     points = pd.DataFrame.from_dict(rows, "index", columns=columns, dtype=float).rename_axis("point")
-    return points.assign(p_holm=holm(points["p_value"])), failures
+    return points.assign(p_holm=uncertainty.holm(points["p_value"])), failures
