@@ -207,12 +207,8 @@ def in_short(findings: list[dict]) -> str:
             bys = [found["by"] for found in findings if found["kind"] == kind and found["metric"] == metric]
             parts += [f"{short} by {' and '.join(filter(None, [', '.join(bys[:-1]), bys[-1]]))}"] if bys else []
         said += [f"{KINDS[kind]}: {'; '.join(parts)}."] if parts else []
-    small = [
-        f"{group} ({' and '.join(what + 's' for what in whats)})"
-        for found in findings
-        if found["kind"] == "too small"
-        for group, whats in found["numbers"]["lacking"].items()
-    ]
+    lacking = [pair for found in findings for pair in found["numbers"].get("lacking", {}).items()]
+    small = [f"{group} ({' and '.join(f'{what}s' for what in whats)})" for group, whats in lacking]
     said = said or ["No gap between groups can be judged."]
     return " ".join(said + ([f"Too few to judge: {', '.join(small)}."] if small else []))
 

@@ -67,10 +67,7 @@ def clustered(table: pd.DataFrame, by: str | None, settings: Settings) -> Cluste
 
 
 def aligned(table_a: pd.DataFrame, table_b: pd.DataFrame, shared: list[str]) -> pd.DataFrame:
-    """The rows of B in the order of A, matched by data set and image path; ScoreTableError if they do not match.
-
-    `shared` are columns in which both must agree.
-    """
+    """The rows of B in the order of A, matched by data set and path; ScoreTableError unless they agree in `shared`."""
     keys = ["dataset", "img_path"] if "dataset" in table_a.columns else ["img_path"]
     a, b = (pd.MultiIndex.from_arrays([column(table, key) for key in keys]) for table in (table_a, table_b))
     for name, index in (("first", a), ("second", b)):
@@ -99,10 +96,9 @@ def chunks(count: int, width: int, budget: int = 1_000_000) -> list[int]:
 
 
 def drawn_weights(members: np.ndarray, sizes: list[int], seed: int) -> Iterator[np.ndarray]:
-    """How often each cluster is drawn: one float64 (clusters, b) for each b of `sizes`.
+    """How often each cluster is drawn: one float64 (clusters, b) for each b of `sizes`, which do not change the draws.
 
-    `members` (S,) are the clusters of each stratum, in order; in every column each stratum keeps its number. The
-    draws do not depend on how they are cut into sizes.
+    `members` (S,) are the clusters of each stratum, in order; in every column each stratum keeps its number.
     """
     rng, clusters = np.random.default_rng(seed), members.sum()
     span = np.repeat(members, members).astype(np.float64)
