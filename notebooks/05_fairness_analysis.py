@@ -145,9 +145,6 @@ for key, table in tables.items():
     softmax = 1 / (1 + np.exp(table["logit_real"].astype(float) - table["logit_fake"].astype(float)))
     if not np.allclose(table["score"], softmax, atol=1e-3):
         print(f"{key[0]} on {key[2]}: the score is not the softmax of the logits. Everything below takes the score.")
-    if not scores and key[:2] in validation:
-        both = set(table["img_path"]) & set(validation[key[:2]]["img_path"])
-        print(f"{key[0]} on {key[2]}: {len(both)} images are in validation too.") if both else None
 sizes
 
 # %% [markdown]
@@ -166,19 +163,17 @@ found = {
     key: verdicts.judge(table, bys, settings, validation.get(key[:2]))
     for key, table in bar(tables.items(), desc="tables")
 }
+print("All tables of this run, in short:")
+for (detector, seed, dataset), verdict in found.items():
+    severe = sum(one["severe"] for one in verdict.cautions)
+    print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {findings.in_short(verdict.findings)}"
+          + f" Severe cautions: {severe}." * (severe > 0))  # fmt: skip
 
 # %% tags=["audit"]
 for key in shown:
     heading = f"<h3>{chosen} on {key[2]}</h3>" if len(tables) > 1 and not scores else ""
     heading = f"<h3>{escape(key[2])}</h3>" if scores and len(shown) > 1 else heading
     display(HTML(heading + findings.as_html(found[key])))
-
-# %%
-print("All tables of this run, in short:")
-for (detector, seed, dataset), verdict in found.items():
-    severe = sum(one["severe"] for one in verdict.cautions)
-    print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {findings.in_short(verdict.findings)}"
-          + f" Severe cautions: {severe}." * (severe > 0))  # fmt: skip
 
 # %% [markdown]
 # ## 5.3 Rates of a group
@@ -297,22 +292,10 @@ pd.DataFrame(
 #
 # **Official and corrected.** The released script differs from the definitions in two ways. It takes the score to be
 # the sigmoid of the fake class's logit, which ignores the logit of the real class; and it drops a group with one class
-# from every metric without a word. One image shows the first, the table without one group's fakes the second:
-
-# %% tags=["nbval-check-output"]
-logit_real, logit_fake = 2.0, 0.5
-print(f"softmax of both logits  {1 / (1 + np.exp(logit_real - logit_fake)):.3f}  called real")
-print(f"sigmoid of logit_fake   {1 / (1 + np.exp(-logit_fake)):.3f}  called fake")
-with_logits = one_class.assign(logit_fake=np.log(one_class["score"] / (1 - one_class["score"])))
-for fidelity in ("corrected", "official"):
-    both = metrics.fairness_metrics(with_logits, "group", fidelity=fidelity)
-    print(f"{fidelity:9}  FPR gap {both['fpr_gap']:.2f} over {both.attrs['groups']['fpr_gap']} groups")
-
-# %% [markdown]
-# **What you should see.** Here the dropped group is the one with the most false positives, and the official number is
-# smaller for it. Numbers are comparable only within one convention. All results below are `corrected`; the table of
-# 5.10 has both, as `official` is what published numbers were made with. Tables hold fractions: the paper's percent are
-# these times 100.
+# from every metric without a word (chapter 7 shows both by hand). Where the dropped group is the one with the most
+# false positives, the official number is smaller for it. Numbers are comparable only within one convention. All results
+# below are `corrected`; the table of 5.10 has both, as `official` is what published numbers were made with. Tables hold
+# fractions: the paper's percent are these times 100.
 
 # %% [markdown] tags=["audit"]
 # ## 5.5 Groups and their intervals
@@ -348,10 +331,7 @@ print(f"rho {rho:.3f}: 48 frames are worth {n:.1f} images")
 print(f"{100 * p:.1f} % ({100 * by_hand[0]:.1f} to {100 * by_hand[1]:.1f})")
 
 # %%
-show(sample_size.worth, docstring=False)
-
-# %%
-show(uncertainty.interval_of_a_rate)
+display(show(sample_size.worth, docstring=False), show(uncertainty.interval_of_a_rate))
 
 # %%
 errors, of_four = alarms[:, None].astype(float), np.full((len(alarms), 1), 4.0)
@@ -491,11 +471,8 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 # ## 5.7 Other thresholds
 #
 # How the gaps move with the threshold, and what the detector does at two thresholds that were fitted: the equal error
-# rate (EER), and the lowest threshold with a false positive rate of 10 %.
-
-# %% [markdown]
-# Chapter 8 derives both, fits thresholds for single groups, and asks how well they travel. Fitted thresholds come from
-# *validation* scores where there are any; otherwise from the images that they are judged on, and `fitted_on` says so.
+# rate (EER), and the lowest threshold with a false positive rate of 10 %. They are fitted on *validation* scores where
+# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. Chapter 8 goes deeper.
 
 # %% tags=["audit"] alt="Curves: the gap of the FPR, the FPR and the TPR of all images against the threshold."
 for key in shown:
@@ -566,9 +543,7 @@ drawn = drawn.assign(
     detector=drawn["detector"] + ("-s" + drawn["seed"].astype(str) if several else ""),
     n=[len(tables[key]) for key in zip(*(drawn[name] for name in names), strict=True)],
 )
-training.fairness_comparison(drawn, title=f"Fairness by {finest}, with {100 * level:g} % bands")
-
-# %%
+display(training.fairness_comparison(drawn, title=f"Fairness by {finest}, with {100 * level:g} % bands"))
 training.auc_fairness(drawn, title="Detection and fairness together")
 
 # %% [markdown]
@@ -638,7 +613,8 @@ keys = ["detector", "reference", "seed", "dataset", "at", "fitted_on"]
 columns = [*keys, *nothing.reset_index().columns]
 differences = pd.concat(parts, names=keys).reset_index() if parts else pd.DataFrame(columns=columns)
 judged = findings.compared(differences, level)
-print(f"{len(parts)} comparisons" if parts else "There is no second detector here to compare with.")
+sentences = findings.comparison_sentences(judged)
+print(*(sentences or ["There is no second detector here to compare with."]), sep="\n")
 assert not (judged["p_holm"] < judged["p_value"]).any()
 
 # %%
@@ -685,11 +661,7 @@ summary.map(lambda value: value if isinstance(value, str) else f"{value:.1f}")
 # Where the method stands last, it has lost *here*: with a small network, few epochs and rendered faces. SAM spends its
 # second pass on flatness, and with a fixed number of epochs it may simply not have learned the rare groups yet. That
 # is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`), not an excuse; nor is it a verdict
-# on the method at the paper's size. In words, by the rules of 5.2 and 5.9:
-
-# %%
-sentences = findings.comparison_sentences(judged)
-print(*(sentences or ["One detector: nothing is compared."]), sep="\n")
+# on the method at the paper's size. 5.9 says in words what was found.
 
 # %% [markdown] tags=["audit"]
 # **What may be concluded.** That this *trained* detector treats groups unlike on *this* test set at *this* threshold,
@@ -757,17 +729,5 @@ worth
 # %% [markdown]
 # Far more than there are: most test sets cannot measure a single group's rate to ten points.
 #
-# **2.** A person appears in a real and in a fake video. Are the intervals wider if *identities* are drawn instead of
-# videos? (Tables without the column `identity` skip this.)
-
-# %% tags=["solution"]
-widths = {}
-for unit in ("video", "identity"):
-    if unit in example and example[unit].notna().all():
-        of_unit = uncertainty.Settings(threshold, resamples, permutations, level, unit, resampling_seed)
-        widths[unit] = uncertainty.bootstrap(example, finest, of_unit).eval("high - low")
-pd.DataFrame(widths).rename_axis("width of").loc[["fpr", "tpr", "acc", "auc", "fpr_sum"]]
-
-# %% [markdown]
-# FPR and TPR rest on one class each and change little, unless several videos show one person. The AUC joins a person's
-# real and fake videos, and so may change if a person who looks fake in one looks fake in the other.
+# **2.** A person appears in a real and in a fake video. Run the chapter with `cluster = "identity"`: which intervals
+# become wider, and why does that of the AUC change more than those of FPR and TPR, which rest on one class each?
