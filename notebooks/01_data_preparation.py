@@ -127,8 +127,7 @@ pd.read_csv(first_file, nrows=2, dtype=str, keep_default_na=False).T
 # So the code 2 is a black man in one file and a man of the group "others" in the other. Two files that are
 # concatenated without translation mix people up, and no error is raised. By hand:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 genders, races = ["male", "female"], ["asian", "white", "black", "others"]
 eight = [f"{genders[code // 4]}-{races[code % 4]}" for code in range(8)]
 six = [f"{genders[code // 3]}-{races[1 + code % 3]}" for code in range(6)]
@@ -198,8 +197,7 @@ if not corpus_root:
 # the person of the real video `000` with the face of `012`: it belongs to two identities. By hand:
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def told_by_ffpp(path):
     kind, folder, *_, name = Path(path).with_suffix("").parts
     told = {"video": f"{folder}/{name}", "label": int(kind == "manipulated_sequences")}
@@ -232,8 +230,7 @@ listed.groupby(["label", "forgery"]).agg(videos=("video", "size"), identities=("
 # on its side with a note to turn it, and a download may end in the middle. `videos.read_frames` counts frames in the
 # order in which they are shown, turns them upright, and gives the reason when a file breaks off. By hand:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 by_hand = [(2 * k + 1) * 16 // (2 * 4) for k in range(4)]
 assert videos.positions(16, 4) == by_hand
 print(f"of 16 frames, 4: {by_hand}; of 3 frames, 4: {videos.positions(3, 4)}")
@@ -263,8 +260,7 @@ print(f"{example['path']}: frames {[number for number, _ in shots]} of {shots[0]
 # $|a|$ is the scale and $\arg a$ the turn. The crop is drawn by asking, for each of its pixels, where in the frame it
 # lies. By hand, on a face that is turned by 20 degrees and twice as large as the canonical one:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 w = faces.canonical(128, 1.3) @ [1, 1j]  # (5,), pixels of a crop
 z = 2 * np.exp(1j * np.deg2rad(20)) * w + (30 + 40j)  # landmarks as a detector would find them in a frame
 a = np.vdot(w - w.mean(), z - z.mean()) / np.vdot(w - w.mean(), w - w.mean()).real
@@ -340,8 +336,7 @@ not_whole.merge(planted[["video", "expected"]], how="left").fillna("") if len(pl
 # video vote, and the majority is kept; a tie, or a video where nothing is defined, stays *undefined* and is kept out,
 # as is a video that nobody annotated. By hand, on three videos of three frames:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 votes = pd.DataFrame({"video": list("aaabbbccc"), "male": [1, 1, 1, -1, 1, -1, 0, 0, 0]})
 sums = votes[votes["male"] != 0].groupby("video")["male"].sum()
 by_hand = sums.map(lambda total: "male" if total > 0 else "female" if total < 0 else "")
@@ -388,8 +383,7 @@ data.losses(lost)
 # what hangs together must stay together. By hand, with the swaps 1-2, 2-3 and 4-5:
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def components(people, swaps):
     part_of = {person: person for person in people}
     for one, other in swaps:
@@ -513,8 +507,7 @@ caught.drop(columns=["severity", "remedy"], errors="ignore")
 # images: $V m$ of them if $\rho = 0$, and no more than $V$ if $\rho = 1$, however many frames are added. By hand, for
 # 20 % measured on a group of six videos of thirty frames whose errors correlate by one half:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 p, V, m, rho, z = 0.2, 6, 30, 0.5, 1.959964
 n = V * m / (1 + (m - 1) * rho)
 half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
@@ -584,8 +577,7 @@ print(f"{leaks['image']} images: a check of file names would call this split cle
 # within 5 points on either side, if the frames of a video err together ($\rho = 1$)? And with $\rho = 0.5$ and thirty
 # frames a video?
 
-# %% tags=["solution"]
-# NBVAL_CHECK_OUTPUT
+# %% tags=["solution", "nbval-check-output"]
 enough = {rho: sample_size.videos_needed(0.10, 0.2, frames=30, correlation=rho) for rho in (1.0, 0.5)}
 assert all(sample_size.interval_width(count, 0.2, frames=30, correlation=rho) <= 0.10 for rho, count in enough.items())
 print(f"correlation 1: {enough[1.0]} videos; correlation 0.5: {enough[0.5]} videos")

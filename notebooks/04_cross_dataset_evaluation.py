@@ -114,8 +114,7 @@ released_by_hand = 1 / (1 + (-logits[:, 1]).exp())
 # %%
 show(detectors.score)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 softmax, released = detectors.score(logits, "corrected"), detectors.score(logits, "official")
 assert torch.allclose(softmax, softmax_by_hand) and torch.allclose(released, released_by_hand)
 pd.DataFrame({"softmax": softmax, "released": released}, ["case 1", "case 2", "case 3"]).astype(float).round(3)
@@ -198,8 +197,7 @@ mean_by_hand = [(0.9 + 0.4 + 0.8) / 3, (0.6 + 0.2) / 2]
 # %%
 show(score_table.video_level)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 assert np.allclose(score_table.video_level(tiny)["score"], mean_by_hand)
 score_table.video_level(tiny).round(3)
 
@@ -274,8 +272,7 @@ detection.roc({name: part for name, part in scores.groupby("dataset", sort=False
 ranked = pd.DataFrame({"label": [1, 0, 1, 1, 0], "score": [0.9, 0.8, 0.7, 0.6, 0.3]})
 ap_by_hand = (1 / 1 + 2 / 3 + 3 / 4) / 3
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 assert np.isclose(metrics.overall_metrics(ranked)["ap"], ap_by_hand)
 metrics.overall_metrics(ranked).round(3)
 

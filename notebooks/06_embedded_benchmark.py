@@ -327,8 +327,7 @@ training.image_grid(pictures, titles, columns=4)
 #
 # By hand, the shortcut's odds in each group:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 poor_fakes, poor_reals = 0.45, [0.80, 0.03, 0.90, 0.60, 0.30, 0.03, 0.90, 0.75]
 odds = pd.DataFrame({"share of real images that are poor": poor_reals}, index=GROUPS)
 odds["P(fake | poor)"] = [poor_fakes / (poor_fakes + share) for share in poor_reals]

@@ -139,8 +139,7 @@ def gradient_norms(loss, detector, parts=("forgery", "content", "demographic")):
 # positions that could not differ more:
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def normalised(values):
     """Mean 0 and standard deviation 1."""
     return (values - values.mean()) / values.std(ddof=1)
@@ -204,8 +203,7 @@ report.map("{:.1e}".format)
 # The content has left before the first convolution. By hand, one channel of four positions, two contents that could
 # not differ more:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 h_demographic, forgery = np.array([1.0, 1.0, 3.0, 3.0]), np.array([0.0, 1.0, 1.0, 2.0])
 for content in (np.array([10.0, 20.0, 30.0, 40.0]), np.array([-7.0, 0.0, 0.0, 900.0])):
     condition = normalised(h_demographic) * content.std(ddof=1) + content.mean()
@@ -302,8 +300,7 @@ released_by_hand = eta + 1e-4 / (2 * 0.5) * eta**2 + smooth.sum() / (0.5 * 3)
 # %%
 show(losses.official_group_cvar)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 leaf = loss.clone().requires_grad_()
 values = {"released": losses.official_group_cvar(leaf, group), "ours": losses.group_cvar(leaf, group)}
 assert np.isclose(values["released"].item(), released_by_hand, atol=1e-4)
@@ -358,8 +355,7 @@ sigmoid_by_hand = 1 / (1 + np.exp(-z_fake))
 # %%
 show(detectors.score)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 logits = torch.tensor([z_real, z_fake])
 for by_hand, fidelity in ((softmax_by_hand, "corrected"), (sigmoid_by_hand, "official")):
     p = detectors.score(logits, fidelity).item()
@@ -409,8 +405,7 @@ dropped = abs(2 / 2 - everybody)  # the third
 # %%
 show(metrics.rates_and_overall)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 sums = {
     name: metrics.fairness_metrics(tiny, "group", fidelity=fidelity)["fpr_sum"]
     for name, fidelity in {"released": "official", "ours": "corrected"}.items()
@@ -515,8 +510,7 @@ print(*(f"{name}: {', '.join(needed)}" for name, needed in used.items()), sep="\
 # **Why.** Whoever has a checkpoint of the released code wants its scores from the same chapters as those of our own
 # detectors. Its state dict has the same entries as our detector in official fidelity, under other names:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 with torch.device("meta"):  # shapes without numbers: the paper's network costs nothing here
     paper = detectors.FairDetector(TrainingConfig(weights="", fidelity="official"))
 rows = []

@@ -129,8 +129,7 @@ pd.DataFrame(sizes).T.rename(columns={0: "real", 1: "fake"}).astype("Int64")
 # the first falls, the second rises. Where they meet is the *equal error rate*; an *operating point* is the lowest $t$
 # whose FPR a user accepts. By hand, on sixteen images of four groups:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 tiny_scores = {  # two real images, then two fakes
     "male-white": (0.1, 0.3, 0.8, 0.9),
     "male-black": (0.6, 0.2, 0.7, 0.4),
@@ -217,8 +216,7 @@ for name, cut in worst.items():
 # decision. The metrics take it as they take one threshold: a series from group to threshold, or one threshold an image.
 # By hand, each group of the tiny table at the lowest threshold at which none of its real images is called fake:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 fitted = thresholds.fit_group_thresholds(tiny, "group", "fpr", 0.0)
 highest = tiny[real].groupby("group")["score"].max()  # the threshold lies just above, half-way to the next score
 for group, cut in fitted.items():
@@ -287,8 +285,7 @@ reached
 #
 # By hand, with two bins:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 bins = tiny.groupby(tiny["score"] >= 0.5)[["score", "label"]].agg(["size", "mean"])
 weight = bins["score", "size"] / len(tiny)
 by_hand = {

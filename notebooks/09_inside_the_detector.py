@@ -148,8 +148,7 @@ print(f"{shown}: a map of {tuple(seen.shape[1:])}, pooled to {seen.shape[1]} num
 # of which chance reaches $1/K$, whatever the shares of the classes. By hand, on a feature of one number with one image
 # on the wrong side:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 feature = np.array([[-2.0], [-1.5], [-1.0], [1.0], [1.5], [-1.2]])  # the last one lies on the wrong side
 label = np.array([0, 0, 0, 1, 1, 1])
 by_hand = (3 / 3 + 2 / 3) / 2
@@ -175,8 +174,7 @@ show(probes.identity_folds)
 # By hand: six images of four people; b's face was put on c. Two folds of two people each: where b is tested, the image
 # of c that wears b's face must not train.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 identity = np.array(["a", "a", "b", "b", "c", "d"])
 source = np.array(["", "", "", "", "b", ""])
 group = np.array([0, 0, 1, 1, 0, 1])
@@ -276,8 +274,7 @@ figure
 # By hand: two channels, a head that averages each over the map and answers $z = 3 m_1 - m_2$, so that
 # $w = (3/4, -1/4)$ on a map of four cells.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 maps = np.array([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [0.0, 0.0]]])  # (2, 2, 2)
 by_hand = np.maximum(0, 3 / 4 * maps[0] - 1 / 4 * maps[1])
 print(by_hand.tolist())
@@ -379,8 +376,7 @@ pd.concat(hot, axis=1)
 #
 # By hand, for two filters of lengths 5 and 1:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 weights, direction = np.array([[3.0, 4.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [2.0, 0.0]])
 lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (weights, direction)]
 by_hand = direction * lengths[0] / lengths[1]
@@ -445,8 +441,7 @@ by_hand = {"loss": 25 / 2, "ascent": 25 / 2 * ((1 + r) ** 2 - 1), "random": 25 /
 # %%
 show(landscape.sharpness, docstring=False)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 package = landscape.sharpness(Bowl(), lambda bowl: [bowl.weight.square().sum() / 2], radius=r)
 assert all(np.isclose(package[name], value) for name, value in by_hand.items())
 print({name: round(value, 4) for name, value in by_hand.items()})
