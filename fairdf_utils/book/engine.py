@@ -3,14 +3,12 @@
 import io
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
 import time
-from collections import Counter, defaultdict
 from contextlib import redirect_stderr
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,17 +20,15 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from fairdf_utils.book import BookError
-from fairdf_utils.book.pairs import refuse_differences
+from fairdf_utils.book.pairs import differences
 from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plan
-from fairdf_utils.book.run_folder import read_manifest_of_run
 from fairdf_utils.files import locked
 
 ECHO_SECONDS = 10
-PERCENT = ("auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr")
-# Lines of papermill's log that say nothing about the chapter.
-_PAPERMILL = re.compile(
-    r"(Executing|Ending) Cell \d+-+$|(In|Out)put Notebook: |Executing notebook |\[IPKernelApp\]|<[\w.]+ |\++ "
-)
+# A line that says how far a chapter is, e.g. `epoch   3/12  loss 0.4`; tables and papermill's own words are none.
+_FAR = re.compile(r"^\w+ +\d+/\d+\b.*$", re.MULTILINE)
+
+_FLAGS = ("writes_to_file", "has_filter", "has_formatter", "needs_rulegraph")
 
 
 class StepFailed(Exception):
@@ -69,35 +65,35 @@ def reproduce(
     run, notebooks = Path(run).resolve(), Path(notebooks).resolve()
     params = find_parameters(params, notebooks).resolve()
     plan = read_plan(params, notebooks)
-    refuse_differences(notebooks)
+    if differing := differences(notebooks):
+        raise BookError(f"{differing[0]}; `python -m fairdf_utils notebooks --update` writes it anew")
     _refuse_leftovers(plan, run)
     jobs = jobs or plan.jobs
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    options = {
-        "--snakefile": notebooks / "Snakefile",
-        "--directory": run,
-        "--runtime-source-cache-path": run / ".snakemake" / "sources",
-        "--max-checksum-file-size": 10**9,  # a file that was only touched is no reason to run
-        **({"--profile": profile, "--jobs": jobs} if profile else {"--cores": threads * jobs}),
-    }
-    arguments = ["--rerun-incomplete", "--nolock", "--logger", "book", "--scheduler", "greedy"]
-    arguments += [str(word) for option in options.items() for word in option]
-    arguments += ["--config", f"params={params}", *([] if profile else [f"threads={threads}"])]
+    where = ["--profile", profile, "--jobs", jobs] if profile else ["--cores", threads * jobs]
+    # A file that was only touched is no reason to run: files of up to 1 GB are compared by content.
+    where += ["--snakefile", notebooks / "Snakefile", "--directory", run, "--max-checksum-file-size", 10**9]
+    where += ["--runtime-source-cache-path", run / ".snakemake" / "sources", "--scheduler", "greedy"]
     # A file names the longest training first, so that it does not run alone at the end.
     first = next((step.repetition for step in plan.steps if step.repetition), None)
     copies = [f"notebooks/{step.name}.ipynb" for step in plan.steps if step.repetition == first and first]
-    arguments += ["--prioritize", *copies] if copies else []
-    _prepare_environment()
+    where += ["--prioritize", *copies] if copies else []
+    where += ["--rerun-incomplete", "--nolock", "--logger", "book", "--config", f"params={params}"]
+    where += [] if profile else [f"threads={threads}"]
+    # Threads of several torch processes that wait by spinning slow each other down many times over.
+    os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
+    # papermill and the kernel of this very environment, whatever else the user has installed.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     if profile:
         os.environ["FAIRDF_PROFILE"] = str(Path(profile).resolve())  # its scripts lie there
     lock = run / ".lock"
     try:
         with locked(lock, wait=False):
-            _run(arguments, plan, run, jobs)
+            _run([str(word) for word in where], plan, run)
     except BlockingIOError:
-        raise BookError(
-            f"{shown(run)} is being run by process {lock.read_text()}: wait, or use another --run"
-        ) from None
+        owner = lock.read_text()
+        raise BookError(f"{shown(run)} is being run by process {owner}: wait, or use another --run") from None
     if table := result_table(run):
         print(f"\nResults in percent\n{table}")
     print(f"\nThe executed chapters are in {shown(run / 'notebooks')}")
@@ -107,32 +103,23 @@ def _refuse_leftovers(plan: Plan, run: Path) -> None:
     """Chapter 5 compares every detector it finds: results that are not asked for must not be among them."""
     repeated = {step.chapter.name for step in plan.steps if step.repetition}
     found = {path.relative_to(run).as_posix() for name in repeated for path in run.glob(f"{name}/*") if path.is_dir()}
-    extra = sorted(found - {step.folder for step in plan.steps})
-    if extra:
+    if extra := sorted(found - {step.folder for step in plan.steps}):
         raise BookError(
             f"{shown(run)} holds results that the parameters do not ask for, and chapter 5 would compare them too: "
             f"{', '.join(extra)}; choose another --run, or delete them"
         )
 
 
-def _prepare_environment() -> None:
-    """What the steps' processes inherit."""
-    # Threads of several torch processes that wait by spinning slow each other down many times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    # papermill and the kernel of this very environment, whatever else the user has installed.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-
-
-def _run(arguments: list[str], plan: Plan, run: Path, jobs: int) -> None:
-    progress, interrupted = _Progress(plan, run, jobs), []
+def _run(arguments: list[str], plan: Plan, run: Path) -> None:
+    progress, interrupted = _Progress(plan, run), []
 
     def interrupt(*_):
         interrupted.append(True)
         raise KeyboardInterrupt
 
-    handler = type("LogHandler", (_Events,), {"emit": lambda self, record: progress.hear(record)})
+    # Takes the place of all that Snakemake would print.
+    flags = {"writes_to_stream": True, **dict.fromkeys(_FLAGS, False)}
+    handler = type("LogHandler", (LogHandlerBase,), {**flags, "emit": lambda self, record: progress.hear(record)})
     registry = LoggerPluginRegistry()
     registry.plugins.pop("book", None)
     registry.register_plugin("book", SimpleNamespace(LogHandler=handler))
@@ -146,7 +133,7 @@ def _run(arguments: list[str], plan: Plan, run: Path, jobs: int) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         os.chdir(folder)
-        progress.stop()
+        progress.stopped.set()
     if interrupted:
         raise KeyboardInterrupt
     if progress.failures:
@@ -162,16 +149,17 @@ def result_table(run: Path) -> str:
     if not path.exists():
         return ""
     table = pd.read_csv(path)
-    names = [name for name in PERCENT if name in table]
-    table[names] = 100 * table[names]
-    return table.to_string(index=False, formatters=dict.fromkeys(names, "{:.1f}".format), na_rep="-")
+    measured = table.select_dtypes("float").columns
+    table[measured] *= 100
+    return table.to_string(index=False, float_format="{:.1f}".format, na_rep="-")
 
 
 def _report(step: Step, run: Path) -> str:
     """Where and why a step failed, in four lines."""
     log, copy = run / "notebooks" / f"{step.name}.log", run / "notebooks" / "failed" / f"{step.name}.ipynb"
     words = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-    where, reason = "", _last_line(log)
+    said = [line for line in words.splitlines() if line.strip() and not line.startswith("+")]  # +: a command
+    where, reason = "", said[-1] if said else ""
     if copy.exists():
         code = [cell for cell in nbformat.read(copy, 4).cells if cell.cell_type == "code"]
         begun = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
@@ -186,129 +174,58 @@ def _report(step: Step, run: Path) -> str:
     )
 
 
-class _Events(LogHandlerBase):
-    """Takes the place of all that Snakemake would print."""
-
-    writes_to_stream = True
-    writes_to_file = has_filter = has_formatter = needs_rulegraph = False
-
-
 class _Progress:
-    """Turns Snakemake's events into one line per step, and shows the latest line of what runs now and then."""
+    """Turns Snakemake's events into one line per step, and now and then tells how far the running steps are."""
 
-    def __init__(self, plan: Plan, run: Path, jobs: int):
-        self.run, self.jobs, self.total = run, jobs, len(plan.steps)
+    def __init__(self, plan: Plan, run: Path):
+        self.run, self.total, self.left = run, len(plan.steps), 0
         self.waiting = {step.name: step for step in plan.steps}
         self.numbers = {step.name: number for number, step in enumerate(plan.steps, start=1)}
         self.jobids, self.running, self.failures, self.errors = {}, {}, [], []
-        # By rule: jobs that have not started, that have not ended, and how long such jobs took.
-        self.to_start, self.to_end, self.seconds = Counter(), Counter(), _past_durations(run)
-        self.live, self.lock, self.stopped = sys.stdout.isatty(), threading.Lock(), threading.Event()
+        self.stopped = threading.Event()
         threading.Thread(target=self._echo, daemon=True).start()
 
     def hear(self, record) -> None:
         """One record of Snakemake's log."""
-        event = getattr(record, "event", None)
+        event, job = getattr(record, "event", None), getattr(record, "job_id", getattr(record, "jobid", None))
         if event == "run_info":
-            self.to_start = Counter(record.stats)
-            self.to_end = self.to_start - Counter(all=1, total=record.stats["total"])
-            self.say_done_before()
+            self.left = record.stats["total"] - record.stats.get("all", 0)
+            self.say_done_before(but=record.stats)
         elif event == "job_info" and record.log:
-            step = self.waiting.pop(Path(record.log[0]).stem)
-            self.jobids[record.jobid] = step
+            self.jobids[job] = step = self.waiting.pop(Path(record.log[0]).stem)
             self.running[step] = time.monotonic()
-            self.to_start[step.rule] -= 1
-            self._say(step, "started", self._left())
-            self.say_done_before()
-        elif event == "job_finished" and record.job_id in self.jobids:
-            step, taken = self._end(record.job_id)
-            self.seconds[step.rule].append(taken)
-            self._say(step, in_words(taken), self._left())
-        elif event == "job_error" and record.jobid in self.jobids:
-            step, taken = self._end(record.jobid)
-            self.failures.append(step)
-            self._say(step, f"failed after {in_words(taken)}")
+            self._say(step, "started")
+        elif event in ("job_finished", "job_error") and job in self.jobids:
+            step = self.jobids.pop(job)
+            taken = timedelta(seconds=round(time.monotonic() - self.running.pop(step)))
+            if event == "job_error":
+                self.failures.append(step)
+                self._say(step, f"failed after {taken}")
+            else:
+                self.left -= 1
+                self._say(step, f"{taken}; {self.left} of {self.total} steps left")
         elif record.levelname == "ERROR":
             self.errors.append(record.getMessage())
 
-    def _end(self, jobid: int) -> tuple[Step, float]:
-        step = self.jobids.pop(jobid)
-        self.to_end[step.rule] -= 1
-        return step, time.monotonic() - self.running.pop(step)
-
-    def say_done_before(self) -> None:
-        """Name the steps that no job is left for."""
+    def say_done_before(self, but=()) -> None:
+        """Name the steps that have not run, but for those of some rules, whose turn may come."""
         for name, step in list(self.waiting.items()):
-            if not self.to_start[step.rule]:
+            if step.rule not in but:
                 self._say(self.waiting.pop(name), "done before")
 
-    def _left(self) -> str:
-        """Words for what is left: steps, and the time if that of each such chapter is known."""
-        left = +self.to_end
-        if not left:
-            return ""
-        times = [
-            count * sum(self.seconds[rule]) / len(self.seconds[rule])
-            for rule, count in left.items()
-            if self.seconds[rule]
-        ]
-        about = f", about {in_words(sum(times) / self.jobs)}" if len(times) == len(left) else ""
-        return f"{left.total()} of {self.total} steps left{about}"
-
-    def _say(self, step: Step, *notes: str) -> None:
-        with self.lock:
-            self._print(f"[{self.numbers[step.name]}/{self.total}] {step}: {'; '.join(filter(None, notes))}", "\n")
+    def _say(self, step: Step, note: str) -> None:
+        print(f"[{self.numbers[step.name]}/{self.total}] {step}: {note}", flush=True)
 
     def _echo(self) -> None:
-        """Until all has ended: a live terminal has one line that shows the latest words of all running steps."""
-        before = ""
-        while not self.stopped.wait(0.5 if self.live else ECHO_SECONDS):
-            with self.lock:
-                words = {step: _last_line(self.run / "notebooks" / f"{step.name}.log") for step in [*self.running]}
-                width = (shutil.get_terminal_size().columns - 5) // max(1, len(words)) - 2
-                shown = "  ".join(f"{step.repetition or step.rule}: {line}"[:width] for step, line in words.items())
-                if shown != before:
-                    self._print(f"    {shown}", "" if self.live else "\n")
-                before = shown
-
-    def stop(self) -> None:
-        """Show no more lines."""
-        self.stopped.set()
-        if self.live:
-            self._print("", "")
-
-    def _print(self, text: str, end: str) -> None:
-        print(f"\r\x1b[K{text}" if self.live else text, end=end, flush=True)
-
-
-def _last_line(log: Path) -> str:
-    """The last line that a chapter printed, or else the cell that it is in."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4000))
-        words = file.read().decode("utf-8", "replace")
-    cells = re.findall(r"Executing (Cell \d+)", words)
-    lines = [line.strip() for line in re.split(r"[\r\n]+", words) if line.strip() and not _PAPERMILL.match(line)]
-    return (lines or cells or [""])[-1]
-
-
-def _past_durations(run: Path) -> dict[str, list[float]]:
-    """Seconds that the steps of each rule took in this run folder."""
-    seconds = defaultdict(list)
-    for name, entry in read_manifest_of_run(run).items():
-        started, ended = (datetime.fromisoformat(entry[key]) for key in ("started", "ended"))
-        seconds[name.partition("/")[0][3:]].append((ended - started).total_seconds())
-    return seconds
-
-
-def in_words(seconds: float) -> str:
-    """A duration, e.g. 1 h 5 min."""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        """Until all has ended, print what each running step said last of how far it is, if it is news."""
+        before = {}
+        while not self.stopped.wait(ECHO_SECONDS):
+            for step in list(self.running):
+                log = self.run / "notebooks" / f"{step.name}.log"
+                said = _FAR.findall(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
+                if said and said[-1] != before.get(step):
+                    before[step] = said[-1]
+                    print(f"    {step.repetition or step.rule}: {said[-1]}", flush=True)
 
 
 def shown(path: Path) -> str:

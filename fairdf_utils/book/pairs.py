@@ -6,7 +6,7 @@ turn an edit of the `.py` back.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -26,8 +26,7 @@ METADATA = {
 MOST_BYTES = 3_000_000
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# A path from the root of a file system: at the start of a word, with two names or more.
-_MACHINE_PATH = re.compile(r"(?:^|(?<=[\s\"'(=:<>\[]))(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\\\?\w+", re.MULTILINE)
+_MACHINE_PATH = re.compile(r"(?<![\w./:<~})])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\+\w+")  # from a root, two names or more
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +54,7 @@ class Chapter:
 
 
 def read_chapters(folder: str | Path) -> list[Chapter]:
-    """The chapters of a folder in order: every `NN_name.py`.
-
-    Raises
-    ------
-    BookError
-        If there is none, or one has no parameters cell of plain values.
-    """
+    """The chapters of a folder in order, every `NN_name.py`; BookError if there is none, or see `read_chapter`."""
     paths = sorted(Path(folder).glob("[0-9][0-9]_*.py"))
     if not paths:
         raise BookError(f"{folder} holds no chapter (a file such as 01_data_preparation.py)")
@@ -69,14 +62,16 @@ def read_chapters(folder: str | Path) -> list[Chapter]:
 
 
 def read_chapter(path: Path) -> Chapter:
-    """Read one py:percent file; cell ids are the chapter's number and the cell's place, e.g. 03-007."""
+    """Read one py:percent file; cell ids are the chapter's number and the cell's place, e.g. 03-007.
+
+    Raises BookError if it has not one parameters cell of plain values.
+    """
     source = jupytext.read(path, fmt="py:percent")
     cells = []
     for place, cell in enumerate(source.cells, start=1):
+        cell.metadata.pop("lines_to_next_cell", None)  # a note of jupytext's own
         made = getattr(nbformat.v4, f"new_{cell.cell_type}_cell")
-        # jupytext keeps its own notes, such as the number of blank lines, beside the author's.
-        noted = {key: value for key, value in cell.metadata.items() if key != "lines_to_next_cell"}
-        cells.append(made(cell.source, id=f"{path.stem[:2]}-{place:03d}", metadata=noted))
+        cells.append(made(cell.source, id=f"{path.stem[:2]}-{place:03d}", metadata=cell.metadata))
     metadata = {**METADATA, "kernelspec": dict(source.metadata.get("kernelspec", {}))}
     return Chapter(path, nbformat.v4.new_notebook(cells=cells, metadata=metadata), _defaults(path, cells))
 
@@ -107,9 +102,6 @@ def _code(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in cells if "injected-parameters" not in cell.metadata.get("tags", [])]
 
 
-# --- writing ---------------------------------------------------------------------------------------------
-
-
 def update(folder: str | Path) -> list[Path]:
     """Write each `.ipynb` that differs from its `.py` anew; code cells whose source is the same keep their outputs."""
     changed = [chapter for chapter in read_chapters(folder) if any(_differences(chapter))]
@@ -122,15 +114,6 @@ def update(folder: str | Path) -> list[Path]:
                 cell.outputs, cell.execution_count = same.outputs, same.execution_count
         _write(chapter)
     return [chapter.pair for chapter in changed]
-
-
-def refuse_differences(folder: Path) -> None:
-    """Raise BookError unless every `.ipynb`, which papermill runs, holds the cells of its `.py`."""
-    for chapter in read_chapters(folder):
-        for problem in _differences(chapter):
-            raise BookError(
-                f"{chapter.pair.name} {problem}; `python -m fairdf_utils notebooks --update` writes it anew"
-            )
 
 
 def store_outputs(run: str | Path, folder: str | Path) -> list[Path]:
@@ -193,16 +176,13 @@ def _clean(outputs: list[NotebookNode], folder: Path) -> list[NotebookNode]:
     return kept
 
 
-def _texts(output: NotebookNode) -> Iterator[tuple[dict, str]]:
+def _texts(output: NotebookNode) -> list[tuple[dict, str]]:
     """Where an output holds text, as (mapping, key)."""
     if output.output_type == "stream":
-        yield output, "text"
-    for kind, value in output.get("data", {}).items():
-        if isinstance(value, str) and (kind.startswith("text/") or kind in ("image/svg+xml", "application/json")):
-            yield output.data, kind
-
-
-# --- checking --------------------------------------------------------------------------------------------
+        return [(output, "text")]
+    data = output.get("data", {})
+    kinds = [kind for kind in data if kind.startswith("text/") or kind in ("image/svg+xml", "application/json")]
+    return [(data, kind) for kind in kinds if isinstance(data[kind], str)]
 
 
 def check(folder: str | Path) -> list[str]:
@@ -211,13 +191,18 @@ def check(folder: str | Path) -> list[str]:
     Both files hold the same cells, tags and kernel; the `.ipynb` was executed from top to bottom without an
     error, holds neither standard error nor paths of a machine, and is under 3 MB.
     """
-    chapters = read_chapters(folder)
-    alone = sorted(set(Path(folder).glob("*.ipynb")) - {chapter.pair for chapter in chapters})
-    problems = [f"{path.name} has no .py beside it" for path in alone]
-    for chapter in chapters:
-        found = [*_differences(chapter), *(_faults(chapter.pair) if chapter.pair.exists() else [])]
-        problems += [f"{chapter.pair.name} {problem}" for problem in found]
-    return problems
+    pairs = {chapter.pair for chapter in read_chapters(folder)}
+    alone = [f"{path.name} has no .py beside it" for path in sorted(set(Path(folder).glob("*.ipynb")) - pairs)]
+    return alone + differences(folder, _faults)
+
+
+def differences(folder: str | Path, faults: Callable[[Path], Iterable[str]] = lambda path: ()) -> list[str]:
+    """Where an `.ipynb`, which papermill runs, is not the cells of its `.py`, and its faults, one sentence each."""
+    return [
+        f"{chapter.pair.name} {problem}"
+        for chapter in read_chapters(folder)
+        for problem in (*_differences(chapter), *(faults(chapter.pair) if chapter.pair.exists() else ()))
+    ]
 
 
 def _differences(chapter: Chapter) -> Iterator[str]:

@@ -34,7 +34,7 @@ class Step:
     @property
     def name(self) -> str:
         """Of its files in `notebooks/` of the run folder, e.g. 03_sam_training-fairdf-s0."""
-        return "-".join(filter(None, [self.chapter.name, self.repetition]))
+        return self.folder.replace("/", "-")
 
     @property
     def folder(self) -> str:
@@ -47,7 +47,7 @@ class Step:
         return self.chapter.name[3:]
 
     def __str__(self):
-        return " ".join(filter(None, [self.chapter.name, self.repetition]))
+        return self.folder.replace("/", " ")
 
     @property
     def values(self) -> dict:
@@ -92,14 +92,7 @@ class Plan:
 
 
 def read_plan(params: str | Path, notebooks: Path) -> Plan:
-    """What a parameters file asks of the chapters of a folder.
-
-    Parameters
-    ----------
-    params : str or Path
-        Name of a file in `notebooks`/params, e.g. "cpu", or the path of one.
-    notebooks : Path
-        Folder of the chapters.
+    """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
 
     Raises
     ------

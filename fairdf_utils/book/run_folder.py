@@ -21,10 +21,6 @@ from pathlib import Path, PurePosixPath
 from fairdf_utils.book import REPOSITORY, BookError
 from fairdf_utils.files import locked, write_text
 
-# A folder that was read and holds more is recorded by the list of its files, not by their content.
-MOST_FILES_HASHED = 200
-MOST_BYTES_HASHED = 100_000_000
-
 # Locks of this kernel: a set-up cell that is executed again finds its own.
 _HELD: dict[Path, ExitStack] = {}
 
@@ -130,9 +126,11 @@ class Run:
             Files and folders read from outside the run folder, e.g. the manifests.
         """
         parameters = self._parameters(sys._getframe(1).f_globals)
+        needs = [need for need in metadata.requires("fairdf_utils") or [] if "extra ==" not in need]
+        needed = sorted(re.match(r"[\w.-]+", need)[0] for need in needs)
         outside = {Path(path).as_posix(): Path(path) for path in read}
-        inside = [path for path in sorted(self.folder.rglob("*")) if path.is_file()]
-        names = {path.relative_to(self.run_dir): path for path in inside}
+        inside = {path.relative_to(self.run_dir).as_posix(): path for path in sorted(self.folder.rglob("*"))}
+        wrote = {name: path for name, path in inside.items() if path.is_file() and "/." not in name}
         entry = {
             "parameters": parameters,
             "seed": parameters.get("seed"),
@@ -140,15 +138,14 @@ class Run:
             "started": self.started,
             "ended": _now(),
             "commit": _commit(),
-            "versions": _versions(),
+            "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in needed}},
             "read": {name: _describe(path) for name, path in {**self._read, **outside}.items()},
-            "wrote": {name.as_posix(): _describe(path) for name, path in names.items() if "/." not in name.as_posix()},
+            "wrote": {name: _describe(path) for name, path in wrote.items()},
         }
         with locked(self.run_dir / ".manifest.lock"):
             manifest = read_manifest_of_run(self.run_dir)
             manifest[self.name] = entry
-            text = json.dumps(dict(sorted(manifest.items())), indent=1) + "\n"
-            write_text(self.run_dir / "manifest.json", text)
+            write_text(self.run_dir / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def _parameters(self, values: dict) -> dict:
         """The values that the calling notebook has under the names of its `parameters` cell."""
@@ -178,17 +175,14 @@ def read_manifest_of_run(run_dir: str | Path) -> dict:
 
 
 def _describe(path: Path) -> dict:
-    """What identifies a file, or a folder: of a full one, the names and sizes of its files instead of their content."""
+    """What identifies a file, its content, or a folder, the names and sizes of its files."""
     if path.is_file():
         with path.open("rb") as file:
             return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
     files = [item for item in sorted(path.rglob("*")) if item.is_file()]
-    sizes = [item.stat().st_size for item in files]
-    full = len(files) > MOST_FILES_HASHED or sum(sizes) > MOST_BYTES_HASHED
-    marks = sizes if full else [_describe(item)["sha256"] for item in files]
-    listing = [(item.relative_to(path).as_posix(), mark) for item, mark in zip(files, marks, strict=True)]
+    listing = [(item.relative_to(path).as_posix(), item.stat().st_size) for item in files]
     digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-    return {"sha256": digest, "bytes": sum(sizes), "files": len(files)}
+    return {"sha256": digest, "bytes": sum(size for _, size in listing), "files": len(files)}
 
 
 def _commit() -> str | None:
@@ -198,13 +192,6 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _versions():
-    """Versions of Python and of the packages that pyproject.toml asks for."""
-    needs = [need for need in metadata.requires("fairdf_utils") or [] if "extra ==" not in need]
-    names = sorted(re.match(r"[\w.-]+", need)[0] for need in needs)
-    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in names}}
 
 
 def _now() -> str:
