@@ -23,17 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
         return 130
     except Exception as error:
-        if not _can_be_put_right(error):
+        # A message meant for the caller is one of files, of this package, or of a value that its code refuses.
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        refused = isinstance(error, ValueError) and raised_in.is_relative_to(REPOSITORY / "fairdf_utils")
+        if not (refused or isinstance(error, OSError) or type(error).__module__.startswith("fairdf_utils.")):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def _can_be_put_right(error: Exception) -> bool:
-    """Whether the message is meant for the caller: of files, of this package, or a value that its code refuses."""
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    refused = isinstance(error, ValueError) and raised_in.is_relative_to(REPOSITORY / "fairdf_utils")
-    return isinstance(error, OSError) or type(error).__module__.startswith("fairdf_utils.") or refused
 
 
 def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
@@ -42,15 +38,14 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _synthetic(options) -> None:
-    if options.videos:
-        from fairdf_utils.rendered.videos import generate_videos
+    from fairdf_utils.rendered import images, videos
 
-        folder = generate_videos(options.out, seed=options.seed)
+    if options.videos:
+        folder = videos.generate_videos(options.out, seed=options.seed)
         print(f"The videos are in {folder}; planted.csv there lists what is wrong with some of them on purpose")
     else:
-        from fairdf_utils.rendered.images import generate
-
-        print(f"The images are in {generate(options.out, size=options.size, bias=options.bias, seed=options.seed)}")
+        folder = images.generate(options.out, size=options.size, bias=options.bias, seed=options.seed)
+        print(f"The images are in {folder}")
 
 
 def _train(options) -> None:
@@ -94,8 +89,7 @@ def _reproduce(options) -> int:
     try:
         reproduce(options.params, options.run, options.notebooks, options.jobs, options.profile)
     except StepFailed as error:
-        for report in error.args:
-            print(f"error: {report}", file=sys.stderr)
+        print(*(f"error: {report}" for report in error.args), sep="\n", file=sys.stderr)
         return 1
     return 0
 
@@ -105,8 +99,7 @@ def _notebooks(options) -> int:
 
     written = [] if options.check else update(options.notebooks)
     if options.run:
-        failed = _reproduce(options)
-        if failed:
+        if failed := _reproduce(options):
             return failed
         written = store_outputs(options.run, options.notebooks)
     for path in written:
@@ -120,10 +113,8 @@ def _notebooks(options) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fairdf_utils", description="Fair deepfake detection: the book.")
     commands = parser.add_subparsers(required=True, metavar="command")
-
-    _add_preparation(commands)
-    _add_judgement(commands)
-    _add_book(commands)
+    for add in (_add_preparation, _add_judgement, _add_book):
+        add(commands)
     return parser
 
 
@@ -166,8 +157,7 @@ def _add_judgement(commands) -> None:
     predict = commands.add_parser(
         "predict",
         help="score the faces of a picture, a video or a folder",
-        description="Prints and saves a score for every face, and a picture with the faces marked. The exit code is 1 "
-        "if something could not be scored.",
+        description="Saves a score for every face, and pictures with the faces marked. Exit code 1: not all scored.",
     )
     predict.add_argument("path", help="a picture, a video, or a folder of them")
     predict.add_argument("--run", default="runs/cpu", help="run folder with the detector (default: %(default)s)")
@@ -208,9 +198,7 @@ def _add_book(commands) -> None:
     )
     whole.add_argument("--params", required=True, help="name of a file in notebooks/params, such as cpu, or a path")
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")
-    whole.add_argument(
-        "--jobs", type=_at_least_one, help="steps that run at a time (default: what the file says, or 1)"
-    )
+    whole.add_argument("--jobs", type=_at_least_one, help="steps at a time (default: as the file says, or 1)")
     whole.add_argument("--profile", help="a Snakemake profile that runs the steps elsewhere: notebooks/profiles/slurm")
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
@@ -239,18 +227,16 @@ def _add_book(commands) -> None:
     )
     what = pairs.add_mutually_exclusive_group(required=True)
     what.add_argument("--check", action="store_true", help="list where the two files of a chapter differ")
-    what.add_argument(
-        "--update", action="store_true", help="write each .ipynb from its .py, keep outputs of what is equal"
-    )
+    what.add_argument("--update", action="store_true", help="write each .ipynb from its .py; equal cells keep outputs")
     what.add_argument("--run", help="update, run the book with the cpu profile into this folder, store outputs, check")
     _add_notebooks(pairs)
     pairs.set_defaults(command=_notebooks, params="cpu", jobs=None, profile=None)
 
 
 def _at_least_one(text) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
 
 
 def _add_notebooks(parser) -> None:

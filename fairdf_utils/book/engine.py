@@ -42,16 +42,11 @@ def reproduce(
 
     Parameters
     ----------
-    params : str
-        Name of a file in notebooks/params, e.g. "cpu", or the path of one.
-    run : str or Path
-        The run folder; made if it does not exist.
-    notebooks : str or Path
-        Folder of the chapters and of the Snakefile.
-    jobs : int, optional
-        How many steps run at a time; else what the parameters file says.
-    profile : str, optional
-        A Snakemake profile, e.g. notebooks/profiles/slurm, whose executor runs the steps.
+    params : name of a file in notebooks/params, e.g. "cpu", or the path of one
+    run : the run folder; made if it does not exist
+    notebooks : folder of the chapters and of the Snakefile
+    jobs : how many steps run at a time; else what the parameters file says
+    profile : a Snakemake profile, e.g. notebooks/profiles/slurm, whose executor runs the steps
 
     Raises
     ------
@@ -210,7 +205,7 @@ class _Progress:
     def say_done_before(self, but=()) -> None:
         """Name the steps that have not run, but for those of some rules, whose turn may come."""
         for name, step in list(self.waiting.items()):
-            if step.rule not in but:
+            if step.chapter.name[3:] not in but:  # a chapter's rule
                 self._say(self.waiting.pop(name), "done before")
 
     def _say(self, step: Step, note: str) -> None:
@@ -225,7 +220,7 @@ class _Progress:
                 said = _FAR.findall(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else []
                 if said and said[-1] != before.get(step):
                     before[step] = said[-1]
-                    print(f"    {step.repetition or step.rule}: {said[-1]}", flush=True)
+                    print(f"    {step.name}: {said[-1]}", flush=True)
 
 
 def shown(path: Path) -> str:

@@ -83,12 +83,10 @@ def _defaults(path: Path, cells: list[NotebookNode]) -> dict:
         raise BookError(f'{path} has {len(tagged)} cells that begin `# %% tags=["parameters"]`; a chapter has one')
     found = {}
     for part in ast.parse(tagged[0]).body:
-        targets = part.targets if isinstance(part, ast.Assign) else [getattr(part, "target", None)]
         try:
-            if not (len(targets) == 1 and isinstance(targets[0], ast.Name)):
-                raise ValueError
-            found[targets[0].id] = ast.literal_eval(part.value)
-        except ValueError:
+            (name,) = part.targets if isinstance(part, ast.Assign) else [part.target]
+            found[name.id] = ast.literal_eval(part.value)
+        except (AttributeError, ValueError):
             raise BookError(
                 f"{path}: the parameters cell holds `{ast.unparse(part)}`; each line there must be `name = value` "
                 "with a plain value, because a value computed there would not follow the parameters it is made of"

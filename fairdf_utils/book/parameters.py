@@ -41,11 +41,6 @@ class Step:
         """Where the chapter writes in the run folder, e.g. 03_sam_training/fairdf-s0."""
         return "/".join(filter(None, [self.chapter.name, self.repetition]))
 
-    @property
-    def rule(self) -> str:
-        """The rule of the Snakefile: the chapter's name without its number, e.g. sam_training."""
-        return self.chapter.name[3:]
-
     def __str__(self):
         return self.folder.replace("/", " ")
 
@@ -86,19 +81,16 @@ class Plan:
     steps: list[Step]
     jobs: int
 
-    def step(self, chapter: str, repetition: str = "") -> Step:
-        """The step of a chapter, by its name or its number."""
-        return next(s for s in self.steps if s.chapter.name.startswith(chapter) and s.repetition == repetition)
+    def step(self, *folder: str) -> Step:
+        """The step of a chapter's name and repetition."""
+        return next(step for step in self.steps if step.folder == "/".join(folder))
 
 
 def read_plan(params: str | Path, notebooks: Path) -> Plan:
     """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
 
-    Raises
-    ------
-    BookError
-        For a parameter that no chapter declares, a value of another type than the chapter's own, a grid that names
-        one detector twice.
+    Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a grid
+    that names one detector twice.
     """
     chapters = read_chapters(notebooks)
     path = find_parameters(params, notebooks)
@@ -143,9 +135,8 @@ class _Unambiguous(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         keys = Counter(str(key.value) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
-        twice = [key for key, count in keys.items() if count > 1]
-        if twice:
-            raise yaml.YAMLError(f"{twice[0]!r} is given twice in the mapping at line {node.start_mark.line + 1}")
+        for key in (key for key, count in keys.items() if count > 1):
+            raise yaml.YAMLError(f"{key!r} is given twice in the mapping at line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
 
@@ -189,17 +180,14 @@ def _check(values: dict, chapters: list[Chapter], path: Path) -> None:
 
 
 def _fits(value, default) -> bool:
-    if default is None:
-        return True
     if isinstance(default, (list, tuple)):
         return isinstance(value, list) and (not default or all(_fits(item, default[0]) for item in value))
-    if isinstance(default, float):
-        return type(value) in (int, float)
-    return type(value) is type(default) and (value != "" or default == "")
+    kinds = (int, float) if isinstance(default, float) else (type(default),)
+    return default is None or type(value) in kinds and (value != "" or default == "")
 
 
 def _wanted(value, default) -> str:
-    if isinstance(default, float) and isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value):
+    if isinstance(default, float) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", str(value)):
         return f"YAML reads a number with an exponent only with a point, {value.lower().replace('e', '.0e')}"
     return f"a value of type {type(default).__name__} is needed" + (", not an empty one" if value == "" else "")
 

@@ -1,7 +1,6 @@
 """`Run`: a chapter's access to the run folder, and the record of what was made from what.
 
-A run is a folder, `runs/<name>/`: one sub-folder a chapter, `manifest.json` with what was done and from
-what, and `notebooks/` with the executed copies. A chapter writes only under its own sub-folder.
+A run folder holds one sub-folder a chapter, to which alone it writes, `manifest.json` and the executed `notebooks/`.
 """
 
 import ast
@@ -34,12 +33,9 @@ class Run:
 
     Parameters
     ----------
-    run_dir : str or Path
-        The run folder, e.g. "../runs/cpu" seen from notebooks/.
-    chapter : str
-        Name of the chapter's file without ending, e.g. "03_sam_training".
-    repetition : str
-        Which repetition of the chapter this is, e.g. "fairdf-s0"; empty for a chapter that runs once.
+    run_dir : the run folder, e.g. "../runs/cpu" seen from notebooks/
+    chapter : name of the chapter's file without ending, e.g. "03_sam_training"
+    repetition : which repetition of the chapter this is, e.g. "fairdf-s0"; empty for a chapter that runs once
     """
 
     def __init__(self, run_dir: str | Path, chapter: str, repetition: str = ""):
@@ -93,42 +89,30 @@ class Run:
         """The path of another chapter's result, e.g. "03_sam_training/fairdf-s0/best.safetensors"."""
         path = self.run_dir / name
         if not path.exists():
-            raise self._missing(name)
+            chapter, *rest = PurePosixPath(name).parts
+            which = f" ({rest[0]})" if len(rest) > 1 else ""
+            raise MissingResult(
+                f"{path} is missing: run chapter {chapter}{which} with the same run_dir first, "
+                "or the whole book with `make reproduce`"
+            )
         self._read[name] = path
         return path
 
     def require_all(self, pattern: str) -> list[Path]:
         """Sorted paths that match, e.g. "04_cross_dataset_evaluation/*/scores.parquet"; at least one."""
         names = sorted(path.relative_to(self.run_dir).as_posix() for path in self.run_dir.glob(pattern))
-        if not names:
-            raise self._missing(pattern)
-        return [self.require(name) for name in names]
-
-    def _missing(self, name):
-        chapter, *rest = PurePosixPath(name).parts
-        which = f" ({rest[0]})" if len(rest) > 1 else ""
-        return MissingResult(
-            f"{self.run_dir / name} is missing: run chapter {chapter}{which} with the same run_dir first, "
-            "or the whole book with `make reproduce`"
-        )
+        return [self.require(name) for name in names or [pattern]]
 
     def finish(self, device: str = "", read: Iterable[str | Path] = ()) -> None:
         """Write this chapter's entry in manifest.json; call it in the last cell that writes files.
 
-        The entry holds the present values of the names in the chapter's `parameters` cell, and the SHA-256 of every
-        file that the chapter wrote under its own sub-folder and of what `require` gave and `read` names.
-
-        Parameters
-        ----------
-        device : str
-            The device in words, e.g. "cpu" or the name of the GPU.
-        read : iterable of str or Path
-            Files and folders read from outside the run folder, e.g. the manifests.
+        The entry holds the present values of the names in the chapter's `parameters` cell, the `device` in words, and
+        digests of what the chapter wrote, of what `require` gave and of the files and folders outside that it `read`.
         """
         parameters = self._parameters(sys._getframe(1).f_globals)
         needs = [need for need in metadata.requires("fairdf_utils") or [] if "extra ==" not in need]
         needed = sorted(re.match(r"[\w.-]+", need)[0] for need in needs)
-        outside = {Path(path).as_posix(): Path(path) for path in read}
+        read = self._read | {Path(path).as_posix(): Path(path) for path in read}
         inside = {path.relative_to(self.run_dir).as_posix(): path for path in sorted(self.folder.rglob("*"))}
         wrote = {name: path for name, path in inside.items() if path.is_file() and "/." not in name}
         entry = {
@@ -139,7 +123,7 @@ class Run:
             "ended": _now(),
             "commit": _commit(),
             "versions": {"python": sys.version.split()[0], **{name: metadata.version(name) for name in needed}},
-            "read": {name: _describe(path) for name, path in {**self._read, **outside}.items()},
+            "read": {name: _describe(path) for name, path in read.items()},
             "wrote": {name: _describe(path) for name, path in wrote.items()},
         }
         with locked(self.run_dir / ".manifest.lock"):
@@ -149,10 +133,10 @@ class Run:
 
     def _parameters(self, values: dict) -> dict:
         """The values that the calling notebook has under the names of its `parameters` cell."""
-        beside = [folder / f"{self.chapter}.py" for folder in (Path.cwd(), REPOSITORY / "notebooks")]
-        path = next((path for path in beside if path.is_file()), None)
-        if path is None:
-            raise BookError(f"{beside[0]} is missing: its parameters cell says what there is to record")
+        path = Path(f"{self.chapter}.py").absolute()
+        path = path if path.is_file() else REPOSITORY / "notebooks" / path.name
+        if not path.is_file():
+            raise BookError(f"{path} is missing: its parameters cell says what there is to record")
         # Not read by jupytext, whose import would take every kernel a second.
         cell = re.search(r'^# %%.*"parameters".*\n((?:(?!# %%).*\n)*)', path.read_text(encoding="utf-8"), re.MULTILINE)
         names = [getattr(part, "target", None) or part.targets[0] for part in ast.parse(cell[1]).body]

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import re
 import sys
 import textwrap
 import time
@@ -18,7 +17,7 @@ _LOADED = time.time()
 
 
 def show(obj: Callable | property, docstring: bool = True) -> Markdown:
-    """Render the source of a function or class as it was loaded.
+    """The path, the line and the source of a function, class or property as it was loaded.
 
     Parameters
     ----------
@@ -26,11 +25,6 @@ def show(obj: Callable | property, docstring: bool = True) -> Markdown:
         Defined at the top of a Python file, or in a class that is.
     docstring : bool
         Whether the docstring is shown too; of a class, also those of its methods.
-
-    Returns
-    -------
-    IPython.display.Markdown
-        The path and line, then the source in a fenced block.
 
     Raises
     ------
@@ -53,7 +47,7 @@ def show(obj: Callable | property, docstring: bool = True) -> Markdown:
     source = textwrap.dedent("".join(lines)).rstrip()
     if not docstring:
         source = _without_docstrings(source)
-    fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", source)), 3)
+    fence = "````" if "```" in source else "```"
     return Markdown(f"`{where}:{max(first, 1)}`\n\n{fence}python\n{source}\n{fence}\n")
 
 

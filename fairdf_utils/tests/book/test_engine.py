@@ -337,7 +337,7 @@ def test_the_terminal_shows_what_is_left_and_how_far_the_running_steps_are(tmp_p
     assert lines[:3] == [
         "[1/4] 01_data_preparation: done before",
         "[2/4] 03_sam_training fair-s0: started",
-        "    fair-s0: epoch  1/12  loss 0.3",
+        "    03_sam_training-fair-s0: epoch  1/12  loss 0.3",
     ]
     assert re.fullmatch(r"\[2/4\] 03_sam_training fair-s0: 0:00:0[01]; 2 of 4 steps left", lines[3])
     assert lines[4:] == [
