@@ -34,6 +34,12 @@ REFUSALS = ("ScoreTableError", "FileNotFoundError", "ValueError", "BookError")  
 def main_audit(options: argparse.Namespace) -> int:
     """`python -m fairdf_utils audit`: run the chapter, write the page and its tables, print the findings.
 
+    Parameters
+    ----------
+    options : argparse.Namespace
+        scores, out, by (list or None), threshold, validation (path or None), resamples, level, cluster, seed,
+        notebooks (folder of the chapters).
+
     Raises
     ------
     BookError
@@ -48,12 +54,9 @@ def main_audit(options: argparse.Namespace) -> int:
         **{"by": options.by or [], "resampling_seed": options.seed},
         **{name: getattr(options, name) for name in ("threshold", "resamples", "level", "cluster")},
     }
-    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
-    where = {"cwd": options.notebooks, "kernel_name": "python3"}
     with TemporaryDirectory(prefix="audit-") as run:
         try:
-            given = {**parameters, "run_dir": run}
-            executed = papermill.execute_notebook(chapter.notebook, None, given, **where, **quiet)
+            executed = _executed(chapter.notebook, {**parameters, "run_dir": run}, options.notebooks)
         except PapermillExecutionError as error:
             text = " ".join(str(error.evalue).split())
             if error.ename in REFUSALS:
@@ -82,22 +85,25 @@ def _check_paths(out: Path, read: list[str]) -> None:
         if not Path(path).is_file():
             raise BookError(f"there is no file {path}")
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        wrong = "cannot be written in" if there.is_dir() else "is a file, no folder"
-        raise BookError(f"--out {out}: {there} {wrong}. Give another folder.")
+    if not there.is_dir():
+        raise BookError(f"--out {out}: {there} is a file, no folder. Give another folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BookError(f"--out {out}: nothing may be written in {there}. Give another folder.")
+
+
+def _executed(notebook: nbformat.NotebookNode, parameters: dict, folder: str) -> nbformat.NotebookNode:
+    """The chapter with its outputs."""
+    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
+    return papermill.execute_notebook(notebook, None, parameters, cwd=folder, kernel_name="python3", **quiet)
 
 
 def _how_made(options: argparse.Namespace, versions: dict) -> dict:
     """What it takes to make the report again: command, digests of the input, versions."""
     words = ["python", "-m", "fairdf_utils", "audit", str(options.scores), "--out", str(options.out)]
     words += ["--by", *options.by] if options.by else []
-    names = ("validation", "threshold", "resamples", "level", "cluster", "seed")
-    words += [
-        word
-        for name in names
-        if (value := getattr(options, name)) not in (None, "")
-        for word in (f"--{name}", str(value))
-    ]
+    words += ["--validation", str(options.validation)] if options.validation else []
+    for name in ("threshold", "resamples", "level", "cluster", "seed"):
+        words += [f"--{name}", str(getattr(options, name))]
     files = [Path(path) for path in (options.scores, options.validation) if path]
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {"command": shlex.join(words), "input": digests, "versions": versions}
