@@ -543,8 +543,7 @@ drawn = drawn.assign(
     detector=drawn["detector"] + ("-s" + drawn["seed"].astype(str) if several else ""),
     n=[len(tables[key]) for key in zip(*(drawn[name] for name in names), strict=True)],
 )
-display(training.fairness_comparison(drawn, title=f"Fairness by {finest}, with {100 * level:g} % bands"))
-training.auc_fairness(drawn, title="Detection and fairness together")
+training.fairness_comparison(drawn, title=f"Fairness by {finest}, with {100 * level:g} % bands")
 
 # %% [markdown]
 # **The Pareto front.** A run is *beaten* if another is at least as good in AUC and in $F_\mathrm{FPR}$ and better in
@@ -559,7 +558,7 @@ for dataset in sets:
     best = undominated(bounds.loc[dataset])
     assert best.any() or bounds.loc[dataset].isna().any().any(), "somebody is always on the front"
     print(f"{dataset}: on the front {', '.join(best.index[best]) or 'nobody'}")
-fairness.front(bounds.loc[sets[0]], title=f"Accuracy and fairness on {sets[0]}")
+    display(fairness.front(bounds.loc[dataset], title=f"Accuracy and fairness on {dataset}"))
 
 # %% [markdown]
 # **What you should see.** In the first figure the grey bar is what chance alone may show; a dot inside its bar is no

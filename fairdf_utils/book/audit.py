@@ -54,9 +54,13 @@ def main_audit(options: argparse.Namespace) -> int:
         **{"by": options.by or [], "resampling_seed": options.seed},
         **{name: getattr(options, name) for name in ("threshold", "resamples", "level", "cluster")},
     }
+    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
+    where = {"cwd": options.notebooks, "kernel_name": "python3"}
     with TemporaryDirectory(prefix="audit-") as run:
         try:
-            executed = _executed(chapter.notebook, {**parameters, "run_dir": run}, options.notebooks)
+            executed = papermill.execute_notebook(
+                chapter.notebook, None, {**parameters, "run_dir": run}, **where, **quiet
+            )
         except PapermillExecutionError as error:
             text = " ".join(str(error.evalue).split())
             if error.ename in REFUSALS:
@@ -89,12 +93,6 @@ def _check_paths(out: Path, read: list[str]) -> None:
         raise BookError(f"--out {out}: {there} is a file, no folder. Give another folder.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise BookError(f"--out {out}: nothing may be written in {there}. Give another folder.")
-
-
-def _executed(notebook: nbformat.NotebookNode, parameters: dict, folder: str) -> nbformat.NotebookNode:
-    """The chapter with its outputs."""
-    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
-    return papermill.execute_notebook(notebook, None, parameters, cwd=folder, kernel_name="python3", **quiet)
 
 
 def _how_made(options: argparse.Namespace, versions: dict) -> dict:

@@ -28,7 +28,6 @@ DETECTOR_COLOURS = {
 # Paul Tol's "muted" scheme, so that no data set looks like a detector.
 DATASET_COLOURS = {"ffpp": "#332288", "dfdc": "#CC6677", "celebdf": "#44AA99", "dfd": "#999933"}
 SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
-MARKERS = {"ffpp": "o", "dfdc": "s", "celebdf": "^", "dfd": "D"}
 REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
 DOT = {"marker": "o", "markersize": 7, "markeredgecolor": "white", "zorder": 3}
 

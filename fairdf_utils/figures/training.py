@@ -140,35 +140,6 @@ def fairness_comparison(
 
 
 @styled
-def auc_fairness(results: pd.DataFrame, title: str | None = None) -> Figure:
-    """AUC against F_FPR: one point a detector (colour) and data set (marker), with both intervals.
-
-    `results` as in `fairness_comparison`, with rows for the metrics "auc" and "fpr_sum"; `floor` is not read.
-    """
-    wide = results[results["metric"].isin(["auc", "fpr_sum"])]
-    wide = wide.set_index(["detector", "dataset", "metric"])[["estimate", "low", "high"]].unstack().mul(100)
-    detectors, sizes = list(results["detector"].unique()), results.groupby("dataset", sort=False)["n"].max()
-    colours = colours_of(detectors, style.DETECTOR_COLOURS)
-    markers = {name: style.MARKERS.get(name, "Pv<>hX"[i % 6]) for i, name in enumerate(sizes.index)}
-    figure, axes = plt.subplots(figsize=(8.5, 5))
-    for detector, dataset in wide.index:
-        row = wide.loc[(detector, dataset)].unstack()
-        (x, left, right), (y, bottom, top) = row["auc"], row["fpr_sum"]
-        axes.hlines(y, left, right, color=colours[detector], linewidth=1.4, alpha=0.55)
-        axes.vlines(x, bottom, top, color=colours[detector], linewidth=1.4, alpha=0.55)
-        axes.plot(x, y, color=colours[detector], **style.DOT | {"marker": markers[dataset]})
-    heading = Line2D([], [], linestyle="")
-    dot = {"color": "#444444", "linestyle": "", "markersize": 8}
-    dots = [Line2D([], [], marker=marker, **dot) for marker in markers.values()]
-    handles = [heading, *(Patch(color=colours[name]) for name in detectors), heading, heading, *dots]
-    words = ["Detector", *map(str, detectors), "", "Test set", *(f"{name} (n = {n:,})" for name, n in sizes.items())]
-    figure.legend(handles, words, loc="outside right upper")
-    axes.set(xlabel="AUC (%)  → better", ylabel="F_FPR (percentage points)\nbetter ←", ylim=(0, None))
-    axes.set_title(title or "")
-    return figure
-
-
-@styled
 def score_distributions(table: pd.DataFrame, by: str = "group", threshold: float = 0.5, bins: int = 24) -> Figure:
     """Scores of fakes (upwards) and reals (downwards) of each group; errors are drawn in full colour.
 

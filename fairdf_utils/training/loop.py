@@ -5,6 +5,7 @@ Any of `TRAINING_METHODS` is trained on the same batches with the same budget. E
 masks and triplets, and a run resumed at an epoch goes on exactly as if it had never stopped.
 """
 
+import ast
 import hashlib
 import os
 import time
@@ -147,7 +148,11 @@ class Training:
         self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
         self.history: list[dict[str, float]] = []
         data = ((train, self.train_images), (validation, self.validation_images))
-        self.origin = {"config": asdict(config), "data": _digest(*data)}  # what a resumed checkpoint must agree in
+        self.origin = {
+            "config": asdict(config),
+            "data": _digest(*data),
+            "code": _digest_of_code(),
+        }  # a checkpoint's must agree
         self.tensorboard, self.board = tensorboard, None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -291,8 +296,7 @@ class Training:
         state = _read_checkpoint(path)
         was, now = state["config"], self.origin["config"]
         other = [f"{name} {was.get(name)!r} (now {now[name]!r})" for name in now if was.get(name) != now[name]]
-        if not other and state.get("data") != self.origin["data"]:
-            other = ["other data"]
+        other += [f"other {what}" for what in ("data", "code") if state.get(what) != self.origin[what]]
         if not other:
             return state
         aside = self.folder / "set_aside" / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -312,6 +316,18 @@ def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
         digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
         digest.update(images[:: max(1, len(images) // 256)].tobytes())
     return digest.hexdigest()[:16]
+
+
+def _digest_of_code() -> str:
+    """Tells apart the code that decides what is trained, comments aside."""
+    package = Path(__file__).parents[1]
+    files = [
+        *sorted(package.glob("model/*.py")),
+        *sorted(package.glob("training/*.py")),
+        package / "data" / "batches.py",
+    ]
+    trees = [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
+    return hashlib.sha256("".join(trees).encode()).hexdigest()[:16]
 
 
 def _read_checkpoint(path: Path) -> dict:

@@ -302,11 +302,7 @@ def test_the_test_list_of_celebdf_counts_1_as_real(tmp_path):
     result = celebdf_test_list(rows, path)
     _check(rows, result)
     parts = dict(list(result.rows.groupby("split")))
-    assert set(parts["test"]["video"]) == {
-        "Celeb-real/id0_0000",
-        "Celeb-synthesis/id0_id1_0000",
-        "YouTube-real/00003",
-    }
+    assert set(parts["test"]["video"]) == {"Celeb-real/id0_0000", "Celeb-synthesis/id0_id1_0000", "YouTube-real/00003"}
     assert {"id0", "id1"}.isdisjoint(_persons(parts["train"]) | _persons(parts["val"]))
     tested = result.dropped[result.dropped["reason"] == splits.TESTED]
     shows = tested["identity"].isin(["id0", "id1"]) | tested["source_identity"].isin(["id0", "id1"])

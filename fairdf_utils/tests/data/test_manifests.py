@@ -378,10 +378,7 @@ def test_read_split_joins_its_files_and_names_a_missing_one(tmp_path):
 
 def test_find_leaks_sees_images_videos_identities_and_sources():
     train = _frame(_row(video="a", identity="1"), _row(video="a", identity="1", frame=1))
-    test = _frame(
-        _row(video="a", identity="1", frame=1),
-        _row(video="c", identity="7", source="8", forgery="FaceSwap"),
-    )
+    test = _frame(_row(video="a", identity="1", frame=1), _row(video="c", identity="7", source="8", forgery="FaceSwap"))
     val = _frame(_row(video="d", identity="8"))
     leaks = find_leaks({"train": train, "val": val, "test": test})
     assert list(leaks.itertuples(index=False, name=None)) == [
@@ -411,13 +408,7 @@ def test_group_table_counts():
     )
     table = group_table(frame)
     assert table.index.tolist() == list(GROUPS)
-    assert table.loc["female-white"].to_dict() == {
-        "images": 3,
-        "reals": 2,
-        "fakes": 1,
-        "videos": 2,
-        "identities": 1,
-    }
+    assert table.loc["female-white"].to_dict() == {"images": 3, "reals": 2, "fakes": 1, "videos": 2, "identities": 1}
     assert table["images"].sum() == 4 and table.loc["male-asian"].sum() == 0
 
 

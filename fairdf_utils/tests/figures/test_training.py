@@ -82,7 +82,6 @@ def test_every_figure_leaves_no_trace_and_is_saved(one_class, results, run):
         "history": lambda: training.history(run),
         "roc": lambda: detection.roc({"ffpp": score_table()}),
         "fairness_comparison": lambda: training.fairness_comparison(results, title="t"),
-        "auc_fairness": lambda: training.auc_fairness(results, title="t"),
         "score_distributions": lambda: training.score_distributions(one_class),
         "surface": lambda: training.surface(line, line, loss, {"SGD": np.zeros((3, 2))}),
     }
@@ -170,15 +169,6 @@ def test_fairness_comparison_draws_each_result_over_its_floor(results):
     assert len({line.get_xdata()[0] for line in dots(panels[0], "o")}) == 4  # side by side
     assert "sampling alone" in words(figure)
     assert "t" in words(training.fairness_comparison(results, title="t")).split("\n")
-
-
-def test_auc_fairness_has_a_point_for_each_detector_and_data_set(results):
-    axes = training.auc_fairness(results).axes[0]
-    points = {(line.get_marker(), colour_of(line)): line.get_xydata()[0] for line in axes.lines}
-    assert len(points) == 4
-    np.testing.assert_allclose(points["o", style.DETECTOR_COLOURS["fairdf"].upper()], (90, 10))
-    assert len(axes.collections) == 8  # two intervals a point
-    assert "dfd (n = 1,200)" in words(axes.figure)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
