@@ -54,13 +54,11 @@ def main_audit(options: argparse.Namespace) -> int:
         **{"by": options.by or [], "resampling_seed": options.seed},
         **{name: getattr(options, name) for name in ("threshold", "resamples", "level", "cluster")},
     }
-    quiet = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
-    where = {"cwd": options.notebooks, "kernel_name": "python3"}
+    settings = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
+    settings |= {"cwd": options.notebooks, "kernel_name": "python3"}
     with TemporaryDirectory(prefix="audit-") as run:
         try:
-            executed = papermill.execute_notebook(
-                chapter.notebook, None, {**parameters, "run_dir": run}, **where, **quiet
-            )
+            executed = papermill.execute_notebook(chapter.notebook, None, parameters | {"run_dir": run}, **settings)
         except PapermillExecutionError as error:
             text = " ".join(str(error.evalue).split())
             if error.ename in REFUSALS:
