@@ -209,12 +209,12 @@ def test_kubernetes_is_asked_for_a_job(tmp_path, monkeypatch):
         command = ["sh", PROFILES / "kubernetes" / script, *words]
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
 
-    assert "the image with the environment" in call("submit.sh", "4", "8000", "1", "/work/job.sh").stderr
+    assert "the image with the environment" in call("submit.sh", "4", "8000", "1", "/shared/job.sh").stderr
     shared = {"FAIRDF_IMAGE": "fairdf:1", "FAIRDF_CLAIM": "book", "FAIRDF_MOUNT": "/work"}
-    assert call("submit.sh", "4", "8000", "1", "/work/job.sh", **shared).stdout == "job.batch/fairdf-1\n"
+    assert call("submit.sh", "4", "8000", "1", "/shared/job.sh", **shared).stdout == "job.batch/fairdf-1\n"
     pod = yaml.safe_load((tmp_path / "job.yaml").read_text())["spec"]["template"]["spec"]
     (step,) = pod["containers"]
-    assert step["command"] == ["bash", "/work/job.sh"] and step["workingDir"] == os.getcwd()
+    assert step["command"] == ["bash", "/shared/job.sh"] and step["workingDir"] == os.getcwd()
     assert step["resources"]["limits"] == {"memory": "8000M", "nvidia.com/gpu": 1}
     assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "book"}
     words = {"1/": "success", "/1": "failed", "": "failed", "/": "running"}
