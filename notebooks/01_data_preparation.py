@@ -31,7 +31,7 @@
 # - **the identities**, the person shown and the person the forged face came from, because a detector that has met a
 #   person in training may recognise the person instead of the forgery.
 #
-# Sections 1.1 to 1.3 look at data that is ready: the embedded benchmark on which chapters 2 to 5 run. Sections 1.4 to
+# Sections 1.1 to 1.3 look at data that is ready: the embedded benchmark on which the other chapters run. Sections 1.4 to
 # 1.10 take the videos of a corpus there: your own, by the parameters below, or a small one that is rendered.
 
 # %% tags=["parameters"]
@@ -110,7 +110,7 @@ training.image_grid(pictures, (shown["group"] + "\n" + shown["forgery"]).tolist(
 # ## 1.2 A manifest row
 #
 # Everything in the book sees the data through *manifests*: CSV files with one row per image. Their columns are those of
-# the released code, which thus reads them too, and four more:
+# the released code, which thus reads them too, and a few more:
 
 # %%
 first_file = next(Path(manifests, name.split()[0], "test.csv") for name in benchmark if name.endswith("test"))

@@ -314,7 +314,7 @@ training.image_grid(pictures, titles, columns=4)
 # ## 6.6 The bias knob
 #
 # **Why.** To test a method that promises fairness, the data must be unfair in a way that is known. The knob $b$, from 0
-# to 1, has two parts; a third is there whatever the knob says.
+# to 1, has two parts that it turns, and a third that is there whatever it says.
 #
 # 1. *Exposure* falls with the skin's melanin $\mu \in [0, 1]$, so that dark skin drowns in noise (6.3) and forgeries on
 #    it are missed: $\text{gain}(b) = \text{gain}(0)\,(1 - 0.30\, b\, \mu)$.
@@ -596,7 +596,7 @@ sorted(path.name for path in run.folder.glob("[!.]*"))
 #
 # ## Exercises
 #
-# **1. Turn the knob off.** Which of the knob's three parts remain at `bias = 0`? Answer with `ground_truth`, without
+# **1. Turn the knob off.** Which of the three parts remain at `bias = 0`? Answer with `ground_truth`, without
 # rendering anything.
 
 # %% tags=["solution"]

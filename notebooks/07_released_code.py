@@ -25,7 +25,7 @@
 # and each time a few lines of arithmetic show it. This chapter derives them, measures them on small networks, and
 # shows how this book repairs them. The switch `fidelity="official"` computes what the released code computes,
 # `fidelity="corrected"` (the default everywhere) what it set out to compute: published checkpoints and numbers can then
-# be compared with ours. The last two sections read and write the files of the released code.
+# be compared with ours. Sections 7.9 and 7.10 read and write the files of the released code.
 #
 # You need this chapter only if you compare with published numbers, or wonder why the book's detector has two blocks
 # more than the released one.

@@ -148,7 +148,7 @@ class Run:
 
 
 def read_manifest_of_run(run_dir: str | Path) -> dict:
-    """The entries of `manifest.json` by chapter or chapter/cell; empty if there is none yet."""
+    """The entries of `manifest.json` by chapter or chapter/repetition; empty if there is none yet."""
     path = Path(run_dir) / "manifest.json"
     if not path.exists():
         return {}

@@ -69,7 +69,7 @@ def score_test_sets(
     model : a detector with `detect`, on the device that is to score
     tests : name -> canonical manifest with the column `dataset`
     folder : gets `scores.*` (one row per image) and `video_scores.*` (one row per video), parquet and csv
-    image_root, image_size, cache_dir : see `data.decode`; the images stay on the disk, a batch at a time is read
+    image_root, image_size, cache_dir : see `batches.decode`; the images stay on the disk, a batch at a time is read
     precision : see `predict`
 
     Returns

@@ -45,7 +45,7 @@ def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
 class Outputs:
     """One training forward pass; rows in the order of the images.
 
-    `specific` (forgery method, 6 classes), `agnostic` (real/fake), `demographic` (8 groups) and `fused` (real/fake, the
+    `specific` (forgery, 6 classes), `agnostic` (real/fake), `demographic` (8 groups) and `fused` (real/fake, the
     detector's answer) hold logits and pooled vector of their head. `self_reconstruction` and `cross_reconstruction`
     (2k, 3, S, S) are the first k fakes, then the first k reals; None when no pair is reconstructed. A detector without
     a demographic branch or a fused head has None there.

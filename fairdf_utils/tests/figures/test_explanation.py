@@ -34,7 +34,7 @@ class Surface:
 
 @pytest.fixture
 def cells():
-    """Faces and heat of 3 groups and 2 methods; one cell has no image."""
+    """Faces and heat of 3 groups and 2 forgeries; one cell has no image."""
     random = np.random.default_rng(0)
     count = np.array([[10, 2000], [3, 0], [5, 6]])
     faces, heat = random.uniform(0, 255, (3, 2, 8, 8, 3)), random.uniform(0, 0.5, (3, 2, 8, 8))
