@@ -31,8 +31,8 @@
 # - **the identities**, the person shown and the person the forged face came from, because a detector that has met a
 #   person in training may recognise the person instead of the forgery.
 #
-# Sections 1.1 to 1.3 look at data that is ready: the embedded benchmark on which the other chapters run. Sections 1.4 to
-# 1.10 take the videos of a corpus there: your own, by the parameters below, or a small one that is rendered.
+# Sections 1.1 to 1.3 look at data that is ready: the embedded benchmark on which the other chapters run. Sections 1.4
+# to 1.10 take the videos of a corpus there: your own, by the parameters below, or a small one that is rendered.
 
 # %% tags=["parameters"]
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/

@@ -472,7 +472,8 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 #
 # How the gaps move with the threshold, and what the detector does at two thresholds that were fitted: the equal error
 # rate (EER), and the lowest threshold with a false positive rate of 10 %. They are fitted on *validation* scores where
-# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. Chapter 8 of the book goes deeper.
+# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. Chapter 8 of the book goes
+# deeper.
 
 # %% tags=["audit"] alt="Curves: the gap of the FPR, the FPR and the TPR of all images against the threshold."
 for key in shown:
