@@ -185,6 +185,14 @@ def test_a_training_of_another_configuration_is_set_aside(start, tmp_path, capsy
     assert (tmp_path / "a/best.safetensors").read_bytes() == (tmp_path / "b/best.safetensors").read_bytes()
 
 
+def test_a_training_by_other_code_is_set_aside(start, tmp_path, capsys, monkeypatch):
+    start(SMALL, "a").run(stop_after=1)
+    monkeypatch.setattr(training, "_digest_of_code", lambda: "changed since")
+    assert len(start(SMALL, "a").run(stop_after=1)) == 1
+    assert "other code" in capsys.readouterr().out
+    assert len(list((tmp_path / "a/set_aside").iterdir())) == 1
+
+
 def test_a_training_on_other_data_is_set_aside(start, training_set, validation_set, corpus, tmp_path):
     start().run(stop_after=1)
     others = training_set.iloc[:-1]
