@@ -69,7 +69,9 @@ max_margin: float = 0.5  # largest margin, of the rarest group
 triplet_margin: float = 3.0
 reconstruction_size: int = 32  # side of the reconstructions, pixels (paper: 256)
 reconstruction_share: float = 0.25  # share of a batch's pairs that is reconstructed (paper: 1)
-precision: str = "float32"  # "float32" or "bfloat16" (autocast)
+precision: str = "float32"  # "float32", "bfloat16" (autocast), or "auto": bfloat16 where the device is fast at it
+micro_batch: int = 0  # pairs that the encoders hold activations of at a time; 0: all of the batch
+checkpoint_activations: bool = False  # encode again in the backward pass, and hold one encoder's at a time
 tensorboard: bool = False  # also write the history for TensorBoard
 
 # %%
@@ -323,10 +325,10 @@ show(stored.load_detector)
 
 # %%
 published, its_config = stored.load_detector(run.path("best.safetensors"), target)
-logits = predict(published, trainer.validation_images, target, precision)
+logits = predict(published, trainer.validation_images, target, trainer.config.precision)
 best = history.loc[history["val_auc"].idxmax()]
 auc = roc_auc_score(validation["label"], logits[:, 1] - logits[:, 0])
-assert its_config == config
+assert its_config == trainer.config
 assert np.isclose(auc, best["val_auc"], atol=1e-3)
 print(f"epoch {best['epoch']:.0f} published; its validation AUC, computed again from the file: {auc:.4f}")
 

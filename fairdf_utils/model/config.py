@@ -20,12 +20,13 @@ CHOICES = {
     "initialisation": ("default", "kaiming"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("step", "cosine"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "bfloat16", "auto"),
 }
 TINIEST = 5e-324  # the smallest number above 0
 RANGES = {
     **dict.fromkeys(("epochs", "batch_size", "width", "reconstruction_size"), (1, math.inf)),
-    **dict.fromkeys(("seed", "rho", "momentum", "weight_decay", "max_margin", "triplet_margin"), (0, math.inf)),
+    **dict.fromkeys(("seed", "micro_batch"), (0, math.inf)),
+    **dict.fromkeys(("rho", "momentum", "weight_decay", "max_margin", "triplet_margin"), (0, math.inf)),
     **dict.fromkeys(("lr", "margin_scale"), (TINIEST, math.inf)),
     **dict.fromkeys(("alpha_in", "alpha_across"), (TINIEST, 1)),
     **dict.fromkeys(("logit_dropout", "reconstruction_share"), (0, 1)),
@@ -76,7 +77,9 @@ class TrainingConfig:
     triplet_margin: float = 3.0  # of the contrastive loss
     reconstruction_size: int = 256  # side of the reconstructions, pixels
     reconstruction_share: float = 1.0  # share of the pairs that is reconstructed
-    precision: str = "float32"  # or "bfloat16" (autocast)
+    precision: str = "float32"  # or "bfloat16" (autocast), or "auto": bfloat16 where the device is fast at it
+    micro_batch: int = 0  # pairs that the encoders hold activations of at a time; 0: all of the batch
+    checkpoint_activations: bool = False  # encode again in the backward pass, and hold one encoder's at a time
 
     def __post_init__(self) -> None:
         for field in fields(self):

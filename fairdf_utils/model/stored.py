@@ -4,6 +4,7 @@ A published detector is one safetensors file: its weights, and in the metadata t
 """
 
 import json
+import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -49,6 +50,23 @@ def choose_device(device: str = "auto", threads: int = 0) -> torch.device:
     return target
 
 
+def choose_precision(precision: str, device: torch.device) -> str:
+    """What training computes in on that device: "auto" is "bfloat16" where it has instructions for it, else "float32".
+
+    Warns where "bfloat16" is asked for and has none: it is emulated there, up to ten times slower than float32.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        fast = device.type == "cpu" and has
+    if precision == "bfloat16" and not fast:
+        what = f"this {device.type} device has no bfloat16 instructions that torch names (on a CPU AMX or AVX512-BF16)"
+        warnings.warn(f"{what}: a step can take ten times as long as in float32; use precision auto", stacklevel=2)
+    return ("bfloat16" if fast else "float32") if precision == "auto" else precision
+
+
 def save_detector(path: Path, model: nn.Module, config: TrainingConfig, epoch: int) -> None:
     """Publish the detector that `config` built, at the end of `epoch` (from 1), in a file that is replaced as a whole.
 
@@ -71,7 +89,8 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, Tr
     try:
         with safetensors.safe_open(path, "pt") as file:
             stored = json.loads((file.metadata() or {})["config"])
-        config = TrainingConfig(**{field.name: stored[field.name] for field in fields(TrainingConfig)})
+        known = {field.name for field in fields(TrainingConfig)}  # older files lack later fields, which have defaults
+        config = TrainingConfig(**{name: value for name, value in stored.items() if name in known})
         weights = read_state_dict(Path(path))
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DetectorError(f"{path} is not a detector published by this project ({error!r})") from error

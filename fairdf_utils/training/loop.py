@@ -29,7 +29,7 @@ from fairdf_utils.model import losses
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import Outputs, build
 from fairdf_utils.model.layers import HeadOutput
-from fairdf_utils.model.stored import save_detector
+from fairdf_utils.model.stored import choose_precision, save_detector
 from fairdf_utils.training import distributed
 from fairdf_utils.training.sam import SAM, frozen_batch_norm
 
@@ -128,8 +128,9 @@ class Training:
         device: torch.device,
         tensorboard: bool = False,
     ) -> None:
-        self.config, self.train, self.validation, self.folder = config, train, validation, folder
         self.device = distributed.init_process_group(device)
+        config = replace(config, precision=choose_precision(config.precision, self.device))
+        self.config, self.train, self.validation, self.folder = config, train, validation, folder
         self.main, processes = distributed.rank() == 0, distributed.world_size()  # the main process prints and writes
         if config.batch_size % processes:
             raise TrainingError(f"batch_size {config.batch_size} must be a multiple of the {processes} processes")

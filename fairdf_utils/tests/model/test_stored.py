@@ -1,6 +1,7 @@
 """Published detectors: equal bytes, rebuilt as they were, foreign files and absent devices refused."""
 
 import json
+import warnings
 from dataclasses import asdict
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fairdf_utils.model.detectors import build
-from fairdf_utils.model.stored import DetectorError, choose_device, load_detector, save_detector
+from fairdf_utils.model.stored import DetectorError, choose_device, choose_precision, load_detector, save_detector
 from fairdf_utils.tests.small import small
 
 CPU = torch.device("cpu")
@@ -34,6 +35,12 @@ def test_a_published_detector_is_rebuilt(tmp_path):
         assert json.loads(file.metadata()["config"]) == asdict(SMALL) | {"epoch": 3}
 
 
+def test_a_detector_published_before_a_field_was_there_takes_its_default(tmp_path):
+    stored = {name: value for name, value in asdict(SMALL).items() if name != "micro_batch"}
+    save_file(build(SMALL).state_dict(), tmp_path / "old.safetensors", {"config": json.dumps(stored)})
+    assert load_detector(tmp_path / "old.safetensors", CPU)[1] == SMALL
+
+
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"nothing")
@@ -55,3 +62,23 @@ def test_absent_devices_are_refused(device):
     with pytest.raises(DetectorError, match=f"device '{device}' is not there"):
         choose_device(device)
     assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("amx, avx512, chosen", [(1, 0, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")])
+def test_automatic_precision_is_bfloat16_only_where_a_cpu_has_instructions_for_it(monkeypatch, amx, avx512, chosen):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_precision("auto", CPU) == chosen
+        assert choose_precision("float32", CPU) == "float32"
+    if chosen == "float32":
+        with pytest.warns(UserWarning, match="no bfloat16 instructions.*ten times as long.*use precision auto"):
+            assert choose_precision("bfloat16", CPU) == "bfloat16"
+
+
+@pytest.mark.parametrize("native, chosen", [(True, "bfloat16"), (False, "float32")])
+def test_automatic_precision_on_a_gpu_asks_for_real_support(monkeypatch, native, chosen):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: warnings.catch_warnings())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert choose_precision("auto", torch.device("cuda:1")) == chosen
