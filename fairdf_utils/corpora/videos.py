@@ -16,7 +16,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+
+from fairdf_utils.data.pictures import UnreadablePicture, read_picture
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".ogv")
@@ -48,7 +49,7 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
     ------
     VideoError
         After the last frame that could be decoded. Its reason is "empty file", "no such file", "not a file", "symlink
-        loop", "unreadable" (no permission, no decoder), "not a video", "no video stream", "truncated" (the end is
+        loop", "unreadable" (no permission, no decoder), what `read_picture` says, "not a video", "no video stream", "truncated" (the end is
         missing) or "damaged" (packets that do not decode). What a codec conceals without a word is not noticed, nor
         is a missing end where the container does not declare the number of frames (Matroska, MPEG-TS).
     """
@@ -57,8 +58,7 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
         if path.stat().st_size == 0:
             raise VideoError("empty file")
         if path.suffix.lower() in IMAGES:
-            with Image.open(path) as image:
-                yield 0, np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            yield 0, read_picture(path)
             return
         with _opened(path) as (container, stream):
             packets = [(packet.pts, packet.is_discard) for packet in _demux(container, stream)]
@@ -88,10 +88,12 @@ def positions(total: int, count: int) -> list[int]:
 
 @contextmanager
 def _reasons(path: Path) -> Iterator[None]:
-    """Turn what PyAV, Pillow and the file system raise into a VideoError."""
+    """Turn what PyAV, the reader of pictures and the file system raise into a VideoError."""
     try:
         yield
-    except OSError as error:  # Pillow's errors and some of PyAV's are OSErrors too
+    except UnreadablePicture as error:
+        raise VideoError(str(error)) from error
+    except OSError as error:  # some of PyAV's errors are OSErrors too
         known = {errno.ENOENT: "no such file", errno.EISDIR: "not a file", errno.ELOOP: "symlink loop"}
         raise VideoError(known.get(error.errno, "unreadable")) from error
     except (av.error.InvalidDataError, av.error.ArgumentError) as error:  # no format, or none of the allowed ones
@@ -99,7 +101,7 @@ def _reasons(path: Path) -> Iterator[None]:
         with path.open("rb") as file:
             begun = file.read(12)[4:8] == b"ftyp"
         raise VideoError("truncated" if begun else "not a video") from error
-    except (av.error.FFmpegError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (av.error.FFmpegError, ValueError) as error:
         raise VideoError("unreadable") from error
 
 

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from fairdf_utils import progress
+from fairdf_utils.data import pictures
 from fairdf_utils.data.manifests import ManifestError
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 from fairdf_utils.files import replacing
@@ -75,8 +76,8 @@ def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Pa
 
 
 def digest_of_images(frame: pd.DataFrame, image_root: Path, size: int) -> str:
-    """What decides the pixels that `decode` gives: paths, sizes and times of the image files, and `size`."""
-    digest = hashlib.sha256(str(size).encode())
+    """What decides the pixels that `decode` gives: paths, sizes and times of the image files, `size`, the reader."""
+    digest = hashlib.sha256(f"{size}|{pictures.READER}".encode())
     for path in (image_root / path for path in frame["img_path"]):
         status = path.stat()
         digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
@@ -86,14 +87,13 @@ def digest_of_images(frame: pd.DataFrame, image_root: Path, size: int) -> str:
 def load_image(path: Path, size: int, source: str = "") -> np.ndarray:
     """One image file as uint8 (size, size, 3); `source` (manifest file and line) is named in the error."""
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            if image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+        pixels = pictures.read_picture(path)
     except OSError as error:
         source = source or path
         raise ManifestError(f"{source}: {path} cannot be read as an image ({error}); replace or remove it") from error
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from fairdf_utils import progress
 from fairdf_utils.data.csv_rows import Problem
+from fairdf_utils.data.pictures import opened, read_picture
 
 # A whole file has this near its end; in the pixels of a JPEG 0xFF is never followed by 0xD9.
 _END = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
@@ -57,25 +57,24 @@ def _inspect(root: str, size: int | None, path: str) -> tuple[str, str]:
         width, height = _measure(real)
     except FileNotFoundError:
         return "missing image", f"Not below {root}"
-    except Image.UnidentifiedImageError:  # its own text names an object in memory
-        return "unreadable image", "It is not an image"
-    except Exception as error:  # damaged bytes make Pillow raise far more than OSError; each means the same here
-        return "unreadable image", getattr(error, "strerror", None) or str(error) or type(error).__name__
+    except OSError as error:
+        return "unreadable image", error.strerror or str(error)
     if size is not None and (width, height) != (size, size):
         return "wrong size", f"It has {width} x {height} pixels instead of {size} x {size}"
     return "", ""
 
 
 def _measure(path: str) -> tuple[int, int]:
-    """Width and height of an image, pixels; raises what the system or Pillow raises if it cannot be read."""
+    """Width and height of an image, pixels; raises what `read_picture` raises if it cannot be read."""
     with open(path, "rb") as handle:
         handle.seek(max(0, os.fstat(handle.fileno()).st_size - _TAIL))
         tail = handle.read()
         handle.seek(0)
         if not tail:
             raise OSError("The file is empty")
-        with Image.open(handle) as image:
+        with opened(handle) as image:
             mark = _END.get(image.format)
-            if mark is None or mark not in tail:
-                image.load()
-            return image.size
+            if mark is not None and mark in tail:
+                return image.size
+    height, width, _ = read_picture(path).shape
+    return width, height

@@ -135,7 +135,8 @@ def test_still_images(tmp_path):
         assert number == 0 and np.abs(got.astype(int) - image).mean() < 4
     cut(tmp_path / "a.PNG", tmp_path / "half.png")
     (tmp_path / "words.png").write_text("words")
-    assert read(tmp_path / "half.png") == ([], "unreadable") == read(tmp_path / "words.png")
+    assert read(tmp_path / "half.png") == ([], "truncated")
+    assert read(tmp_path / "words.png") == ([], "not a picture of a known kind")
 
 
 def test_what_is_no_video(tmp_path):

@@ -480,7 +480,7 @@ def test_bad_images_are_found_at_their_lines(pictures, tmp_path):
     expected = [(kinds[n], "test.csv", n + 2, f"real/test{n}_0.png") for n in sorted(kinds)]
     assert _places(report.findings) == expected and len(report.warnings) == 0
     by_line = report.findings.set_index("line")["finding"]
-    assert "48 x 64" in by_line[8] and "empty" in by_line[3] and "not an image" in by_line[4]
+    assert "48 x 64" in by_line[8] and "empty" in by_line[3] and "not a picture" in by_line[4]
     assert "wrong size" not in set(check([folder], root).findings["kind"])
 
 

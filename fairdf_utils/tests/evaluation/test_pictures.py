@@ -124,7 +124,8 @@ def test_what_cannot_be_scored_is_told_and_the_others_go_on(run, finder, tmp_pat
     reasons = table[~good].set_index("file")["reason"]
     assert reasons.index.tolist() == ["b_none.png", "c_cut.png", "d_text.jpg", "e_text.mp4", "f_empty.png"]
     assert reasons["b_none.png"] == "no face found"
-    assert (reasons[["c_cut.png", "d_text.jpg"]] == "cannot be read: unreadable").all()
+    assert reasons["c_cut.png"] == "cannot be read: truncated"
+    assert reasons["d_text.jpg"] == "cannot be read: not a picture of a known kind"
     assert reasons["e_text.mp4"] == "cannot be read: not a video"
     assert reasons["f_empty.png"] == "cannot be read: empty file"
     assert capsys.readouterr().out.count("not scored: ") == 5
