@@ -43,6 +43,7 @@ image_size: int = 64  # pixels
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
 corpus_root: str = ""  # folder of one corpus as its owners lay it out; "" renders a small corpus
 layout: str = "ffpp"  # of corpus_root: ffpp, dfd, celebdf, dfdc, or folder (real/ and fake/)
+dataset: str = ""  # name that its crops and manifests get; "" takes the layout's
 compression: str = "c23"  # of the videos of ffpp and dfd: raw, c23 or c40
 annotations: list = []  # CSV files of demographic annotations of that corpus, relative to notebooks/
 mapping: str = ""  # of dfdc: CSV file from annotation ids to file names
@@ -76,7 +77,7 @@ from fairdf_utils.figures import data, training
 from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.rendered.videos import generate_videos
 
-run = Run(run_dir, "01_data_preparation")
+run = Run(run_dir, "01_data_preparation", dataset)
 images_at = image_folder(image_root, data_dir, image_size, bias)
 
 # %% [markdown]
@@ -207,6 +208,7 @@ def told_by_ffpp(path):
 told_by_ffpp("manipulated_sequences/Deepfakes/c23/videos/000_012.mp4")
 
 # %%
+corpus = dataset or layout
 listed = layouts.find_videos(corpus_root, layout, compression)
 if layout == "ffpp":
     by_hand = pd.DataFrame(map(told_by_ffpp, listed["path"]))
@@ -315,7 +317,7 @@ seen_and_cut
 # %%
 with contextlib.redirect_stdout(io.StringIO()) as said:
     ledger = extraction.extract(
-        corpus_root, layout, prepared, dataset=layout, frames=frames, size=crop_size, margin=margin,
+        corpus_root, layout, prepared, dataset=corpus, frames=frames, size=crop_size, margin=margin,
         compression=compression, jobs=workers,
     )  # fmt: skip
 print(said.getvalue().split(";")[0])  # the rest of the line has its time
@@ -353,7 +355,7 @@ assert settled["gender"].to_dict() == by_hand.reindex(list("abc"), fill_value=""
 assert conflicts["video"].tolist() == ["b"]
 
 # %%
-crops = extraction.crops(prepared, layout)
+crops = extraction.crops(prepared, corpus)
 annotated = read_annotations(annotations, layout, mapping or None)
 merged = merge(crops, annotated)
 assert len(crops) == len(merged.rows) + len(merged.unmatched) + len(merged.undefined), "no crop is lost silently"
@@ -436,7 +438,7 @@ data.identity_graph(graph, parts) if len(graph.persons) < 200 else None
 # comes from `python -m fairdf_utils check PREPARED/manifests/ffpp --images PREPARED`.
 
 # %%
-written_to = Path(prepared, "manifests", layout)
+written_to = Path(prepared, "manifests", corpus)
 splits.write_splits(parts, written_to)
 names = [name for files in SPLIT_FILES.values() for name in files if (written_to / name).exists()]
 written = pd.concat([read_manifest(written_to / name) for name in names])

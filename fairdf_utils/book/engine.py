@@ -26,7 +26,7 @@ from fairdf_utils.files import locked
 
 ECHO_SECONDS = 10
 # A line that says how far a chapter is, e.g. `epoch   3/12  loss 0.4`; tables and papermill's own words are none.
-_FAR = re.compile(r"^\w+ +\d+/\d+\b.*$", re.MULTILINE)
+_FAR = re.compile(r"^[\w.-]+ +\d+/\d+\b.*$", re.MULTILINE)
 
 _FLAGS = ("writes_to_file", "has_filter", "has_formatter", "needs_rulegraph")
 
@@ -70,8 +70,8 @@ def reproduce(
     where += ["--snakefile", notebooks / "Snakefile", "--directory", run, "--max-checksum-file-size", 10**9]
     where += ["--runtime-source-cache-path", run / ".snakemake" / "sources", "--scheduler", "greedy"]
     # A file names the longest training first, so that it does not run alone at the end.
-    first = next((step.repetition for step in plan.steps if step.repetition), None)
-    copies = [f"notebooks/{step.name}.ipynb" for step in plan.steps if step.repetition == first and first]
+    trained = [step for step in plan.steps if "detector" in step.values]
+    copies = [f"notebooks/{step.name}.ipynb" for step in trained if step.repetition == trained[0].repetition]
     where += ["--prioritize", *copies] if copies else []
     where += ["--rerun-incomplete", "--nolock", "--logger", "book", "--config", f"params={params}"]
     where += [] if profile else [f"threads={threads}"]
@@ -96,7 +96,7 @@ def reproduce(
 
 def _refuse_leftovers(plan: Plan, run: Path) -> None:
     """Chapter 5 compares every detector it finds: results that are not asked for must not be among them."""
-    repeated = {step.chapter.name for step in plan.steps if step.repetition}
+    repeated = {step.chapter.name for step in plan.steps if "detector" in step.values}
     found = {path.relative_to(run).as_posix() for name in repeated for path in run.glob(f"{name}/*") if path.is_dir()}
     if extra := sorted(found - {step.folder for step in plan.steps}):
         raise BookError(

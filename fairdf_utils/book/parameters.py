@@ -1,9 +1,14 @@
 """What a parameters file asks for: the steps of a run, each one chapter with the values it is given.
 
 A parameters file such as notebooks/params/cpu.yaml holds `name: value` lines for the parameters of the chapters, and
-three reserved keys: `grid`, a list of mappings that override parameters of the repeated chapters, `seeds`, the seeds
-each of them is run with, and `jobs`, how many steps run at a time. Chapters that declare the parameter `detector` are
-repeated over grid x seeds; the others run once.
+reserved keys:
+
+- `grid`, a list of mappings that override parameters, and `seeds`: chapters that declare `detector` are repeated over
+  grid x seeds.
+- `corpora`, a list of mappings too: the chapter that declares `dataset` prepares each of these corpora, and shows the
+  book's own benchmark beside it; the other chapters read what it prepares.
+- `missing`, "refuse" or "skip": whether to go on without corpora that are not there, and test sets without manifests.
+- `jobs`, how many steps run at a time.
 """
 
 import ast
@@ -21,6 +26,10 @@ from fairdf_utils.book import BookError
 from fairdf_utils.book.pairs import Chapter, read_chapters
 
 PACKAGE = Path(__file__).resolve().parents[1]
+RESERVED = {"grid": [{}], "seeds": None, "jobs": 1, "corpora": None, "missing": "refuse"}
+# What one corpus cannot have for itself; the chapter that prepares it is not even given those of the benchmark.
+_BENCHMARK = ("manifests", "image_root", "image_size")
+_SHARED = ("prepared", "data_dir", *_BENCHMARK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +68,24 @@ class Step:
         """Digest of the chapter's code cells: prose is no input."""
         return hashlib.sha256("\n\n".join(self.chapter.code).encode()).hexdigest()
 
+    @property
+    def data_sets(self) -> set[str]:
+        """The data sets that its values name; a chapter that names none may read any."""
+        return {*self.values.get("test_sets", []), self.values.get("train_set")} - {None}
+
+    @property
+    def corpus(self) -> str:
+        """Name of the data set that it prepares from a corpus; empty if it is given none."""
+        values = self.values
+        return (values["dataset"] or values["layout"]) if values.get("corpus_root") else ""
+
     def inputs(self, manifests: bool = True) -> list[Path]:
         """Files that it depends on besides other steps: package modules, files that a parameter names, and, if wanted,
         the manifests of the data sets that it names (of all, if it names none)."""
         folder, values = self.chapter.path.parent, self.values
-        named = [folder / value for value in values.values() if isinstance(value, str) and value]
-        sets = {*values.get("test_sets", []), values.get("train_set")} - {None}
+        texts = [text for value in values.values() for text in (value if isinstance(value, list) else [value])]
+        named = [folder / text for text in texts if isinstance(text, str) and text]
+        sets = self.data_sets
         manifests = manifests and "manifests" in values
         tables = (folder / values["manifests"]).glob("*/*.csv") if manifests else []
         return [
@@ -89,35 +110,117 @@ class Plan:
 def read_plan(params: str | Path, notebooks: Path) -> Plan:
     """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
 
-    Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a grid
-    that names one detector twice.
+    Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a
+    detector or corpus that is asked for twice, and, beside `corpora`, a data set that is none of them.
     """
     chapters = read_chapters(notebooks)
     path = find_parameters(params, notebooks)
     values = _read(path)
-    grid, seeds, jobs = values.pop("grid", [{}]), values.pop("seeds", None), values.pop("jobs", 1)
-    if not (isinstance(grid, list) and grid and all(isinstance(row, dict) for row in grid)):
-        raise BookError(f"{path}: grid is a list of mappings such as {{detector: ori, method: ori}}")
+    grid, seeds, jobs, corpora, missing = (values.pop(name, usual) for name, usual in RESERVED.items())
+    _refuse_malformed(grid, seeds, jobs, corpora, missing, path)
+    repeated = [chapter for chapter in chapters if "detector" in chapter.defaults]
+    preparing = [chapter for chapter in chapters if corpora and "dataset" in chapter.defaults]
+    _check(values, chapters, path)
+    for row in grid:
+        _check(row, repeated, path)
+    for corpus in corpora or []:
+        _check(corpus, preparing, path, _SHARED)
+    if corpora:
+        prepared = values.get("prepared", preparing[0].defaults["prepared"])
+        values = _reading(values, prepared, path)
+    rows = [{**row, "seed": seed} for row, seed in itertools.product(grid, seeds)] if seeds else grid
+    steps = []
+    for chapter in chapters:
+        for row in corpora if chapter in preparing else rows if chapter in repeated else [{}]:
+            given = {name: value for name, value in {**values, **row}.items() if name in chapter.defaults}
+            name = ""
+            if chapter in preparing:
+                given = {key: value for key, value in given.items() if key not in _BENCHMARK}
+                name = given["dataset"] = _dataset(chapter, row, path)
+            elif chapter in repeated:
+                name = _repetition(chapter, given, path)
+            steps.append(Step(chapter, name, given))
+    for name, count in Counter(step.folder for step in steps).items():
+        if count > 1:
+            raise BookError(f"{path} asks for {name} twice; give each row its own detector or dataset name")
+    if corpora or missing == "skip":
+        steps = _with_data(steps, missing, path)
+    return Plan(steps, jobs)
+
+
+def _refuse_malformed(grid, seeds, jobs, corpora, missing, path: Path) -> None:
+    for name, rows, example in (
+        ("grid", grid, "{detector: ori, method: ori}"),
+        ("corpora", [{}] if corpora is None else corpora, "{layout: ffpp, corpus_root: /data/FF++}"),
+    ):
+        if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
+            raise BookError(f"{path}: {name} is a list of mappings such as {example}")
     if seeds is not None and not (isinstance(seeds, list) and seeds and all(type(seed) is int for seed in seeds)):
         raise BookError(f"{path}: seeds is a list of whole numbers such as [0, 1, 2]")
     if type(jobs) is not int or jobs < 1:
         raise BookError(f"{path}: jobs is a whole number from 1: how many steps run at a time")
+    if missing not in ("refuse", "skip"):
+        raise BookError(f"{path}: missing is {missing!r}; use refuse, or skip to go on without what is not there")
     if seeds and any("seed" in row for row in grid):
         raise BookError(f"{path}: a row of the grid sets `seed`, but `seeds` sets it for every row; keep one of them")
-    repeated = [chapter for chapter in chapters if "detector" in chapter.defaults]
-    _check(values, chapters, path)
-    for row in grid:
-        _check(row, repeated, path)
-    rows = [{**row, "seed": seed} for row, seed in itertools.product(grid, seeds)] if seeds else grid
-    steps = []
-    for chapter in chapters:
-        for row in rows if chapter in repeated else [{}]:
-            given = {name: value for name, value in {**values, **row}.items() if name in chapter.defaults}
-            steps.append(Step(chapter, _repetition(chapter, given, path) if chapter in repeated else "", given))
-    for name, count in Counter(step.folder for step in steps).items():
-        if count > 1:
-            raise BookError(f"{path}: the grid asks for {name} twice; give each row its own detector name")
-    return Plan(steps, jobs)
+
+
+def _reading(values: dict, prepared: str, path: Path) -> dict:
+    """The values with `manifests` and `image_root` where corpora are prepared; other ones are refused."""
+    for name, place in (("manifests", f"{prepared.rstrip('/')}/manifests"), ("image_root", prepared)):
+        if values.get(name, place).rstrip("/") != place.rstrip("/"):
+            raise BookError(
+                f"{path}: {name} is {values[name]!r}, but the corpora are prepared in {place}: leave it out, or change "
+                "`prepared`"
+            )
+        values = {**values, name: place}
+    return values
+
+
+def _dataset(chapter: Chapter, corpus: dict, path: Path) -> str:
+    if not corpus.get("corpus_root"):
+        raise BookError(f"{path}: one of the corpora has no corpus_root, the folder that its owners' layout begins in")
+    name = corpus.get("dataset") or corpus.get("layout", chapter.defaults["layout"])
+    _refuse_unusual("dataset", name, path)
+    return name
+
+
+def _with_data(steps: list[Step], missing: str, path: Path) -> list[Step]:
+    """Leave out what is not there and may be missing; the chapters that declare `left_out` are told which test sets."""
+    if missing == "skip":
+        steps = [step for step in steps if not step.corpus or _at(step, step.values["corpus_root"]).is_dir()]
+    corpora, left_out = [step.corpus for step in steps if step.corpus], []
+    for step in steps:
+        tested = step.values.get("test_sets", [])
+        gone = [name for name in tested if name not in corpora and not _listed(step, name, "test.csv")]
+        trained = step.values.get("train_set")
+        if trained and trained not in corpora and not _listed(step, trained, "realtrain.csv"):
+            raise BookError(f"{path}: train_set is {trained!r}, {_without(trained, corpora, step)}")
+        if gone and (missing == "refuse" or gone == tested):
+            remedy = "" if gone == tested else "; or take it out, or say `missing: skip`"
+            raise BookError(f"{path}: test_sets has {gone[0]!r}, {_without(gone[0], corpora, step)}{remedy}")
+        if gone:
+            step.given["test_sets"] = [name for name in tested if name not in gone]
+        left_out += [name for name in gone if name not in left_out]
+    for step in steps:
+        if left_out and "left_out" in step.chapter.defaults:
+            step.given["left_out"] = left_out
+    return steps
+
+
+def _at(step: Step, *names: str) -> Path:
+    return step.chapter.path.parent.joinpath(*names)
+
+
+def _listed(step: Step, dataset: str, file: str) -> bool:
+    return _at(step, step.values["manifests"], dataset, file).is_file()
+
+
+def _without(dataset: str, corpora: list[str], step: Step) -> str:
+    """Why a data set cannot be used, and what may have been meant."""
+    close = difflib.get_close_matches(dataset, corpora, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the corpora are {', '.join(corpora) or 'none'}"
+    return f"which is none of the corpora that are there and has no manifests in {step.values['manifests']}; {hint}"
 
 
 def find_parameters(params: str | Path, notebooks: Path) -> Path:
@@ -156,17 +259,23 @@ def _repetition(chapter: Chapter, given: dict, path: Path) -> str:
     values = {**chapter.defaults, **given}
     if "seed" not in values:
         raise BookError(f"{chapter.path} declares detector but no seed; a repeated chapter needs both")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.]*(-[\w.]+)*", values["detector"]):
-        raise BookError(f"{path}: detector {values['detector']!r} names a folder: use letters, digits, _ . and -")
+    _refuse_unusual("detector", values["detector"], path)
     return f"{values['detector']}-s{values['seed']}"
 
 
-def _check(values: dict, chapters: list[Chapter], path: Path) -> None:
-    """Every key is declared by one of the chapters, with a default of the same type."""
-    declared = sorted({name for chapter in chapters for name in chapter.defaults} - {"run_dir"})
+def _refuse_unusual(parameter: str, name: str, path: Path) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.]*(-[\w.]+)*", name):
+        raise BookError(f"{path}: {parameter} {name!r} names a folder: use letters, digits, _ . and -")
+
+
+def _check(values: dict, chapters: list[Chapter], path: Path, shared: tuple = ()) -> None:
+    """Every key is declared by one of the chapters, with a default of the same type, and is none of the shared."""
+    declared = sorted({name for chapter in chapters for name in chapter.defaults} - {"run_dir", *shared})
     for key, value in values.items():
         if key == "run_dir":
             raise BookError(f"{path}: run_dir is set by --run")
+        if key in shared:
+            raise BookError(f"{path}: one of the corpora sets {key!r}, which is the same for all; set it outside")
         if key not in declared:
             close = difflib.get_close_matches(str(key), declared, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"declared are {', '.join(declared)}"

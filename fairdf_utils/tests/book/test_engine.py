@@ -66,13 +66,12 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     update(book)
     monkeypatch.setattr(parameters, "PACKAGE", package)
     profile = book / "params/cpu.yaml"
-    source, trained, tested = (
-        tmp_path / name for name in ("source.csv", "manifests/ffpp/a.csv", "manifests/dfdc/a.csv")
-    )
-    for path in (source, trained, tested):
+    source, words = tmp_path / "source.csv", tmp_path / "words.csv"
+    trained, tested, unused = (tmp_path / f"manifests/{name}/a.csv" for name in ("ffpp", "dfdc", "celebdf"))
+    for path in (source, words, trained, tested, unused):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1")
-    profile.write_text(f"{profile.read_text()}source: ../source.csv\n")
+    profile.write_text(f"{profile.read_text()}source: ../source.csv\nannotations: [../words.csv]\n")
 
     reproduce("cpu", run, book, jobs=1)
     output = capfd.readouterr()
@@ -115,9 +114,10 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     assert edit(book / "05_fairness_analysis.py", "0.75", "0.5") == [FAIRNESS]
     assert sorted(edit(package / "data/vocabulary.py", "1", "2")) == [SCORED, SCORED_PLAIN, FAIRNESS]
     assert edit(package / "figures/style.py", "1", "2") == []
-    assert edit(source, "1", "2") == [DATA]
+    assert edit(source, "1", "2") == edit(words, "1", "2") == [DATA]
     assert sorted(edit(trained, "1", "2")) == names[1:]
-    assert edit(tested, "1", "2") == []  # the chapters name ffpp only
+    assert sorted(edit(tested, "1", "2")) == [SCORED, SCORED_PLAIN, FAIRNESS]
+    assert edit(unused, "1", "2") == []  # no chapter names it
     assert sorted(edit(profile, "source:", "corpus_root: videos\nsource:")) == names
     assert sorted(edit(profile, "rate: 1", "rate: 2")) == [PLAIN, SCORED_PLAIN, FAIRNESS]
     assert sorted(edit(profile, "plain, rate: 1", "plain, rate: 1}, {detector: late")) == [
@@ -139,6 +139,29 @@ def test_only_what_changed_runs_again(tmp_path, capfd, monkeypatch):
     assert (run / "03_sam_training/plain-s0/stale.txt").exists()
     assert not (run / "04_cross_dataset_evaluation/plain-s0/stale.txt").exists()
     assert (run / "set_aside/04_cross_dataset_evaluation/plain-s0/stale.txt").read_text() == "from before"
+
+
+def test_a_changed_corpus_runs_its_own_step_and_what_reads_it(tmp_path, capfd, monkeypatch):
+    """All corpora come before everything else; what is trained on one of them need not run again for another."""
+    corpora = [f"{{layout: {name}, corpus_root: ../{name}, frames: 2}}" for name in ("ffpp", "dfdc")]
+    book, run = write_book(tmp_path, f"{ONE}corpora: [{', '.join(corpora)}]\n"), tmp_path / "run"
+    ffpp, dfdc = f"{DATA} ffpp", f"{DATA} dfdc"
+
+    def ran():
+        reproduce("cpu", run, book)
+        return sorted(name for name, words in said(capfd.readouterr().out).items() if words == "started")
+
+    assert ran() == [dfdc, ffpp, FAIR, SCORED, FAIRNESS]
+    assert {path.name for path in (run / "01_data_preparation").iterdir()} == {"ffpp", "dfdc"}
+    assert {path.name for path in (tmp_path / "prepared/manifests").iterdir()} == {"ffpp", "dfdc"}
+    parse, profile = engine.parse_args, book / "params/cpu.yaml"
+    monkeypatch.setattr(engine, "parse_args", lambda arguments: parse([*arguments, "--dry-run"]))
+    assert ran() == []
+    before = profile.read_text()
+    profile.write_text(before.replace("../dfdc, frames: 2", "../dfdc, frames: 3"))
+    assert ran() == [dfdc, SCORED, FAIRNESS]
+    profile.write_text(before.replace("../ffpp, frames: 2", "../ffpp, frames: 3"))
+    assert ran() == [ffpp, FAIR, SCORED, FAIRNESS]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from fairdf_utils.book import BookError, parameters
 from fairdf_utils.book.pairs import read_chapters
@@ -74,6 +75,23 @@ def test_rows_may_share_values_by_a_merge_key(book):
         ("seeds: 0", "seeds is a list"),
         ("jobs: 0", "jobs is a whole number from 1"),
         ("jobs: true", "jobs is a whole number from 1"),
+        ("missing: ignore", "missing is 'ignore'; use refuse, or skip"),
+        ("corpora: {layout: ffpp}", "corpora is a list"),
+        ("corpora: []", "corpora is a list"),
+        ("corpora: [{layout: ffpp}]", "one of the corpora has no corpus_root"),
+        ("corpora: [{corpus_root: x, layot: dfdc}]", r"'layot'; did you mean 'layout'\?"),
+        ("corpora: [{corpus_root: x, rate: 0.1}]", "'rate'"),  # declared, but not by the chapter that prepares
+        ("corpora: [{corpus_root: x, frames: '3'}]", "frames is '3'.* a value of type int"),
+        ("corpora: [{corpus_root: x, annotations: a.csv}]", "annotations is 'a.csv'.* a value of type list"),
+        ("corpora: [{corpus_root: x, prepared: y}]", "sets 'prepared', which is the same for all"),
+        ("corpora: [{corpus_root: x, dataset: a/b}]", "dataset 'a/b' names a folder"),
+        ("corpora: [{corpus_root: x}, {corpus_root: y}]", "asks for 01_data_preparation/ffpp twice"),
+        ("corpora: [{corpus_root: x}]\ntest_sets: [ffpp, dfcd]", "test_sets has 'dfcd', .* the corpora are ffpp"),
+        ("corpora: [{corpus_root: x}]\ntest_sets: [fpp]", r"'fpp'.*; did you mean 'ffpp'\?"),
+        ("corpora: [{corpus_root: x, layout: dfdc}]", "train_set is 'ffpp', which is none of the corpora"),
+        ("corpora: [{corpus_root: x}]\nmanifests: ../own", "manifests is '../own', .* prepared in ../prepared/man"),
+        ("corpora: [{corpus_root: x}]\nmissing: skip", "train_set is 'ffpp'"),  # what is trained on is never skipped
+        ("missing: skip", "train_set is 'ffpp'"),
         ("[", "cpu.yaml"),
     ],
 )
@@ -81,6 +99,44 @@ def test_a_profile_that_asks_for_something_else_is_refused(book, profile, messag
     with pytest.raises(BookError, match=message) as refused:
         steps_of(book, profile)
     assert "\n" not in str(refused.value)
+
+
+def corpus(layout, **more):
+    return {"layout": layout, "corpus_root": f"../{layout}", **more}
+
+
+def given_of(folder, values):
+    return {step.folder: step.given for step in steps_of(folder, yaml.safe_dump(values))}
+
+
+def test_the_first_chapter_is_repeated_over_the_corpora_and_the_others_read_them(book):
+    values = {"corpora": [corpus("ffpp", frames=3), corpus("dfdc", dataset="dfdc-small")], "frames": 5}
+    values |= {"test_sets": ["ffpp", "dfdc-small"], "prepared": "../made/"}
+    given = given_of(book, values)
+    assert list(given)[:3] == ["01_data_preparation/ffpp", "01_data_preparation/dfdc-small", FAIR]
+    shared = {"prepared": "../made/"}
+    assert given["01_data_preparation/ffpp"] == {**corpus("ffpp"), "dataset": "ffpp", "frames": 3, **shared}
+    assert given["01_data_preparation/dfdc-small"] == {**corpus("dfdc"), "dataset": "dfdc-small", "frames": 5, **shared}
+    assert given[FAIR]["manifests"] == given[SCORED]["manifests"] == "../made/manifests"
+    # The same place may be said, for those who give the file to papermill.
+    assert given_of(book, {**values, "manifests": "../made/manifests"}) == given
+
+
+def test_what_is_missing_may_be_skipped_and_is_told(book):
+    for folder in ("ffpp", "prepared/manifests/dfd"):
+        (book.parent / folder).mkdir(parents=True)
+    (book.parent / "prepared/manifests/dfd/test.csv").write_text("")
+    sets = ["ffpp", "dfdc", "dfd", "celebdf"]
+    values = {"corpora": [corpus(name) for name in ("ffpp", "dfdc", "dfd")], "test_sets": sets, "missing": "skip"}
+    given = given_of(book, values)
+    assert list(given) == ["01_data_preparation/ffpp", FAIR, SCORED, ONCE[1]]
+    assert given[SCORED]["test_sets"] == ["ffpp", "dfd"]  # prepared once, and its corpus put away
+    assert given[SCORED]["left_out"] == ["dfdc", "celebdf"]
+    assert "left_out" not in given[FAIR]
+    with pytest.raises(BookError, match="test_sets has 'celebdf', .* or say `missing: skip`"):
+        given_of(book, {**values, "missing": "refuse"})
+    with pytest.raises(BookError, match="test_sets has 'dfdc'"):
+        given_of(book, {**values, "test_sets": ["dfdc"]})
 
 
 def test_a_file_that_is_not_text_is_refused(book):

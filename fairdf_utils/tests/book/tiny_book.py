@@ -31,6 +31,12 @@ run_dir: str = "../runs/tiny"  # folder of this run
 words: list = ["a", "b"]
 source: str = ""  # a file outside the run
 corpus_root: str = ""  # if given, this chapter makes the manifests
+layout: str = "ffpp"
+dataset: str = ""
+annotations: list = []
+prepared: str = "../prepared"
+manifests: str = "../benchmark"
+frames: int = 2
 
 # %%
 from pathlib import Path
@@ -38,8 +44,12 @@ from pathlib import Path
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 
-run = Run(run_dir, "01_data_preparation")
+run = Run(run_dir, "01_data_preparation", dataset)
 run.path("words.txt").write_text("\\n".join(words))
+if corpus_root:
+    folder = Path(prepared, "manifests", dataset or layout)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test.csv").write_text(str(frames))
 
 # %%
 show(Run.path)
@@ -74,7 +84,7 @@ from pathlib import Path
 from fairdf_utils.book.run_folder import Run
 
 run = Run(run_dir, "03_sam_training", f"{detector}-s{seed}")
-run.require("01_data_preparation/words.txt")
+run.require_all("01_data_preparation/**/words.txt")
 checkpoint = run.path("epochs.txt")
 first = len(checkpoint.read_text().split()) if checkpoint.exists() else 0
 run.path("begun.txt").write_text("begun")
@@ -110,6 +120,9 @@ EVALUATION = """\
 run_dir: str = "../runs/tiny"  # folder of this run
 detector: str = "fair"
 seed: int = 0
+manifests: str = "../manifests"
+test_sets: list = ["ffpp", "dfdc"]
+left_out: list = []
 
 # %%
 from fairdf_utils.book.run_folder import Run
