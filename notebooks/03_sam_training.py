@@ -70,8 +70,8 @@ triplet_margin: float = 3.0
 reconstruction_size: int = 32  # side of the reconstructions, pixels (paper: 256)
 reconstruction_share: float = 0.25  # share of a batch's pairs that is reconstructed (paper: 1)
 precision: str = "float32"  # "float32", "bfloat16" (autocast), or "auto": bfloat16 where the device is fast at it
-micro_batch: int = 0  # pairs that the encoders hold activations of at a time; 0: all of the batch
-checkpoint_activations: bool = False  # encode again in the backward pass, and hold one encoder's at a time
+micro_batch: int = 0  # pairs that are encoded, and held for the backward pass, at a time; 0: the whole batch
+checkpoint_activations: bool = False  # encode again in the backward pass: one encoder's activations at a time
 tensorboard: bool = False  # also write the history for TensorBoard
 
 # %%

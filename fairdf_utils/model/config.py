@@ -78,8 +78,8 @@ class TrainingConfig:
     reconstruction_size: int = 256  # side of the reconstructions, pixels
     reconstruction_share: float = 1.0  # share of the pairs that is reconstructed
     precision: str = "float32"  # or "bfloat16" (autocast), or "auto": bfloat16 where the device is fast at it
-    micro_batch: int = 0  # pairs that the encoders hold activations of at a time; 0: all of the batch
-    checkpoint_activations: bool = False  # encode again in the backward pass, and hold one encoder's at a time
+    micro_batch: int = 0  # pairs that are encoded, and held for the backward pass, at a time; 0: the whole batch
+    checkpoint_activations: bool = False  # encode again in the backward pass: one encoder's activations at a time
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -202,7 +202,8 @@ def first_pairs(batch: Tensor, pairs: int) -> Tensor:
 
 
 def _encoder(config: TrainingConfig) -> Encoder:
-    return Encoder(config.backbone, config.image_size, config.width, config.weights)
+    memory = config.checkpoint_activations, config.micro_batch
+    return Encoder(config.backbone, config.image_size, config.width, config.weights, *memory)
 
 
 def _initialise(detector: nn.Module, config: TrainingConfig) -> None:

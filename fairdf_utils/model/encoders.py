@@ -7,13 +7,16 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 
 import difflib
 import math
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 MAP_SIZE = 8
 # What training scripts save a state dict under, and what wrapping a model puts before every name.
@@ -55,12 +58,28 @@ class Encoder(nn.Module):
     weights : "", "imagenet" or path
         "": random. "imagenet": timm's pretrained weights, from the local cache or downloaded. Else a state dict
         on disk (.pth, .pt, .safetensors) in timm's names; the classic xception-b5690688.pth is understood.
+    recompute : bool
+        In training keep the images alone, and encode them again when the backward pass comes to this encoder: more
+        time, and only one of several encoders holds activations. The gradients and running statistics are the same.
+    micro_batch : int
+        With more than 0, encode so many pairs at a time, and recompute them so: what is held no longer grows with the
+        batch. The loss is still that of the whole batch. What changes: batch norms normalise by the pairs that they
+        see together ("ghost" batches; Hoffer et al. 2017), and count each of these for their running statistics.
 
     Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
     """
 
-    def __init__(self, backbone: str, image_size: int = 256, width: int = 512, weights: str | Path = ""):
+    def __init__(
+        self,
+        backbone: str,
+        image_size: int = 256,
+        width: int = 512,
+        weights: str | Path = "",
+        recompute: bool = False,
+        micro_batch: int = 0,
+    ):
         super().__init__()
+        self.recompute, self.micro_batch = recompute, micro_batch
         stride = image_size // MAP_SIZE
         if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
             raise ValueError(f"image_size must be 8 times a power of two, at least 16 px, not {image_size}")
@@ -85,8 +104,36 @@ class Encoder(nn.Module):
         return self.backbone.forward_intermediates(images, **options)[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, width, 8, 8) of images (N, 3, H, H)."""
+        """Map (N, width, 8, 8) of images (N, 3, H, H); in training fakes first, then as many reals."""
+        if not self.training or not torch.is_grad_enabled() or not (self.recompute or self.micro_batch):
+            return self._encode(images)
+        options = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), frozen_batch_norm(self))}
+        maps = []
+        for some in images.unflatten(0, (2, -1)).split(self.micro_batch or len(images), 1):  # (2, m, 3, H, H): m pairs
+            maps.append(checkpoint(self._encode, some.flatten(0, 1), **options).unflatten(0, (2, -1)))
+        return torch.cat(maps, 1).flatten(0, 1)
+
+    def _encode(self, images: Tensor) -> Tensor:
         return self.adjust(self.features(images))
+
+
+@contextmanager
+def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Batch norms still normalise by the batch, but leave running statistics and step counters alone.
+
+    For a second pass over a batch that was already counted: SAM's, whose activations are those of the moved weights,
+    or a repetition of the first.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, count) in zip(norms, before, strict=True):
+        norm.momentum = 0.0  # the share of the new; without any statistics, torch would save other tensors than before
+        norm.num_batches_tracked = count.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.Module, int | None]:

@@ -28,10 +28,11 @@ from fairdf_utils.files import replacing
 from fairdf_utils.model import losses
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import Outputs, build
+from fairdf_utils.model.encoders import frozen_batch_norm
 from fairdf_utils.model.layers import HeadOutput
 from fairdf_utils.model.stored import choose_precision, save_detector
 from fairdf_utils.training import distributed
-from fairdf_utils.training.sam import SAM, frozen_batch_norm
+from fairdf_utils.training.sam import SAM
 
 CHECK_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the device
 PUBLISHED = "best.safetensors"

@@ -2,18 +2,16 @@
 
 Pass one takes the gradient at w and steps uphill to w + rho * g / |g|; pass two takes the gradient there, returns to
 w and lets the base optimizer use it. Both passes must see the same function: same dropout masks, same triplets, and
-batch-norm statistics counted once (`frozen_batch_norm`).
+batch-norm statistics counted once (`encoders.frozen_batch_norm`).
 
 Source: Foret et al. 2021, "Sharpness-aware minimization for efficiently improving generalization", ICLR;
 Lin et al. 2024, loss flattening.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 
 class SAM(torch.optim.Optimizer):
@@ -84,19 +82,3 @@ class SAM(torch.optim.Optimizer):
 
     def _share(self) -> None:
         self.param_groups, self.state = self.base.param_groups, self.base.state
-
-
-@contextmanager
-def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Batch norms still normalise by the batch, but leave running statistics and step counters alone.
-
-    For SAM's second pass: its activations are those of the moved weights, and the batch was already counted.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True

@@ -24,14 +24,16 @@ def build_without_batch_norms(config):
     return model
 
 
-def trained(corpus, folder, data_dir, exact):
+def trained(corpus, folder, data_dir, exact, **options):
     sets = [read_split(corpus / "manifests/ffpp", split) for split in ("train", "val")]
     training.build = build_without_batch_norms if exact else build
-    attempt = training.Training(EXACT if exact else SMALL, *sets, folder, corpus / "images", data_dir, CPU)
+    config = replace(EXACT if exact else SMALL, **options)
+    attempt = training.Training(config, *sets, folder, corpus / "images", data_dir, CPU)
     training.build = build
     attempt.run()
     return attempt
 
 
 if __name__ == "__main__":
-    trained(*map(Path, sys.argv[1:4]), exact=sys.argv[4] == "exact")
+    exact = sys.argv[4] == "exact"
+    trained(*map(Path, sys.argv[1:4]), exact, micro_batch=3 * exact)  # of 4 pairs that each process has

@@ -27,7 +27,7 @@ def spread(corpus, folder, data_dir, kind):
 
 
 def test_two_processes_take_the_same_steps(corpus, tmp_path):
-    """SAM, all losses that compare images, AUC and fairness: equal but for the order of float32 sums."""
+    """SAM, all losses that compare images, AUC and fairness, the two in micro-batches: equal but for float32 sums."""
     history = spread(corpus, tmp_path / "two", tmp_path / "data", "exact")
     one = trained(corpus, tmp_path / "one", tmp_path / "data", exact=True)
     expected = pd.DataFrame(one.history)

@@ -320,6 +320,21 @@ def test_bfloat16_and_sgd_with_steps_train(start):
     assert np.isfinite(history["loss"]).all() and history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
+def test_encoding_again_trains_the_same_detector(start):
+    """Both passes of SAM, dropout, running statistics; the file says how it was trained."""
+    plain, again = start(), start(replace(SMALL, checkpoint_activations=True), "b")
+    histories = [attempt.run(stop_after=2).drop(columns=TIMES) for attempt in (plain, again)]
+    pd.testing.assert_frame_equal(*histories)
+    assert_same_weights(plain, again)
+    assert load_detector(again.folder / "best.safetensors", CPU)[1].checkpoint_activations
+
+
+def test_micro_batches_train(start):
+    """Batch norms see other images, so that nothing but learning can be asked for; bfloat16 as well."""
+    history = start(replace(SMALL, micro_batch=3, precision="bfloat16")).run()
+    assert history["val_auc"].max() > 0.95
+
+
 def test_cosine_schedule_ends_at_zero(start):
     attempt = start()
     attempt.run()
