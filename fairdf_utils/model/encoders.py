@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 MAP_SIZE = 8
+SIZES = [MAP_SIZE * 2**halvings for halvings in range(1, 7)]  # px, that are tried when a backbone's is to be advised
 # What training scripts save a state dict under, and what wrapping a model puts before every name.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
@@ -41,6 +42,8 @@ class TinyBackbone(nn.Sequential):
             layers += [nn.ReLU(inplace=True)]
             inputs = outputs
         super().__init__(*layers)
+
+    forward_features = nn.Sequential.forward  # as timm's models call it
 
 
 class Encoder(nn.Module):
@@ -83,25 +86,12 @@ class Encoder(nn.Module):
         stride = image_size // MAP_SIZE
         if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
             raise ValueError(f"image_size must be 8 times a power of two, at least 16 px, not {image_size}")
-        self.backbone, self.stage = build_backbone(backbone, image_size, weights)
-        with torch.no_grad():  # in evaluation mode, so that batch norms do not count the probe
-            shape = tuple(self.eval().features(torch.zeros(1, 3, image_size, image_size)).shape)
-        if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
-            raise ValueError(
-                f'backbone "{backbone}" maps {image_size} px to {shape}, not (1, channels, 8, 8): '
-                "choose a convolutional backbone"
-            )
-        self.train()
-        self.adjust = nn.Sequential(nn.Conv2d(shape[1], width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.backbone, self.stage, channels = build_backbone(backbone, image_size, weights)
+        self.adjust = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's map (N, channels, 8, 8) of images (N, 3, H, H)."""
-        if isinstance(self.backbone, TinyBackbone):
-            return self.backbone(images)
-        if self.stage is None:
-            return self.backbone.forward_features(images)
-        options = {"indices": [self.stage], "stop_early": True, "intermediates_only": True}
-        return self.backbone.forward_intermediates(images, **options)[0]
+        return read_stage(self.backbone, self.stage, images)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (N, width, 8, 8) of images (N, 3, H, H); in training fakes first, then as many reals."""
@@ -136,12 +126,20 @@ def frozen_batch_norm(model: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.Module, int | None]:
-    """A trunk whose map is 8 x 8, and the timm stage to read (None: its last)."""
+def read_stage(model: nn.Module, stage: int | None, images: Tensor) -> Tensor:
+    """The map of a timm stage (None: the last one)."""
+    if stage is None:
+        return model.forward_features(images)
+    return model.forward_intermediates(images, indices=[stage], stop_early=True, intermediates_only=True)[0]
+
+
+def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.Module, int | None, int]:
+    """A trunk whose map is 8 x 8, the timm stage to read (None: its last), and the channels of its map."""
     if name == "tiny":
         if weights:
             raise ValueError('backbone "tiny" has no pretrained weights; give weights ""')
-        return TinyBackbone(image_size), None
+        model = TinyBackbone(image_size)
+        return model, None, model[-2].num_features
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, ["tiny", *timm.list_models()], n=5, cutoff=0.5)
         hint = f"; close matches: {', '.join(close)}" if close else ""
@@ -151,18 +149,42 @@ def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.
         load_backbone_weights(model, Path(weights))
     if name.startswith("legacy_xception"):
         model.act4 = nn.Identity()  # the paper adjusts the map before the final ReLU
+    try:
+        return model, *_cut(model, image_size)
+    except Exception as error:  # models assert their own input size in many ways
+        sizes = [size for size in SIZES if _can_be_cut(name, size)]
+        advice = f"choose image_size from {sizes}" if sizes else "choose another convolutional backbone"
+        reason = f"{error}".partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f'backbone "{name}" has no 8 x 8 map of {image_size} px images ({reason}): {advice}'
+        ) from error
+
+
+def _cut(model: nn.Module, image_size: int) -> tuple[int | None, int]:
+    """Drop what follows the stage whose map is 8 x 8; that stage (None: the last) and the channels of its map."""
     strides = [stage["reduction"] for stage in model.feature_info]
     stride = image_size // MAP_SIZE
-    if stride not in strides:
-        raise ValueError(
-            f'backbone "{name}" has stages of stride {strides}, but {image_size} px images need '
-            f"stride {stride} for an 8 x 8 map: choose image_size from {[8 * s for s in strides]}"
-        )
-    if stride == strides[-1]:
-        return model, None
-    stage = strides.index(stride)
-    model.prune_intermediate_layers([stage], prune_norm=False, prune_head=True)
-    return model, stage
+    stage = None if stride == strides[-1] else strides.index(stride) if stride in strides else -1
+    if stage == -1:
+        raise ValueError(f"its stages have stride {', '.join(map(str, sorted(set(strides))))}, not {stride}")
+    if stage is not None:
+        model.prune_intermediate_layers([stage], prune_norm=False, prune_head=True)
+    device = next(model.parameters()).device
+    with torch.no_grad():  # in evaluation mode, so that batch norms do not count the probe
+        shape = read_stage(model.eval(), stage, torch.zeros(1, 3, image_size, image_size, device=device)).shape
+    model.train()
+    if len(shape) != 4 or shape[2:] != (MAP_SIZE, MAP_SIZE):
+        raise ValueError(f"its map is {tuple(shape[1:])}, not (channels, 8, 8)")
+    return stage, shape[1]
+
+
+def _can_be_cut(name: str, image_size: int) -> bool:
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            _cut(timm.create_model(name, num_classes=0), image_size)
+    except Exception:  # as above
+        return False
+    return True
 
 
 def load_backbone_weights(model: nn.Module, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The network: golden vectors, both fidelities, the decoder against four plain calls, backbones and their weights."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -337,8 +338,27 @@ def test_unusable_backbones_are_refused_with_a_remedy():
             Encoder("tiny", size)
     with pytest.raises(ValueError, match=r"choose image_size from \[16, 32, 64, 128, 256\]"):
         Encoder("resnet50", 512)
-    with pytest.raises(ValueError, match="convolutional backbone"):
-        Encoder("inception_v3", 256)
+
+
+@pytest.mark.parametrize(
+    "name, size, message",
+    [
+        ("inception_v3", 256, r"its map is \(2048, 6, 6\), not .*: choose another convolutional backbone"),
+        ("vit_small_patch16_224", 64, r"stages have stride 16, not 8\): choose another convolutional backbone"),
+        ("swin_tiny_patch4_window7_224", 256, r"Input height .256. doesn't match model .224.*convolutional backbone"),
+        ("efficientformer_l1", 256, r"choose image_size from \[32, 64, 128\]"),
+        ("levit_128s", 64, "convolutional backbone"),
+    ],
+)
+def test_backbones_with_an_input_size_of_their_own_are_refused_with_sizes_that_work(name, size, message):
+    with (
+        pytest.raises(ValueError, match=f'backbone "{name}" has no 8 x 8 map of {size} px images.*{message}') as caught,
+        torch.device("meta"),
+    ):
+        Encoder(name, size)
+    for advised in re.findall(r"\d+", str(caught.value).partition("choose image_size from")[2]):
+        with torch.device("meta"):
+            Encoder(name, int(advised))
 
 
 # Weights
