@@ -11,6 +11,7 @@ fairness      score tables, metrics, uncertainty, thresholds, calibration, sampl
 explanation   probes, Grad-CAM, the loss landscape
 released      what the authors published: checkpoints and score files
 figures       every figure of the chapters
+preflight     what would stop a run, and what it will cost, before it starts
 book          what chapters need of the book, and the engine that runs it: show, run folders, pairs, parameters
 tests         the same folders; and speed, the hot paths against what libraries offer
 ============  =========================================================================================================

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         refused = isinstance(error, ValueError) and raised_in.is_relative_to(REPOSITORY / "fairdf_utils")
         if not (refused or isinstance(error, OSError) or type(error).__module__.startswith("fairdf_utils.")):
             raise
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first speaks,
+            time.sleep(5)  # and torchrun ends it as soon as another one has ended
+            return 2
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -52,7 +56,7 @@ def _train(options) -> None:
     """Train a detector of a parameters file as chapter 3 would; under torchrun as one of several processes."""
     from dataclasses import fields
 
-    from fairdf_utils.book.parameters import read_plan
+    from fairdf_utils.book.parameters import Plan, read_plan
     from fairdf_utils.data.manifests import read_split
     from fairdf_utils.model.config import TrainingConfig
     from fairdf_utils.model.stored import choose_device
@@ -60,20 +64,21 @@ def _train(options) -> None:
     from fairdf_utils.training import distributed
     from fairdf_utils.training.loop import train_detector
 
-    notebooks = REPOSITORY / "notebooks"  # paths in a parameters file are relative to it
+    notebooks, folder = REPOSITORY / "notebooks", Path(options.run).resolve()
     wanted = f"03_sam_training/{options.detector}-s{options.seed}"
-    steps = {step.folder: step.values for step in read_plan(options.params, notebooks).steps}
+    steps = {step.folder: step for step in read_plan(options.params, notebooks).steps}
     if wanted not in steps:
         trained = ", ".join(name for name in steps if name.startswith("03_"))
         raise BookError(f"{options.params} does not ask for {wanted}; it asks for {trained}")
-    given = steps[wanted]
+    _refuse_faults(Plan([steps[wanted]], jobs=1), folder, notebooks)
+    given = steps[wanted].values
+    os.chdir(notebooks)  # which paths in a parameters file start from
     config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
     device = distributed.init_process_group(choose_device(given["device"], given["threads"]))
-    image_root, data_dir = given["image_root"] and str(notebooks / given["image_root"]), notebooks / given["data_dir"]
     with distributed.rank_zero_first():
-        images_at = image_folder(image_root, data_dir, config.image_size, given["bias"])
-    sets = [read_split(notebooks / given["manifests"] / given["train_set"], split) for split in ("train", "val")]
-    train_detector(config, *sets, Path(options.run) / wanted, images_at, data_dir, device, given["tensorboard"])
+        images_at = image_folder(given["image_root"], given["data_dir"], config.image_size, given["bias"])
+    sets = [read_split(Path(given["manifests"], given["train_set"]), split) for split in ("train", "val")]
+    train_detector(config, *sets, folder / wanted, images_at, given["data_dir"], device, given["tensorboard"])
 
 
 def _speed(options) -> None:
@@ -85,13 +90,24 @@ def _speed(options) -> None:
 
 def _reproduce(options) -> int:
     from fairdf_utils.book.engine import StepFailed, reproduce
+    from fairdf_utils.book.parameters import read_plan
 
+    plan = read_plan(options.params, Path(options.notebooks))
+    _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
     try:
         reproduce(options.params, options.run, options.notebooks, options.jobs, options.profile)
     except StepFailed as error:
         print(*(f"error: {report}" for report in error.args), sep="\n", file=sys.stderr)
         return 1
     return 0
+
+
+def _refuse_faults(plan, run: str, notebooks: str | Path, elsewhere: bool = False) -> None:
+    from fairdf_utils.preflight.faults import find_faults
+
+    if faults := find_faults(plan, run, notebooks, elsewhere):
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise BookError("\n- ".join([f"{count}; nothing has been run:", *faults]))
 
 
 def _notebooks(options) -> int:

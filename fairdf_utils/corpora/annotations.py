@@ -69,7 +69,7 @@ class Merged:
 
 
 def read_annotations(
-    paths: str | Path | Iterable[str | Path], dataset: str, mapping: str | Path | None = None
+    paths: str | Path | Iterable[str | Path], dataset: str, mapping: str | Path | None = None, first: int | None = None
 ) -> pd.DataFrame:
     """Read annotation files of one data set.
 
@@ -85,6 +85,8 @@ def read_annotations(
     mapping : str or Path, optional
         For DFDC, a CSV with columns ``annotation_id`` (the folder of the annotated frames) and ``file_name`` (the
         public name, "abc.mp4" or "dfdc_train_part_0/abc.mp4"). Ids it lacks keep their id as the video's name.
+    first : int, optional
+        Rows to read of each file; by default all.
 
     Returns
     -------
@@ -103,7 +105,7 @@ def read_annotations(
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     if not paths:
         raise ManifestError("No annotation file was given. Pass at least one.")
-    table = pd.concat([_read_one(Path(path), dataset) for path in paths], ignore_index=True)
+    table = pd.concat([_read_one(Path(path), dataset, first) for path in paths], ignore_index=True)
     if dataset == "dfdc":
         names = _mapping(Path(mapping))
         lacking = sorted(set(table["video"]) - set(names))
@@ -113,7 +115,7 @@ def read_annotations(
     return table
 
 
-def _cells(path: Path, needed: Sequence[str], without_asian: bool = False) -> pd.DataFrame:
+def _cells(path: Path, needed: Sequence[str], without_asian: bool = False, first: int | None = None) -> pd.DataFrame:
     """The ``needed`` columns of a CSV file as strings, in any case and order; line n + 2 is row n."""
     try:
         table = pd.read_csv(
@@ -123,6 +125,7 @@ def _cells(path: Path, needed: Sequence[str], without_asian: bool = False) -> pd
             keep_default_na=False,
             skip_blank_lines=False,  # so that row n stands on line n + 2
             encoding="utf-8-sig",
+            nrows=first,
         )
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from None
@@ -149,8 +152,8 @@ def _refuse(bad: np.ndarray, cells: pd.Series, path: Path, finding: str) -> None
         raise ManifestError(f"{path}, line {row + 2}, column {cells.name}: {cells.iloc[row]!r} {finding}")
 
 
-def _read_one(path: Path, dataset: str) -> pd.DataFrame:
-    table = _cells(path, ("path", "label", *_ATTRIBUTES), without_asian=dataset in SIX_GROUP_DATASETS)
+def _read_one(path: Path, dataset: str, first: int | None) -> pd.DataFrame:
+    table = _cells(path, ("path", "label", *_ATTRIBUTES), dataset in SIX_GROUP_DATASETS, first)
     video, frame = _video_and_frame(table["path"], path, dataset)
     male, *races = (_coded(table[name], _VALUES, path) for name in _ATTRIBUTES)
     return pd.DataFrame(

@@ -89,11 +89,9 @@ def extract(
     OSError
         Crops cannot be written: the disk is full, for instance. What is done stays done.
     """
-    # What decides the bytes of the crops.
-    recipe = {"layout": layout, "compression": compression, "frames": frames, "size": size}
-    recipe |= {"margin": float(margin), "image_format": image_format}
+    recipe = recipe_of(layout, compression, frames, size, margin, image_format)
     name = dataset or (layout if layout in DATASETS else Path(root).resolve().name)
-    _refuse_unusable(recipe, name, jobs)
+    refuse_unusable(recipe, name, jobs)
     videos = find_videos(root, layout, compression)
     videos["file"] = [_state(Path(root, path)) for path in videos["path"]]
     folder = Path(out) / name
@@ -106,7 +104,8 @@ def extract(
     started = time.perf_counter()
     try:
         with locked(folder / ".lock", wait=False):
-            _keep_parameters(folder / "parameters.json", recipe)
+            refuse_other_parameters(folder / "parameters.json", recipe)
+            write_text(folder / "parameters.json", json.dumps(recipe, indent=1) + "\n")
             reused = _run(videos, Path(root).absolute(), folder.absolute(), recipe, jobs)
     except BlockingIOError:
         raise CorpusError(f"{folder}: another process is extracting into it. Wait for it, or stop it.") from None
@@ -115,7 +114,16 @@ def extract(
     return rows
 
 
-def _refuse_unusable(recipe: dict, dataset: str, jobs: int) -> None:
+def recipe_of(
+    layout: str, compression: str, frames: int, size: int, margin: float, image_format: str = "png"
+) -> dict[str, str | int | float]:
+    """What decides the bytes of the crops; see `extract`."""
+    recipe = {"layout": layout, "compression": compression, "frames": frames, "size": size}
+    return recipe | {"margin": float(margin), "image_format": image_format}
+
+
+def refuse_unusable(recipe: dict, dataset: str, jobs: int) -> None:
+    """Raise a CorpusError for values of a recipe, a data set's name or a number of processes that cannot be."""
     frames, size, margin, image_format = (recipe[name] for name in ("frames", "size", "margin", "image_format"))
     if jobs == 0:
         raise CorpusError("jobs is 0. Use the number of processes, or -1 for one a core.")
@@ -137,10 +145,9 @@ def _state(file: Path) -> str:
     return f"{told.st_size} bytes, {told.st_mtime_ns} ns"
 
 
-def _keep_parameters(path: Path, parameters: dict) -> None:
-    """Note with what parameters a folder is filled; refuse others, because crops of two kinds would mix."""
+def refuse_other_parameters(path: Path, parameters: dict) -> None:
+    """Raise a CorpusError if a folder was begun with other parameters: crops of two kinds would mix."""
     if not path.exists():
-        write_text(path, json.dumps(parameters, indent=1) + "\n")
         return
     old = json.loads(path.read_text(encoding="utf-8"))
     changed = [f"{name} {old.get(name)!r}, now {now!r}" for name, now in parameters.items() if old.get(name) != now]

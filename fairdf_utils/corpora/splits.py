@@ -263,6 +263,17 @@ def _read_test_list(path: Path) -> dict[str, tuple[int, int]]:
     return listed
 
 
+def read_official(layout: str, path: str | Path) -> None:
+    """Raise a ManifestError if official lists cannot be read as `official_ffpp` and `celebdf_test_list` read them."""
+    if layout == "ffpp":
+        for name in SPLITS:
+            _pairs(Path(path, f"{name}.json"))
+    elif layout == "celebdf":
+        _read_test_list(Path(path))
+    else:
+        raise ManifestError(f"split_by {str(path)!r}: layout {layout!r} has no official lists. Use identity.")
+
+
 def write_splits(split: Split, folder: str | Path) -> list[Path]:
     """Write the splits as manifests, :data:`SPLIT_FILES`, and return their paths; the folder is made if it is missing.
 

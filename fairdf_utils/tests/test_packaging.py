@@ -28,6 +28,7 @@ ALLOWED = {
     "evaluation": {"data", "corpora", "model", "fairness"},
     "training": {"data", "model", "evaluation", "fairness"},
     "explanation": {"data", "model", "evaluation"},
+    "preflight": {"data", "corpora", "rendered", "model", "fairness", "evaluation", "training"},
 }
 FOR_ALL = {"files", "progress", "workers"}
 WITHOUT_TORCH = ("fairness", "figures", "book")

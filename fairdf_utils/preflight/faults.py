@@ -1,0 +1,285 @@
+"""Everything that would stop a run later on, found before its first frame is decoded, as one list.
+
+Files are read, videos are not opened, and nothing is written that stays. Each check gets the values of its parameters
+once for each different set of them, however many steps have it. torch is imported where a check needs it.
+"""
+
+import math
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+
+from fairdf_utils.corpora import extraction, splits
+from fairdf_utils.corpora.annotations import read_annotations
+from fairdf_utils.data.csv_rows import ManifestError
+from fairdf_utils.data.manifests import SPLIT_FILES
+from fairdf_utils.data.vocabulary import FORGERIES
+from fairdf_utils.fairness.resampling import Settings
+from fairdf_utils.model.config import TrainingConfig
+from fairdf_utils.preflight.place import Place, dataset_of, existing
+from fairdf_utils.preflight.sizes import bytes_by_folder
+from fairdf_utils.rendered import images
+
+# What chapters take themselves; the classes above check the rest.
+RANGES = {
+    **dict.fromkeys(("accepted_fpr", "bias"), (0, 1)),
+    **dict.fromkeys(("processes", "robustness_images", "explained_images"), (1, math.inf)),
+    **dict.fromkeys(("threads", "seed", "resampling_seed"), (0, math.inf)),
+    "pair_count": (8, math.inf),
+}
+FILES = ("scores", "validation_scores", "checkpoint")
+CHOICES = {"persons": ("names", "faces"), "missing": ("refuse", "skip")}
+GB = 1e9
+
+
+def find_faults(plan, run: str | Path, notebooks: str | Path, elsewhere: bool = False) -> list[str]:
+    """One sentence a fault, with value, remedy and the steps that have it; empty if nothing speaks against the run.
+
+    Parameters
+    ----------
+    plan : has `steps`, each with `chapter`, `repetition` and `values`
+    run : the run folder
+    notebooks : folder of the chapters, which paths in a parameters file start from
+    elsewhere : the steps run on other machines, whose devices cannot be looked at
+    """
+    place, found = Place(plan, run, notebooks), {}
+    for names, check in CHECKS:
+        if check is _device and elsewhere:
+            continue
+        asked = {}
+        for step in plan.steps:
+            values = {name: step.values[name] for name in names if name in step.values}
+            if names[0] in values:
+                asked.setdefault(repr(values), (values, []))[1].append(str(step))
+        for values, steps in asked.values():
+            for sentence in check(place, values):
+                found.setdefault(sentence, {}).update(dict.fromkeys(steps))
+    return [f"{sentence} [{_listed(list(steps))}]" for sentence, steps in found.items()]
+
+
+def _listed(steps: list[str]) -> str:
+    return ", ".join(steps[:2]) + (f" and {len(steps) - 2} more" if len(steps) > 2 else "")
+
+
+def _said(kind: type, call: Callable, *arguments, about: str = "", **options) -> Iterator[str]:
+    """What a call of the code that will run says against its arguments."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            call(*arguments, **options)
+    except kind as error:
+        yield about + " ".join(str(error).split())
+
+
+def _corpus(place: Place, values: dict) -> Iterator[str]:
+    if not values["corpus_root"]:
+        return
+    videos, layout, dataset = place.videos(values), values["layout"], dataset_of(values)
+    if not isinstance(videos, pd.DataFrame):
+        yield f"corpus_root: {videos}"
+    recipe = extraction.recipe_of(
+        layout, values["compression"], values["frames"], values["crop_size"], values["margin"]
+    )
+    begun = place.path(f"{values['prepared']}/{dataset}/parameters.json")
+    yield from _said(ValueError, extraction.refuse_unusable, recipe, dataset, values["workers"])
+    yield from _said(ValueError, extraction.refuse_other_parameters, begun, recipe)
+    annotations = [place.path(path) for path in values["annotations"]]
+    mapping = place.path(values["mapping"]) if values["mapping"] else None
+    yield from _said(ValueError, read_annotations, annotations, layout, mapping, 100, about="annotations: ")
+    if values["split_by"] != "identity":
+        yield from _said(ValueError, splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
+
+
+def _training_set(place: Place, values: dict) -> Iterator[str]:
+    folder = place.path(f"{values['manifests']}/{values['train_set']}")
+    yield from _split_faults(place, values, "train_set", folder, ("train", "val"))
+    if folder in place.corpora:
+        videos = place.videos(place.corpora[folder])
+        forgeries = set(videos["forgery"]) if isinstance(videos, pd.DataFrame) else set()
+    else:
+        forgeries = {name for rows in place.split(folder, "train") for name in rows["forgery"].unique()}
+    unnamed = sorted(forgeries - set(FORGERIES))
+    if unnamed and values["method"] in ("fairdf", "ucf"):
+        yield (
+            f"train_set {values['train_set']!r} has fakes of unknown forgery ({', '.join(unnamed)}), and method "
+            f"{values['method']!r} learns to tell forgeries apart: train on FF++, or choose another method"
+        )
+
+
+def _test_sets(place: Place, values: dict) -> Iterator[str]:
+    sets = values["test_sets"]
+    if not sets:
+        yield "test_sets is empty: name at least one data set"
+    if doubled := sorted({name for name in sets if sets.count(name) > 1}):
+        yield f"test_sets names {', '.join(doubled)} twice: name each data set once"
+    for name in dict.fromkeys(sets):
+        folder = place.path(f"{values['manifests']}/{name}")
+        yield from _split_faults(place, values, "test_sets", folder, ("test",))
+
+
+def _split_faults(place: Place, values: dict, key: str, folder: Path, parts: tuple[str, ...]) -> Iterator[str]:
+    """Faults of a data set's manifests, and of the folder that their images are in."""
+    if folder in place.corpora:
+        return
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.glob("*/") if any(path.glob("*.csv")))
+        yield (
+            f"{key} names {folder.name!r}, and there is no folder {folder} (manifests there: "
+            f"{', '.join(there) or 'none'}): prepare it with chapter 1 or `corpora`, or correct the name"
+        )
+        return
+    for part in parts:
+        for name in SPLIT_FILES[part]:
+            if isinstance(error := place.manifest(folder / name), ManifestError):
+                yield str(error)
+    if rows := [rows for part in parts for rows in place.split(folder, part)]:
+        yield from _image_faults(place, values["image_root"], folder, pd.concat(rows))
+
+
+def _image_faults(place: Place, image_root: str, folder: Path, rows: pd.DataFrame) -> Iterator[str]:
+    root = place.path(image_root) if image_root else None
+    if root is None:
+        drawn = {path for file in images.MANIFESTS.glob("*/*.csv") for path in place.manifest(file)["img_path"]}
+        if lacking := len(set(rows["img_path"]) - drawn):
+            yield (
+                f'image_root is "", which is the embedded benchmark, and it has not {lacking:,} images of {folder}: '
+                "give the folder that their img_path starts from"
+            )
+    elif not root.is_dir():
+        yield f"image_root {image_root!r} is no folder ({root}): give the one that img_path starts from"
+    else:
+        from fairdf_utils.data.batches import check_images  # brings torch
+
+        yield from _said(ManifestError, check_images, rows, root)
+
+
+def _device(place: Place, values: dict) -> Iterator[str]:
+    processes = values.get("processes", 1)
+    if values["device"] in ("auto", "cpu") and processes < 2:
+        return
+    from fairdf_utils.model.stored import DetectorError, choose_device
+
+    yield from _said(DetectorError, choose_device, values["device"])
+    if values["device"] != "cpu":
+        import torch
+
+        if 0 < (there := torch.cuda.device_count()) < processes:
+            yield f"processes is {processes}, and there are {there} GPUs: give a number up to that"
+
+
+def _training(place: Place, values: dict) -> Iterator[str]:
+    """What TrainingConfig says to each of its fields, alone; it stops at the first."""
+    for name in (field.name for field in fields(TrainingConfig)):
+        if name in values and name not in RANGES:
+            yield from _said(ValueError, TrainingConfig, **{name: values[name]})
+    if values["processes"] > 0 and values["batch_size"] % values["processes"]:
+        yield f"batch_size {values['batch_size']} must be a multiple of the {values['processes']} processes"
+
+
+def _backbone(place: Place, values: dict) -> Iterator[str]:
+    """The encoder is built once, with its weights: "imagenet" ones are fetched into the local cache now."""
+    name, size, weights = values["backbone"], values["image_size"], values.get("weights", "")
+    if name == "tiny" and not weights and size in (16, 32, 64, 128, 256, 512):  # without torch
+        return
+    from fairdf_utils.model.encoders import Encoder
+
+    wrong = list(_said(ValueError, Encoder, "tiny", size, 8))
+    if weights not in ("", "imagenet"):
+        weights = place.path(weights)
+        if not weights.is_file():
+            wrong.append(f'weights: there is no file {weights}: put a state dict there, or give "imagenet" or ""')
+            weights = ""
+    yield from wrong
+    try:
+        Encoder(name, 256 if wrong else size, 8, weights)
+    except (ValueError, OSError) as error:
+        yield " ".join(str(error).split())
+    except Exception as error:  # a model of timm that takes one image size only says so in its own way
+        yield f"backbone {name!r} cannot take {size} px ({error}): choose a convolutional backbone"
+
+
+def _rendering(place: Place, values: dict) -> Iterator[str]:
+    if "bias" in values and not values.get("image_root"):
+        yield from _said(ValueError, images.check, 0, image_size=(values["image_size"], 64, 512))
+
+
+def _judging(place: Place, values: dict) -> Iterator[str]:
+    for name, value in values.items():
+        yield from _said(ValueError, Settings, **{name: value})
+
+
+def _within(name: str) -> Callable[[Place, dict], Iterator[str]]:
+    low, high = RANGES[name]
+
+    def check(place: Place, values: dict) -> Iterator[str]:
+        if not low <= values[name] <= high:
+            bound = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
+            yield f"{name} is {values[name]}: give a number {bound}"
+
+    return check
+
+
+def _one_of(name: str) -> Callable[[Place, dict], Iterator[str]]:
+    def check(place: Place, values: dict) -> Iterator[str]:
+        if values[name] not in CHOICES[name]:
+            yield f"{name} {values[name]!r} is unknown: choose one of {', '.join(CHOICES[name])}"
+
+    return check
+
+
+def _file(name: str) -> Callable[[Place, dict], Iterator[str]]:
+    def check(place: Place, values: dict) -> Iterator[str]:
+        if values[name] and not place.path(values[name]).is_file():
+            yield f"{name}: there is no file {place.path(values[name])}; paths start from {place.notebooks}"
+
+    return check
+
+
+def _writable(name: str) -> Callable[[Place, dict], Iterator[str]]:
+    def check(place: Place, values: dict) -> Iterator[str]:
+        path = place.run if name == "run_dir" else place.path(values[name])
+        try:
+            with tempfile.TemporaryFile(dir=existing(path)):
+                pass
+        except OSError as error:
+            yield f"{name} {path} cannot be written ({error.strerror}): choose another folder"
+
+    return check
+
+
+def _disk(place: Place, _: dict) -> Iterator[str]:
+    """Folders on one file system share what is free there."""
+    needs = {}
+    for folder, what, size in bytes_by_folder(place):
+        above = existing(folder)
+        needs.setdefault(above.stat().st_dev, (above, []))[1].append((what, size))
+    for above, parts in needs.values():
+        needed, free = sum(size for _, size in parts), shutil.disk_usage(above).free
+        if needed > free:
+            told = ", ".join(f"{size / GB:.3g} GB of {what}" for what, size in parts)
+            yield (
+                f"the disk of {above} has {free / GB:.3g} GB free, and the run needs about {told}: free some, or give "
+                "`data_dir` and `prepared` on another disk"
+            )
+
+
+_CORPUS = ("layout", "compression", "frames", "crop_size", "margin", "workers", "annotations", "mapping", "split_by")
+CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
+    (("corpus_root", "dataset", "prepared", *_CORPUS), _corpus),
+    (("method", "manifests", "train_set", "image_root"), _training_set),
+    (("test_sets", "manifests", "image_root"), _test_sets),
+    (("backbone", "image_size", "weights"), _backbone),
+    (("precision", "processes", *(field.name for field in fields(TrainingConfig))), _training),
+    (("device", "processes"), _device),
+    (("image_size", "bias", "image_root"), _rendering),
+    (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
+    *(((name,), _within(name)) for name in RANGES),
+    *(((name,), _one_of(name)) for name in CHOICES),
+    *(((name,), _file(name)) for name in FILES),
+    *(((name,), _writable(name)) for name in ("run_dir", "data_dir", "prepared")),
+    (("run_dir",), _disk),
+]
