@@ -9,7 +9,7 @@ gain nothing where every core decodes a video of its own.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,10 +17,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from fairdf_utils.data.pictures import UnreadablePicture, read_picture
+from fairdf_utils.data.pictures import UnreadablePicture, opened, read_picture
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".ogv")
+IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".avif")
+VIDEOS = (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".vob")
+VIDEOS += (".ts", ".mts", ".m2ts", ".flv", ".asf", ".wmv", ".ogv")
 # Play lists and scripts, which FFmpeg would open too, name further files: anywhere on the disk, or in a network.
 _FORMATS = "mov,avi,matroska,webm,mpeg,mpegts,flv,asf,ogg,m4v,mp3,aac,wav,flac"
 
@@ -43,25 +44,30 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
     number : int
         Place among all frames of the video in the order in which they are shown, from 0.
     image : uint8 (H, W, 3)
-        RGB, upright: turned as the video's metadata say.
+        RGB, as a player shows it: turned and mirrored as the video's metadata say, with square pixels (by stretching).
+        Of several pictures in one file it is the one of the most pixels.
 
     Raises
     ------
     VideoError
         After the last frame that could be decoded. Its reason is "empty file", "no such file", "not a file", "symlink
-        loop", "unreadable" (no permission, no decoder), what `read_picture` says, "not a video", "no video stream", "truncated" (the end is
-        missing) or "damaged" (packets that do not decode). What a codec conceals without a word is not noticed, nor
-        is a missing end where the container does not declare the number of frames (Matroska, MPEG-TS).
+        loop", "unreadable" (no permission, no decoder), "not a video", "no video stream", "truncated" (the end is
+        missing) or "damaged" (packets that do not decode); for a picture it is what `read_picture` says. What a codec
+        conceals without a word is not noticed, nor is a missing end where the container does not declare the number of
+        frames (Matroska, MPEG-TS).
     """
     path = Path(path)
     with _reasons(path):
         if path.stat().st_size == 0:
             raise VideoError("empty file")
-        if path.suffix.lower() in IMAGES:
+        if is_picture(path):
             yield 0, read_picture(path)
             return
         with _opened(path) as (container, stream):
-            packets = [(packet.pts, packet.is_discard) for packet in _demux(container, stream)]
+            codec, shape = stream.codec_context.name, _shape(stream)
+            packets = [
+                (packet.pts, packet.is_discard or not _shows(codec, packet)) for packet in _demux(container, stream)
+            ]
             missing = max(0, stream.frames - len(packets))
         times = [time for time, hidden in packets if not hidden]  # an edit list hides frames that others need
         wanted = positions(len(times) + missing, count)
@@ -69,8 +75,7 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
         with _opened(path) as (container, stream):
             for number, frame in _numbered(container, stream, times):
                 if number in wanted and not frame.is_corrupt:
-                    image = frame.to_ndarray(format="rgb24", threads=1)
-                    yield number, np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                    yield number, _upright(frame.to_ndarray(format="rgb24", threads=1, **shape), frame.side_data)
                     decoded += 1
                 if number >= wanted[-1]:
                     break
@@ -78,6 +83,18 @@ def read_frames(path: str | Path, count: int) -> Iterator[tuple[int, np.ndarray]
             raise VideoError("truncated")
         if decoded < len(wanted):
             raise VideoError("damaged")
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a still picture: by its suffix, or where that says nothing by its content."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGES + VIDEOS:
+        return suffix in IMAGES
+    try:
+        with opened(path):
+            return True
+    except UnreadablePicture:
+        return False
 
 
 def positions(total: int, count: int) -> list[int]:
@@ -108,13 +125,56 @@ def _reasons(path: Path) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The container and its video stream, decoded in one thread."""
-    with av.open(str(path), options={"format_whitelist": _FORMATS}) as container:
+    with av.open(str(path.absolute()), options={"format_whitelist": _FORMATS}) as container:  # "a:b" would be a URL
         covers = av.stream.Disposition.attached_pic  # pictures of a sound file
         streams = [stream for stream in container.streams.video if not stream.disposition & covers]
         if not streams:
             raise VideoError("no video stream")
-        streams[0].codec_context.thread_count = 1
-        yield container, streams[0]
+        # FFmpeg's own choice may be the preview of a camera, or a cover that is not marked as one.
+        best = max(streams, key=lambda stream: (stream.frames != 1, stream.width * stream.height))
+        best.codec_context.thread_count = 1
+        yield container, best
+
+
+def _shape(stream: av.VideoStream) -> dict[str, int]:
+    """The size of frames with square pixels, where theirs are not: the shorter side of a pixel is stretched."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    if ratio == 1 or not 1 / 8 <= ratio <= 8:  # beyond that it is a slip, and might fill the memory
+        return {}
+    return {"width": round(stream.width * max(1, ratio)), "height": round(stream.height * max(1, 1 / ratio))}
+
+
+def _upright(image: np.ndarray, side_data: Mapping) -> np.ndarray:
+    """Turn and mirror a frame, uint8 (H, W, 3), as its display matrix says.
+
+    The matrix takes a stored place (x, y) to (a x + c y, b x + d y), its first rows being (a, b) and (c, d).
+    """
+    data = side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return image
+    (a, b), (c, d) = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].tolist()
+    if abs(b) > abs(a):  # lying on its side
+        image, a, d = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _shows(codec: str, packet: av.Packet) -> bool:
+    """Whether a packet gives a frame; VP8 and VP9 may send one that others only refer to (an alternate reference).
+
+    The flags lie in the first byte (RFC 6386, 9.1; VP9 bitstream specification, 6.2). A VP9 packet of several frames,
+    which ends in an index between two equal bytes (annex B), shows one of them, as every packet of other codecs does.
+    """
+    if codec not in ("vp8", "vp9"):
+        return True
+    data = memoryview(packet)
+    first, last = data[0], data[-1]
+    if codec == "vp8":
+        return bool(first & 0b10000)
+    index = 2 + ((last >> 3 & 0b11) + 1) * ((last & 0b111) + 1)  # bytes
+    if last >> 5 == 0b110 and data[-index:][0] == last:
+        return True
+    profile_3 = first & 0b110000 == 0b110000  # has one more bit before "show an existing frame" and "show frame"
+    return bool(first & (0b0101 if profile_3 else 0b1010))
 
 
 def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:

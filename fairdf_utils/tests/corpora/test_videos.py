@@ -1,6 +1,7 @@
 """Frames: the right ones, pixel by pixel as in a full decode, upright; and what is said of files that are no video."""
 
 import os
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fairdf_utils.corpora import videos
 from fairdf_utils.corpora.videos import VideoError, positions, read_frames
 from fairdf_utils.tests.corpora.tiny_videos import cut, number_in, numbered, write_sound, write_video
 
@@ -27,6 +29,9 @@ KINDS = {
     "mpeg4.avi": {"codec": "mpeg4", "bf": "2"},
     "vp9.webm": {"codec": "libvpx-vp9", "auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
     "mpeg2.mpg": {"codec": "mpeg2video", "bf": "2"},
+    # Packets flagged as key ones in the middle from which no clean picture can be decoded.
+    "intra_refresh.mp4": {"x264-params": "intra-refresh=1:keyint=12:log-level=none"},
+    "intra_refresh.ts": {"x264-params": "intra-refresh=1:keyint=12:log-level=none"},
 }
 
 
@@ -104,6 +109,113 @@ def test_frames_are_upright(tmp_path, degrees):
     got = list(read_frames(path, 3))
     assert [number_in(image) for _, image in got] == [0, 1, 2]
     assert all(np.abs(image.astype(int) - upright[number]).mean() < 5 for number, image in got)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+@pytest.mark.parametrize("flips", [{"hflip": True}, {"vflip": True}, {"hflip": True, "vflip": True}])
+def test_frames_are_mirrored_as_the_metadata_say(tmp_path, degrees, flips):
+    """What was filmed with the front camera; metadata turn counter-clockwise first, and mirror then."""
+    stored = numbered(2)
+    shown = [np.rot90(image, degrees // 90) for image in stored]
+    shown = [image[:: -1 if "vflip" in flips else 1, :: -1 if "hflip" in flips else 1] for image in shown]
+    path = write_video(tmp_path / "mirrored.mp4", stored, rotation=degrees, flips=flips, crf="10")
+    got = list(read_frames(path, 2))
+    assert [image.shape for _, image in got] == [image.shape for image in shown]
+    assert all(np.abs(image.astype(int) - shown[number]).mean() < 5 for number, image in got)
+
+
+@pytest.mark.parametrize(("ratio", "size"), [((2, 1), (64, 256)), ((1, 2), (128, 128)), ((64, 45), (64, 182))])
+def test_pixels_that_are_not_square_are_stretched(tmp_path, ratio, size):
+    images = numbered(3)
+    path = write_video(tmp_path / "wide.mp4", images, aspect=Fraction(*ratio), crf="10")
+    for number, image in read_frames(path, 3):
+        wanted = np.asarray(Image.fromarray(images[number]).resize(size[::-1]))
+        assert image.shape == (*size, 3) and np.abs(image.astype(int) - wanted).mean() < 6
+
+
+def test_an_aspect_ratio_that_is_a_slip_is_not_followed(tmp_path):
+    path = write_video(tmp_path / "odd.mp4", numbered(2), aspect=Fraction(1000, 1))
+    assert [image.shape for _, image in read_frames(path, 2)] == [(64, 128, 3)] * 2
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("frames", [1, 20])
+def test_the_largest_picture_of_several_is_taken(tmp_path, ending, frames):
+    """A preview, or a cover, comes first."""
+    sizes, counts = ((32, 64), (64, 128)), (frames, 20)
+    with av.open(str(tmp_path / f"two.{ending}"), "w") as file:
+        streams = [file.add_stream("libx264", rate=25, options={"threads": "1"}) for _ in sizes]
+        for stream, (height, width) in zip(streams, sizes, strict=True):
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for stream, count in zip(streams, counts, strict=True):
+            for image in numbered(count, stream.height, stream.width):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            file.mux(stream.encode())
+    got = list(read_frames(tmp_path / f"two.{ending}", 5))
+    assert [number for number, _ in got] == [number_in(image) for _, image in got] == positions(20, 5)
+    assert {image.shape for _, image in got} == {(64, 128, 3)}
+
+
+def test_packets_that_are_not_shown_are_no_frames(tmp_path):
+    """In front of every key frame a copy of it that is not shown, as alternate references lie in a WebM file."""
+    plain = write_video(tmp_path / "plain.webm", numbered(60), codec="libvpx", g="10", **{"cpu-used": "8"})
+    with av.open(str(plain)) as source, av.open(str(tmp_path / "hidden.webm"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size and packet.is_keyframe and packet.pts:
+                data = bytearray(bytes(packet))
+                data[0] &= 0b11101111
+                hidden = av.Packet(bytes(data))
+                hidden.stream, hidden.time_base, hidden.pts = stream, packet.time_base, packet.pts - 9
+                hidden.dts, hidden.is_keyframe = hidden.pts, True
+                target.mux(hidden)
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(tmp_path / "hidden.webm")) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) > 60
+    got = list(read_frames(tmp_path / "hidden.webm", 12))
+    assert [number for number, _ in got] == [number_in(image) for _, image in got] == positions(60, 12)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"\x86\0\0", True),
+        (b"\x84\0\0", False),
+        (b"\x84\0\xc1", False),  # ends like an index, but there is none
+        (b"\x88", True),  # shows a frame that was sent before
+        (b"\xb1\0\0", True),  # of profile 3, which has one bit more
+        (b"\xb2\0\0", False),
+        (b"\x84\0\x86\0\xc1\2\2\xc1", True),  # two frames and their index
+    ],
+)
+def test_the_flags_of_vp9(data, shown):
+    assert videos._shows("vp9", av.Packet(data)) == shown
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "http:x.mp4", "file:y.mp4", os.fsdecode(b"caf\xe9.mp4"), "50%d.mp4"])
+def test_a_name_is_a_file(folder, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes((folder / "h264.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert read(name, 5) == (positions(COUNT, 5), "")
+
+
+def test_a_file_whose_suffix_says_nothing_is_read_by_its_content(folder, tmp_path):
+    (tmp_path / "clip").write_bytes((folder / "h264.mp4").read_bytes())
+    assert read(tmp_path / "clip", 5) == (positions(COUNT, 5), "")
+    Image.fromarray(numbered(1)[0]).save(tmp_path / "still", format="PNG")
+    assert read(tmp_path / "still") == ([0], "")
+    (tmp_path / "words").write_text("words\n" * 500)
+    assert read(tmp_path / "words") == ([], "not a video")
+
+
+@pytest.mark.parametrize("suffix", [".3gp", ".mts", ".m2ts", ".qt", ".f4v", ".vob", ".asf"])
+def test_more_containers(tmp_path, suffix):
+    kind = {".mts": "mpegts", ".m2ts": "mpegts", ".qt": "mov", ".f4v": "mp4"}.get(suffix)
+    codec = {".vob": "mpeg2video", ".asf": "msmpeg4"}.get(suffix, "libx264")
+    made = write_video(tmp_path / f"a{suffix}", numbered(20), codec=codec, kind=kind)
+    assert read(made, 5) == (positions(20, 5), "")
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,22 @@ from skimage.data import astronaut
 EYES = ((203.7, 102.35), (246.65, 104.55))  # centres in the photograph, (x, y) px: left and right in the image
 
 
-def write_video(path, images, codec="libx264", pixels="yuv420p", rotation=0, times=None, container=None, **options):
+def write_video(
+    path, images, codec="libx264", pixels="yuv420p", rotation=0, flips=None, aspect=None, times=None, container=None,
+    kind=None, **options,
+):  # fmt: skip
     """Encode uint8 (H, W, 3) images at 25 a second, or at the given times in milliseconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=container or {}) as file:
+    with av.open(str(path), "w", format=kind, options=container or {}) as file:
         stream = file.add_stream(codec, rate=25, options={"threads": "1", **options})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or flips:
+            stream.set_display_rotation(rotation, **(flips or {}))
         for place, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times is not None:
