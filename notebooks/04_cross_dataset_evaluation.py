@@ -24,6 +24,14 @@
 # A detector meets forgeries, cameras and people that it was not trained on. This chapter scores one detector on the
 # test set of its own data set (*intra*) and on three others (*cross*), and writes the score table: one row per image.
 # Chapter 5 needs nothing but that table. At the end you can hand in a picture of your own.
+#
+# A detector trained elsewhere is scored with the parameter `checkpoint_file`: another run's `best.safetensors`,
+# or a checkpoint (`.pth`) of the released code (chapter 7), under a name of its own. From `notebooks/`:
+#
+# ```
+# papermill 04_cross_dataset_evaluation.ipynb ../runs/released.ipynb -p run_dir ../runs/released \
+#     -p detector released -p checkpoint_file /path/to/checkpoint.pth -p manifests ... -p image_root ...
+# ```
 
 # %% tags=["parameters"]
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
@@ -37,6 +45,7 @@ device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 detector: str = "fairdf"  # name under which chapter 3 stored the detector
 seed: int = 0  # seed of that training
+checkpoint_file: str = ""  # a detector trained elsewhere, named by `detector` and `seed`; "" takes chapter 3's
 
 # %%
 from pathlib import Path
@@ -46,6 +55,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from fairdf_utils.book import BookError
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.corpora import faces
@@ -55,13 +65,19 @@ from fairdf_utils.evaluation import pictures, scoring
 from fairdf_utils.fairness import metrics, score_table, uncertainty
 from fairdf_utils.figures import detection, training
 from fairdf_utils.model import detectors, stored
+from fairdf_utils.released import checkpoints
 from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.rendered.videos import Clip, Filming, Person, frames
 
 target = stored.choose_device(device, threads)
 run = Run(run_dir, "04_cross_dataset_evaluation", f"{detector}-s{seed}")
-checkpoint = run.require(f"03_sam_training/{detector}-s{seed}/best.safetensors")
-model, config = stored.load_detector(checkpoint, target)
+trained = f"03_sam_training/{detector}-s{seed}"
+if checkpoint_file and run.run_dir.joinpath(trained).exists():
+    raise BookError(
+        f"{run.run_dir} has trained {detector}-s{seed} itself: give {checkpoint_file} another detector name"
+    )
+checkpoint = Path(checkpoint_file) if checkpoint_file else run.require(f"{trained}/best.safetensors")
+model, config = checkpoints.load_any_detector(checkpoint, target)
 images_at = image_folder(image_root, data_dir, config.image_size, bias)
 tests = {name: read_split(f"{manifests}/{name}", "test") for name in test_sets}
 print(f"{detector!r}: method {config.method!r}, {config.backbone} at {config.image_size} px, {config.fidelity}")
@@ -392,7 +408,9 @@ Image.fromarray(np.hstack([Image.open(path.with_name(f"{path.name}.scored.png"))
 results.to_csv(run.path("results.csv"))
 written = [score_table.read_scores(run.path(f"scores.{ending}")) for ending in ("parquet", "csv")]
 assert [len(table) for table in written] == [len(scores)] * 2
-run.finish(device=target.type, read=[*(f"{manifests}/{name}/test.csv" for name in test_sets), *val_files])
+read = [*(f"{manifests}/{name}/test.csv" for name in test_sets), *val_files]
+read += [checkpoint] if checkpoint_file else []
+run.finish(device=target.type, read=read)
 
 # %% [markdown]
 # ## Summary

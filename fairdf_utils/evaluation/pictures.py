@@ -24,7 +24,8 @@ from fairdf_utils.corpora import faces, videos
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
-from fairdf_utils.model.stored import choose_device, load_detector
+from fairdf_utils.model.stored import choose_device
+from fairdf_utils.released.checkpoints import load_any_detector
 
 THRESHOLD = 0.5  # of P(fake), as in Lin et al. 2024
 SMALL_CROP = 512  # pixels: a square picture up to this size may well be an aligned crop already
@@ -100,9 +101,9 @@ def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> P
 def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
     """The detector of a checkpoint, ready to score."""
     if not checkpoint.is_file():
-        raise PictureError(f"{checkpoint}: no such checkpoint. Give the path of a best.safetensors")
+        raise PictureError(f"{checkpoint}: no such checkpoint. Give a best.safetensors, or one of the released code")
     target = choose_device(device)
-    model, config = load_detector(checkpoint, target)
+    model, config = load_any_detector(checkpoint, target)
     name = f"Detector {config.detector}-s{config.seed}: {config.backbone} at {config.image_size} px, {checkpoint}"
     return Detector(scoring_copy(model), target, config.image_size, name, _origin(checkpoint))
 

@@ -8,11 +8,13 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import FairDetector
 from fairdf_utils.model.encoders import list_misfits, read_state_dict
 from fairdf_utils.model.layers import pointwise_block
+from fairdf_utils.model.stored import load_detector
 
 ENCODERS = {"forgery": "encoder_f", "content": "encoder_c", "demographic": "encoder_fair"}
 SPLITS = {"specific_split": "block_spe", "agnostic_split": "block_sha", "demographic_split": "block_fair"}
@@ -27,6 +29,19 @@ PARTS = {
     **{f"{ours}.layers": f"{theirs}.mlp" for ours, theirs in HEADS.items()},
     **{f"decoder.{ours}": f"con_gan.{theirs}" for ours, theirs in DECODER.items()},
 }
+
+
+RELEASED = TrainingConfig(detector="released", fidelity="official", weights="")
+
+
+def load_any_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, TrainingConfig]:
+    """A detector that this project published (.safetensors), or that of a released checkpoint, in evaluation mode.
+
+    Raises what `load_detector` and `load_released_checkpoint` raise.
+    """
+    if Path(path).suffix == ".safetensors":
+        return load_detector(path, device)
+    return load_released_checkpoint(path).to(device, memory_format=torch.channels_last), RELEASED
 
 
 def load_released_checkpoint(path: str | Path) -> FairDetector:
@@ -48,7 +63,7 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
         raise FileNotFoundError(f"no released checkpoint at {path}: pass the path of the file that its training wrote")
     found = read_state_dict(path)
     with torch.device("meta"):  # shapes only: no weights are drawn in vain
-        model = FairDetector(TrainingConfig(fidelity="official", weights=""))
+        model = FairDetector(RELEASED)
     ours = {released_name(name): (name, value) for name, value in model.state_dict().items()}
     unused = unused_shapes()
     shapes = {theirs: value.shape for theirs, (_, value) in ours.items()} | unused

@@ -25,7 +25,7 @@ ALLOWED = {
     "fairness": {"data"},
     "released": {"data", "model", "fairness"},
     "figures": {"data", "fairness"},
-    "evaluation": {"data", "corpora", "model", "fairness"},
+    "evaluation": {"data", "corpora", "model", "fairness", "released"},
     "training": {"data", "model", "evaluation", "fairness"},
     "explanation": {"data", "model", "evaluation"},
     "preflight": {"data", "corpora", "rendered", "model", "fairness", "evaluation", "training"},

@@ -4,7 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairdf_utils.released.checkpoints import load_released_checkpoint
+from fairdf_utils.model.detectors import build
+from fairdf_utils.model.stored import save_detector
+from fairdf_utils.released.checkpoints import load_any_detector, load_released_checkpoint
+from fairdf_utils.tests.small import small
 
 # The released model by the names of its state dict. Nothing here comes from our package or from timm.
 
@@ -278,6 +281,16 @@ def test_common_wrappers_and_one_shared_prefix_are_accepted(tmp_path, compact, w
         *(f"{encoder}.last_linear" for encoder in ENCODERS),
         *(f"block_fused.conv2d.{n}" for n in (0, 2, 4)),
     }
+
+
+def test_either_kind_of_file_is_opened_with_its_configuration(tmp_path, compact):
+    torch.save(compact, tmp_path / "released.pth")
+    model, config = load_any_detector(tmp_path / "released.pth", torch.device("cpu"))
+    assert (config.image_size, config.backbone, config.fidelity) == (256, "legacy_xception", "official")
+    assert model.fidelity == "official" and not model.training
+    own = small(method="ori")
+    save_detector(tmp_path / "own.safetensors", build(own), own, 1)
+    assert load_any_detector(tmp_path / "own.safetensors", torch.device("cpu"))[1] == own
 
 
 def test_counters_and_unused_parts_may_be_missing(tmp_path, compact):
