@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import FIDELITIES, GROUPS, SIX_GROUPS
+from fairdf_utils.fairness.auc import ratio
+from fairdf_utils.fairness.metrics import as_arrays, contingency, overall_metrics
 from fairdf_utils.fairness.score_table import SCORE_COLUMNS, ScoreTableError, column, log_odds, numbers
 from fairdf_utils.files import replacing
 
@@ -101,6 +103,27 @@ def read_released(folder: str | Path, manifest: pd.DataFrame | None = None) -> p
         score=np.exp(-np.logaddexp(0, -logit)),
     )[list(SCORE_COLUMNS)]
     return table if manifest is None else table.iloc[np.argsort(rows)].reset_index(drop=True)
+
+
+def detection_rates(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
+    """How well all images and those of each group are told apart, as the released metric script counts (fractions).
+
+    One row "overall" and one a group: n, auc, ap, acc, fpr, tpr and eer of `overall_metrics` in fidelity "official"
+    (sigmoid of the fake logit, at 0.5), error = 1 - acc, and precision, the share of fakes among what is called fake
+    (NaN where nothing is). Groups with one class are left out.
+
+    Source: Lin et al. 2024, evaluation metrics; the fairness metrics are `fairness_metrics`'s.
+    """
+    scored = as_arrays(table, by, 0.5, "official")
+    counts = contingency(scored)[0]  # (G, label 2, predicted 2)
+    both = [code for code in range(len(counts)) if counts[code].sum(1).all()]
+    parts = {"overall": (counts.sum(0), table)}
+    parts |= {scored.names[code]: (counts[code], table[scored.group == code]) for code in both}
+    rows = {name: overall_metrics(part, fidelity="official") for name, (_, part) in parts.items()}
+    result = pd.DataFrame(rows).T.rename_axis(by)
+    result.insert(0, "n", [len(part) for _, part in parts.values()])
+    precision = [float(ratio(cells[1, 1], cells[:, 1].sum())) for cells, _ in parts.values()]
+    return result.assign(error=1 - result["acc"], precision=precision)
 
 
 def _paths(folder: Path, group: str) -> list[Path]:

@@ -11,7 +11,7 @@ import pytest
 from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUPS
 from fairdf_utils.fairness import metrics as fairness
 from fairdf_utils.fairness.score_table import ScoreTableError
-from fairdf_utils.released.score_files import read_released, write_released
+from fairdf_utils.released.score_files import detection_rates, read_released, write_released
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden"
 EIGHT = (("male", "nonmale"), ("asian", "white", "black", "others"))
@@ -295,3 +295,37 @@ def test_an_empty_table_and_an_unknown_fidelity_are_refused(tmp_path):
         write_released(random_table().iloc[:0], tmp_path)
     with pytest.raises(ValueError, match="use one of corrected, official"):
         write_released(random_table(), tmp_path, fidelity="paper")
+
+
+# Rates of everybody and of each group
+
+
+def test_rates_counted_by_hand():
+    """Two groups with both classes, one without fakes, which counts for everybody alone; only the fake logit counts."""
+    rows = [("male-white", 1, 2.0), ("male-white", 1, -1.0), ("male-white", 0, 1.0), ("male-white", 0, -2.0),
+            ("female-white", 1, -3.0), ("female-white", 0, -4.0), ("male-black", 0, 5.0)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["group", "label", "logit_fake"]).assign(score=0.5, logit_real=9.0)
+    rates = detection_rates(table)
+    assert set(rates.index) == {"overall", "male-white", "female-white"}
+    white = rates.loc["male-white"]
+    assert white[["n", "acc", "error", "fpr", "tpr", "precision"]].tolist() == [4, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert (white["auc"], white["eer"]) == (0.75, 0.5)
+    assert white["ap"] == pytest.approx((1 + 2 / 3) / 2)
+    women = rates.loc["female-white"]
+    assert women[["n", "acc", "error", "fpr", "tpr", "auc", "eer"]].tolist() == [2, 0.5, 0.5, 0, 0, 1, 0]
+    assert np.isnan(women["precision"]), "nobody there is called a fake"
+    everybody = rates.loc["overall", ["n", "error", "fpr", "tpr", "precision"]]
+    assert everybody.tolist() == pytest.approx([7, 4 / 7, 2 / 4, 1 / 3, 1 / 3])
+
+
+def test_gaps_of_the_rates_are_those_that_the_released_script_prints():
+    if not GOLDEN.exists():
+        pytest.skip(f"golden vectors are not at {GOLDEN}")
+    scores = pd.read_csv(GOLDEN / "scores.csv")
+    rates = detection_rates(scores.assign(group=np.array(GROUPS)[scores["group"]], score=0.5))
+    printed = json.loads((GOLDEN / "fairness_released.json").read_text())
+    for name in ("fpr", "tpr", "acc", "auc"):
+        assert rates.loc["overall", name] == pytest.approx(printed["overall"][name], abs=1e-6)
+    groups, expected = rates.drop("overall"), printed["intersection"]
+    for name, gap in (("fpr", "fpr_gap"), ("auc", "auc_gap"), ("acc", "oae"), ("error", "oae")):
+        assert round(100 * (groups[name].max() - groups[name].min()), 3) == expected[gap]
