@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a letter is no reason to stop
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -143,23 +145,33 @@ def _add_preparation(commands) -> None:
     made.add_argument("--out", required=True, help="folder that gets the folder of images or videos")
     made.set_defaults(command=_synthetic)
 
-    faces = commands.add_parser(
-        "faces",
-        help="cut aligned faces out of the videos of a corpus",
-        description="Every video gets a row in OUT/<data set>/ledger.csv. The same call goes on with a run that was "
-        "killed. The exit code is 1 if any video failed, wholly or in part.",
+    made = commands.add_parser(
+        "prepare",
+        help="from the videos of a corpus to face crops and checked manifests",
+        description="Chapter 1 without the chapter: cuts aligned faces out of every video, gives them the demographics "
+        "of the annotations, splits them by persons, writes and checks manifests. Without --annotations it ends with "
+        "the faces. Every video gets a row in OUT/<data set>/ledger.csv. The same call goes on with a run that was "
+        "killed. The exit code is 1 if the manifests hold errors, or if there is no face.",
     )
-    faces.add_argument("root", help="folder of the corpus, as its owners lay it out")
-    faces.add_argument("--layout", required=True, choices=("ffpp", "dfd", "celebdf", "dfdc", "folder"))
-    faces.add_argument("--out", required=True, help="folder that gets a folder for the data set")
-    faces.add_argument("--dataset", help="name of that folder (default: the layout)")
-    faces.add_argument("--frames", type=_at_least_one, default=30, help="of each video (default: %(default)s)")
-    faces.add_argument("--size", type=_at_least_one, default=256, help="side of a crop, px (default: %(default)s)")
-    faces.add_argument("--margin", type=float, default=1.3, help="side of a crop in faces (default: %(default)s)")
-    faces.add_argument("--format", choices=("png", "jpg"), default="png", help="of the crops (default: %(default)s)")
-    faces.add_argument("--compression", default="c23", help="of ffpp and dfd: raw, c23, c40 (default: %(default)s)")
-    faces.add_argument("--jobs", type=int, default=-1, help="processes; -1 takes all cores (default)")
-    faces.set_defaults(command=_later("corpora.extraction", "main_faces"))
+    made.add_argument("corpus_root", metavar="root", help="folder of the corpus, as its owners lay it out")
+    made.add_argument("--layout", required=True, choices=("ffpp", "dfd", "celebdf", "dfdc", "folder"))
+    made.add_argument("--out", required=True, dest="prepared", help="gets crops, ledger and manifests/<data set>")
+    made.add_argument("--annotations", nargs="+", default=[], help="CSV files of the corpus's demographics")
+    made.add_argument("--mapping", default="", help="of dfdc: CSV file from annotation ids to file names")
+    made.add_argument("--split-by", default="identity", help="folder of FF++'s lists, or Celeb-DF's test list, instead")
+    made.add_argument("--dataset", default="", help="name of the data set (default: the layout)")
+    made.add_argument("--frames", type=_at_least_one, default=30, help="of each video (default: %(default)s)")
+    made.add_argument(
+        "--size", type=_at_least_one, default=256, dest="crop_size", help="side of a crop, px (default: %(default)s)"
+    )
+    made.add_argument("--margin", type=float, default=1.3, help="side of a crop in faces (default: %(default)s)")
+    made.add_argument(
+        "--format", choices=("png", "jpg"), default="png", dest="image_format", help="of crops (default: %(default)s)"
+    )
+    made.add_argument("--compression", default="c23", help="of ffpp and dfd: raw, c23, c40 (default: %(default)s)")
+    made.add_argument("--jobs", type=int, default=-1, dest="workers", help="processes; -1 takes all cores (default)")
+    made.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    made.set_defaults(command=_later("corpora.preparation", "main_prepare"))
 
     check = commands.add_parser("check", help="check manifests; the exit code is 1 if they hold errors")
     check.add_argument("manifests", nargs="+", help="CSV files, or folders of them")

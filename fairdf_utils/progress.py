@@ -1,15 +1,43 @@
-"""Progress bars where somebody looks: a terminal or JupyterLab, not a papermill log."""
+"""Progress bars where somebody looks, a terminal or JupyterLab; lines in a log every ten seconds elsewhere."""
 
 import os
 import sys
 
-from tqdm.auto import tqdm
+import tqdm.auto
+import tqdm.std
+
+SECONDS = 10  # between two lines
 
 
-def bar(iterable=None, **options) -> tqdm:
-    """A tqdm bar that is silent unless it is shown in a terminal or in a kernel that a Jupyter server started.
+def bar(iterable=None, **options) -> tqdm.std.tqdm:
+    """A tqdm bar in a terminal, or in a kernel that a Jupyter server started; else lines such as `ffpp 70/900 video`.
 
-    tqdm's own `disable=None` looks for a terminal and so would hide the bar in JupyterLab too.
+    Under the Snakefile the lines go to the log of the step, FAIRDF_LOG, past the executed copy of the chapter; other
+    kernels without a viewer write none.
     """
-    watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
-    return tqdm(iterable, disable=not watched, **options)
+    if sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
+        return tqdm.auto.tqdm(iterable, **options)
+    log = os.environ.get("FAIRDF_LOG", "")
+    if "ipykernel" in sys.modules and not log:
+        return tqdm.auto.tqdm(iterable, disable=True, **options)
+    shown = {"bar_format": "{desc} {n_fmt}/{total_fmt} {unit}, {remaining} left", "mininterval": SECONDS}
+    return tqdm.std.tqdm(iterable, file=_Lines(log), delay=SECONDS, **shown, **options)
+
+
+class _Lines:
+    """What tqdm writes over itself, as lines: appended to a file, or to the error stream where none is named."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def write(self, text: str) -> None:
+        if not (line := text.strip("\r\n ")):
+            return
+        if not self.path:
+            print(line, file=sys.stderr)
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def flush(self) -> None:
+        pass

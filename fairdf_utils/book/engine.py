@@ -25,8 +25,8 @@ from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plan
 from fairdf_utils.files import locked
 
 ECHO_SECONDS = 10
-# A line that says how far a chapter is, e.g. `epoch   3/12  loss 0.4`; tables and papermill's own words are none.
-_FAR = re.compile(r"^[\w.-]+ +\d+/\d+\b.*$", re.MULTILINE)
+# A line that says how far a chapter is: `epoch   3/12  loss 0.4`, `ffpp 70/900 video, 12:00 left`.
+_FAR = re.compile(r"^[A-Za-z][\w. -]* \d+/\d+\b.*$", re.MULTILINE)
 
 _FLAGS = ("writes_to_file", "has_filter", "has_formatter", "needs_rulegraph")
 

@@ -7,7 +7,6 @@ When the run ends the file is written anew, ordered by video.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -260,7 +259,7 @@ def crops(out: str | Path, dataset: str) -> pd.DataFrame:
     """
     table = Path(out) / dataset / "ledger.csv"
     if not table.is_file():
-        raise CorpusError(f"{table}: no such ledger. Extract the faces first (python -m fairdf_utils faces).")
+        raise CorpusError(f"{table}: no such ledger. Extract the faces first (python -m fairdf_utils prepare).")
     rows = []
     for video in read_ledger(table).itertuples():
         folder = f"{dataset}/faces/{video.video}"
@@ -292,13 +291,3 @@ def write_ledger(path: Path, table: pd.DataFrame) -> None:
     """Write the whole ledger anew, atomically."""
     with replacing(path) as partial:
         table.to_csv(partial, columns=list(LEDGER), index=False, lineterminator="\n", encoding="utf-8")
-
-
-def main_faces(options: argparse.Namespace) -> int:
-    """The sub-command `faces`: 0, or 1 if any video failed, wholly or in part."""
-    names = ("root", "layout", "out", "dataset", "frames", "size", "margin", "compression", "jobs")
-    rows = extract(**{name: getattr(options, name) for name in names}, image_format=options.format)
-    failed = rows[rows["status"] != "ok"]
-    for row in failed.itertuples():
-        print(f"{row.status}: {row.path!r}: {row.reason}")
-    return int(len(failed) > 0)

@@ -8,7 +8,7 @@ import pytest
 from fairdf_utils import __main__ as command_line
 from fairdf_utils.book import BookError
 
-COMMANDS = ("synthetic", "faces", "check", "predict", "audit", "reproduce", "train", "notebooks", "speed")
+COMMANDS = ("synthetic", "prepare", "check", "predict", "audit", "reproduce", "train", "notebooks", "speed")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -24,7 +24,7 @@ def test_every_command_has_a_help_text(command, capsys):
         (["synthetic", "--seed", "-1", "--out", "x"], "seed is -1"),
         (["synthetic", "--out", "/proc/none"], "/proc/none"),
         (["predict", "none.png"], "none.png: no such file"),
-        (["faces", "none", "--layout", "ffpp", "--out", "x"], "none: no such folder"),
+        (["prepare", "none", "--layout", "ffpp", "--out", "x"], "none: no such folder"),
         (["train", "--params", "cpu", "--run", "x", "--detector", "none"], "does not ask for 03_sam_training/none-s0"),
         (["reproduce", "--params", "none", "--run", "x"], "no parameters file none"),
     ],

@@ -347,7 +347,8 @@ def test_the_terminal_shows_what_is_left_and_how_far_the_running_steps_are(tmp_p
     monkeypatch.setattr(engine, "ECHO_SECONDS", 0.05)
     plan = read_plan("cpu", write_book(tmp_path, TWO, chapters="01 03 05"))
     log = tmp_path / "notebooks/03_sam_training-fair-s0.log"
-    log.write_text("+ papermill\nepoch  1/12  loss 0.3\nEnding Cell 4----\nrate   2\n")
+    said = "epoch  1/12  loss 0.3\nffpp-small 7/90 video, 02:10 left"
+    log.write_text(f"+ papermill\n{said}\nEnding Cell 4----\nrate   2\n")
     progress = engine._Progress(plan, tmp_path)
     progress.hear(event("run_info", stats={"sam_training": 2, "fairness_analysis": 1, "all": 1, "total": 4}))
     progress.hear(event("job_info", jobid=3, log=["notebooks/03_sam_training-fair-s0.log"]))
@@ -360,7 +361,7 @@ def test_the_terminal_shows_what_is_left_and_how_far_the_running_steps_are(tmp_p
     assert lines[:3] == [
         "[1/4] 01_data_preparation: done before",
         "[2/4] 03_sam_training fair-s0: started",
-        "    03_sam_training-fair-s0: epoch  1/12  loss 0.3",
+        "    03_sam_training-fair-s0: ffpp-small 7/90 video, 02:10 left",
     ]
     assert re.fullmatch(r"\[2/4\] 03_sam_training fair-s0: 0:00:0[01]; 2 of 4 steps left", lines[3])
     assert lines[4:] == [

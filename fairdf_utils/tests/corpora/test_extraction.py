@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.transform import SimilarityTransform
 
+from fairdf_utils.__main__ import main
 from fairdf_utils.corpora import extraction
 from fairdf_utils.corpora.extraction import COUNTS, LEDGER, append_row, read_ledger, write_ledger
 from fairdf_utils.corpora.faces import FoundFace, align, canonical, find, similarity
@@ -424,26 +424,29 @@ def test_whatever_else_goes_wrong_with_a_video_is_recorded(clip, tmp_path, monke
     assert rows["reason"].tolist() == ["IndexError: list index out of range"]
 
 
-def test_the_sub_command(corpus, clip, tmp_path, capsys):
-    """Exit code 1 if any video failed, else 0; one line says what became of the videos."""
+def test_the_command_without_annotations_makes_faces_and_says_what_failed(clip, tmp_path, capsys):
     write_video(tmp_path / "fine/real/a.mp4", clip[0][:3])
-    options = {"layout": "folder", "dataset": "d", "frames": 3, "size": 64, "margin": 1.2, "format": "jpg"}
-    options |= {"compression": "c23", "jobs": 1}
-    assert extraction.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 0
-    assert "1 videos, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in capsys.readouterr().out
+    command = ["prepare", str(tmp_path / "fine"), "--layout", "folder", "--out", str(tmp_path / "out"), "--jobs", "1"]
+    command += ["--size", "64", "--margin", "1.2", "--format", "jpg"]
+    assert main([*command, "--dataset", "d", "--frames", "3"]) == 0
+    text = capsys.readouterr().out
+    assert "1 videos, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in text and "no manifests" in text
     with Image.open(tmp_path / "out/d/faces/real/a/000000.jpg") as crop:
         assert crop.size == (64, 64)
     (tmp_path / "fine/real/b.mp4").touch()
-    assert extraction.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    assert main([*command, "--dataset", "d", "--frames", "3"]) == 0
     text = capsys.readouterr().out
     assert "2 videos, 0 partial, 1 failed (empty file 1)" in text and "failed: 'real/b.mp4': empty file" in text
     assert "1 videos reused" in text
     front = write_video(tmp_path / "front.mp4", clip[0] * 3, container={"movflags": "faststart"})
     cut(front, tmp_path / "fine/real/b.mp4", 0.7)
-    options["frames"], options["dataset"] = 6, "e"
-    assert extraction.main_faces(SimpleNamespace(root=tmp_path / "fine", out=tmp_path / "out", **options)) == 1
+    assert main([*command, "--frames", "6"]) == 0
     text = capsys.readouterr().out
     assert "2 videos, 1 partial (truncated 1), 0 failed" in text and "partial: 'real/b.mp4': truncated" in text
+    assert (tmp_path / "out/folder/ledger.csv").is_file()
+    for video in (tmp_path / "fine/real").iterdir():
+        video.write_bytes(b"")
+    assert main([*command, "--dataset", "empty"]) == 1
 
 
 def test_the_ledger_keeps_any_name_and_its_last_row(tmp_path):

@@ -1,11 +1,19 @@
 """The whole path of chapter 1 on a small rendered corpus: film, extract, merge, split, write, check, train."""
 
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from fairdf_utils.__main__ import main
 from fairdf_utils.corpora import annotations, extraction, splits
+from fairdf_utils.corpora.preparation import prepare
 from fairdf_utils.data import checks
 from fairdf_utils.data.manifests import find_leaks, read_split
 from fairdf_utils.data.vocabulary import COLUMNS
@@ -88,22 +96,93 @@ def test_the_manifests_are_clean_and_train(prepared, tmp_path):
 def test_the_other_layouts_go_the_same_way(tmp_path, layout):
     """Names, lists and annotations of three more owners, from videos to manifests that pass every check."""
     clips = make_corpus(layout, tmp_path, Filming(frames=4))
-    ledger = extraction.extract(tmp_path / layout, layout, tmp_path / "out", frames=2, size=64)
-    assert set(ledger["video"]) == {clip.video for clip in clips}
-    mapping = tmp_path / "annotations" / MAPPING if layout == "dfdc" else None
-    told = annotations.read_annotations(tmp_path / "annotations" / ANNOTATIONS[layout], layout, mapping)
-    merged = annotations.merge(extraction.crops(tmp_path / "out", layout), told)
-    assert len(merged.rows) == ledger["found"].sum() >= 0.8 * 2 * len(clips)
-    shown = merged.rows.drop_duplicates("video").set_index("video")
+    tested = tmp_path / layout / "List_of_testing_videos.txt"
+    made = prepare(
+        tmp_path / layout, layout, tmp_path / "out", annotations=[tmp_path / "annotations" / ANNOTATIONS[layout]],
+        mapping=tmp_path / "annotations" / MAPPING if layout == "dfdc" else "",
+        split_by=tested if layout == "celebdf" else "identity", frames=2, crop_size=64,
+    )  # fmt: skip
+    assert set(made.ledger["video"]) == {clip.video for clip in clips}
+    assert len(made.merged.rows) == made.ledger["found"].sum() >= 0.8 * 2 * len(clips)
+    shown = made.merged.rows.drop_duplicates("video").set_index("video")
     for clip in clips:
         if clip.video in shown.index:
             assert shown.loc[clip.video, "group"] == clip.person.group
             assert shown.loc[clip.video, "label"] == (clip.source is not None)
+    rows = made.split.rows
     if layout == "celebdf":
-        parts = splits.celebdf_test_list(merged.rows, tmp_path / layout / "List_of_testing_videos.txt")
-        assert {"Celeb-real/id0_0000", "YouTube-real/00000"} <= set(parts.rows.query("split == 'test'")["video"])
-    else:
-        parts = splits.split(merged.rows)
-    assert find_leaks(dict(list(parts.rows.groupby("split")))).empty
-    splits.write_splits(parts, tmp_path / "out" / "manifests" / layout)
-    assert checks.check([tmp_path / "out" / "manifests" / layout], images=tmp_path / "out", size=64).errors.empty
+        assert {"Celeb-real/id0_0000", "YouTube-real/00000"} <= set(rows.query("split == 'test'")["video"])
+    assert find_leaks(dict(list(rows.groupby("split")))).empty
+    assert made.report.errors.empty and set(made.report.files["dataset"]) == {str(tmp_path / "out/manifests" / layout)}
+
+
+# --- the command -----------------------------------------------------------------------------------------
+
+
+def command(corpora, out, *more):
+    told = corpora / "annotations/A-FF++.csv"
+    words = [corpora / "ffpp", "--layout", "ffpp", "--out", out, "--annotations", told, "--frames", 2, "--size", 64]
+    return ["prepare", *map(str, [*words, *more])]
+
+
+def test_the_command_goes_on_after_a_kill(corpora, flaws, tmp_path, capsys):
+    words = [sys.executable, "-m", "fairdf_utils", *command(corpora, tmp_path / "out", "--jobs", "1")]
+    process, ledger = subprocess.Popen(words), tmp_path / "out/ffpp/ledger.csv"
+    while not ledger.exists() or len(extraction.read_ledger(ledger)) < 5:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = set(extraction.read_ledger(ledger)["video"])
+    assert main(command(corpora, tmp_path / "out")) == 0
+    text = capsys.readouterr().out
+    reused = int(re.search(r"(\d+) videos reused", text)[1])
+    assert 0 < reused <= len(before) < len(extraction.read_ledger(ledger))
+    for part in (
+        "failed: ",
+        "crops with demographics",
+        "Frames without a face, by group",
+        "components",
+        "Verdict: 0 errors",
+        "image_root:",
+    ):
+        assert part in text
+    assert len(list((tmp_path / "out/manifests/ffpp").glob("*.csv"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--annotations", "none.csv"], "none.csv: cannot be read"),
+        (["--layout", "dfdc"], "Pass mapping"),
+        (["--split-by", "nowhere"], "split_by is 'nowhere'"),
+        (["--layout", "dfd", "--annotations", "dfd.csv", "--split-by", "."], "lists of ffpp or celebdf"),
+        (["--layout", "celebdf", "--annotations", "celebdf.csv"], "holds no videos in the layout 'celebdf'"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_the_first_video(corpora, tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("dfd", "original_sequences/actors"), ("celebdf", "Celeb-real")):
+        row = f"0,{folder}/id0_0000/frame1.png,real,1,0,1,0"
+        Path(f"{name}.csv").write_text(f",path,label,male,asian,white,black\n{row}\n")
+    assert main(command(corpora, "out", *more)) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1].startswith("error: ") and message in error[-1] and not Path("out").exists()
+
+
+def test_manifests_with_errors_are_exit_code_1(tmp_path, capsys):
+    """A test list that names reals only leaves a test set on which nothing can be judged."""
+    make_corpus("celebdf", tmp_path, Filming(frames=2))
+    (tmp_path / "list.txt").write_text("1 Celeb-real/id0_0000.mp4\n")
+    words = ["prepare", tmp_path / "celebdf", "--layout", "celebdf", "--out", tmp_path / "out", "--frames", 1]
+    words += [
+        "--size",
+        64,
+        "--annotations",
+        tmp_path / "annotations/A-Celeb-DF.csv",
+        "--split-by",
+        tmp_path / "list.txt",
+    ]
+    assert main(list(map(str, words))) == 1
+    text = capsys.readouterr().out
+    assert "ERROR: one-class split" in text and "it shows a person of the test list" in text
