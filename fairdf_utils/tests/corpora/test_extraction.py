@@ -104,6 +104,29 @@ def test_a_small_face_is_found_at_full_size_and_the_largest_comes_first():
     assert widths == sorted(widths, reverse=True)
 
 
+@pytest.mark.parametrize("scale", [0.4, 0.5, 0.75])
+def test_small_heads_are_looked_for_in_an_enlarged_copy(scale):
+    """Some 40 to 75 px of a face in a frame that is no larger than the first copy."""
+    image, eyes = astronaut_frame(360, 640, scale, 320, 180)
+    (face,) = find(image)
+    assert face.box[0] < eyes[:, 0].min() and eyes[:, 0].max() < face.box[2]
+
+
+def test_every_face_of_a_group_is_found():
+    """One large face, which the first copy shows, and small ones that only a finer copy does."""
+    image = np.full((1000, 2000, 3), 120, np.uint8)
+    image[100:900, 50:750], _ = astronaut_frame(800, 700, 5, 350, 400)
+    places = [(250 + 400 * (i % 2), 900 + 200 * i) for i in range(5)]
+    for top, left in places:
+        image[top : top + 200, left : left + 180], _ = astronaut_frame(200, 180, 1.2, 90, 100)
+    assert len(find(image)) == 1, "videos need the largest face only"
+    first, *others = find(image, everywhere=True)
+    assert first.box[2] - first.box[0] > 300 and len(others) == 5
+    middles = {(round(face.box[1] + face.box[3]) // 2, (face.box[0] + face.box[2]) // 2) for face in others}
+    for top, left in places:
+        assert any(top < y < top + 200 and left < x < left + 180 for y, x in middles)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (2000, 2), (40, 40)])
 def test_no_face_in_what_is_hardly_an_image(shape):
     assert find(np.full((*shape, 3), 128, np.uint8)) == []
