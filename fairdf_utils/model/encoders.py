@@ -7,10 +7,13 @@ Source: Lin et al. 2024, "Preserving Fairness Generalization in Deepfake Detecti
 
 import difflib
 import math
+import os
+from argparse import Namespace
 from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file
@@ -20,9 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 MAP_SIZE = 8
 SIZES = [MAP_SIZE * 2**halvings for halvings in range(1, 7)]  # px, that are tried when a backbone's is to be advised
-# What training scripts save a state dict under, and what wrapping a model puts before every name.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "model.", "backbone.", "_orig_mod.")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what training scripts save a state dict under
+# Beside it lie arguments and scores; all that these can do when read is to hold values.
+HARMLESS = [Namespace, np.dtype, *(type(np.dtype(name)) for name in ("float32", "float64", "int64", "bool"))]
+HARMLESS += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 
 
 class TinyBackbone(nn.Sequential):
@@ -195,8 +199,8 @@ def load_backbone_weights(model: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(f'no weights at {path}: put a state dict there, or give weights "" (random)')
-    found = read_state_dict(path)
     expected = model.state_dict()
+    found = read_state_dict(path, expected.keys())
     classifier = model.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     ignored = tuple(f"{name}." for name in (*classifier, "fc", "last_linear"))
@@ -233,10 +237,10 @@ def _first_five(entries: Collection[str]) -> str:
     return ", ".join(sorted(entries)[:5]) + more
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a torch file, there bare or in one of `WRAPPERS`.
+def read_state_dict(path: Path, expected: Set[str]) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a torch file, there bare, under one of `WRAPPERS` or the only mapping.
 
-    A prefix of `PREFIXES` that all names share is taken away.
+    Parts that all names begin with ("module.", "backbone.") are taken away, where what remains is `expected`.
 
     Raises
     ------
@@ -244,11 +248,18 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         Anything else (pickled code is never run), or weights that are not finite.
     """
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        found = next((found[name] for name in WRAPPERS if isinstance(found.get(name), Mapping)), found)
-        found = {name: value for name, value in found.items() if value.shape is not None}
-        while prefix := next((p for p in PREFIXES if found and all(name.startswith(p) for name in found)), ""):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
+        if path.suffix == ".safetensors":
+            found = load_file(path)
+        else:
+            with torch.serialization.safe_globals(HARMLESS):
+                found = torch.load(path, "cpu", weights_only=True)
+        while not all(isinstance(value, Tensor) for value in found.values()):
+            parts = {name: part for name, part in found.items() if isinstance(part, Mapping)}
+            (found,) = [parts[name] for name in WRAPPERS if name in parts][:1] or parts.values()
+        shared = os.path.commonprefix(list(found))
+        prefixes = ["", *(shared[: dot + 1] for dot, sign in enumerate(shared) if sign == ".")]
+        prefix = next((p for p in prefixes if any(name.removeprefix(p) in expected for name in found)), "")
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
     except Exception as error:  # every reader and every wrong content has its own kind
         raise ValueError(
             f"{path} holds no state dict of tensors ({type(error).__name__}); whole pickled models are "

@@ -91,10 +91,10 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, Tr
             stored = json.loads((file.metadata() or {})["config"])
         known = {field.name for field in fields(TrainingConfig)}  # older files lack later fields, which have defaults
         config = TrainingConfig(**{name: value for name, value in stored.items() if name in known})
-        weights = read_state_dict(Path(path))
+        model = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
+        weights = read_state_dict(Path(path), model.state_dict().keys())
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DetectorError(f"{path} is not a detector published by this project ({error!r})") from error
-    model = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
     misfits = list_misfits(weights, {name: value.shape for name, value in model.state_dict().items()})
     if misfits:
         raise DetectorError(f"{path} does not hold the weights of its own configuration. {misfits}")

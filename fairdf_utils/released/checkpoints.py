@@ -61,12 +61,12 @@ def load_released_checkpoint(path: str | Path) -> FairDetector:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no released checkpoint at {path}: pass the path of the file that its training wrote")
-    found = read_state_dict(path)
     with torch.device("meta"):  # shapes only: no weights are drawn in vain
         model = FairDetector(RELEASED)
     ours = {released_name(name): (name, value) for name, value in model.state_dict().items()}
     unused = unused_shapes()
     shapes = {theirs: value.shape for theirs, (_, value) in ours.items()} | unused
+    found = read_state_dict(path, shapes.keys())
     counters = {name for name in ours if name.endswith("num_batches_tracked")}
     misfits = list_misfits(found, shapes, optional=counters | unused.keys())
     if misfits:

@@ -1,6 +1,7 @@
 """The network: golden vectors, both fidelities, the decoder against four plain calls, backbones and their weights."""
 
 import re
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -402,10 +403,19 @@ def test_wrong_weights_are_listed_in_one_error(tmp_path):
 def test_weights_as_training_scripts_save_them(tmp_path):
     state = timm.create_model("lcnet_050", num_classes=0).state_dict()
     path = tmp_path / "saved.pth"
-    for prefix, wrapper in (("module.", "net"), ("backbone.", "model_state_dict"), ("_orig_mod.", "state_dict")):
-        torch.save({wrapper: {f"{prefix}{name}": value for name, value in state.items()}, "epoch": 3}, path)
+    beside = {"epoch": 3, "auc": np.float64(0.9), "best": np.float32(0.8), "args": Namespace(lr=0.1, gpus=[0])}
+    for prefix, wrapper in (
+        ("module.", "net"),
+        ("backbone.", "model_state_dict"),
+        ("_orig_mod.", "state_dict"),
+        ("student.trunk.", "ema_weights"),
+    ):
+        torch.save({wrapper: {f"{prefix}{name}": value for name, value in state.items()}, **beside}, path)
         found = Encoder("lcnet_050", 64, 8, path).backbone.state_dict()
         assert found and all(torch.equal(value, state[name]) for name, value in found.items())
+    torch.save({"one": state, "other": state}, path)
+    with pytest.raises(ValueError, match="saved.pth holds no state dict"):
+        Encoder("lcnet_050", 64, 8, path)
     torch.save(state | {"bn1.bias": state["bn1.bias"] * torch.nan}, path)
     with pytest.raises(ValueError, match="not finite: bn1.bias"):
         Encoder("lcnet_050", 64, 8, path)
