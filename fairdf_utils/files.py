@@ -30,6 +30,11 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
+def printable(path: str | Path) -> str:
+    """A path as text that any file and terminal takes: bytes that are no UTF-8 become \\x.. ."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[TextIO]:
     """Hold an exclusive lock; the system frees it when the process ends, however it ends. The file names the process.

@@ -12,8 +12,8 @@ SECONDS = 10  # between two lines
 def bar(iterable=None, **options) -> tqdm.std.tqdm:
     """A tqdm bar in a terminal, or in a kernel that a Jupyter server started; else lines such as `ffpp 70/900 video`.
 
-    Under the Snakefile the lines go to the log of the step, FAIRDF_LOG, past the executed copy of the chapter; other
-    kernels without a viewer write none.
+    Under the Snakefile the lines go to the log of the step, FAIRDF_LOG, past the executed copy of the chapter; with
+    "-" to the error stream, as the audit wants it; other kernels without a viewer write none.
     """
     if sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
         return tqdm.auto.tqdm(iterable, **options)
@@ -21,7 +21,7 @@ def bar(iterable=None, **options) -> tqdm.std.tqdm:
     if "ipykernel" in sys.modules and not log:
         return tqdm.auto.tqdm(iterable, disable=True, **options)
     shown = {"bar_format": "{desc} {n_fmt}/{total_fmt} {unit}, {remaining} left", "mininterval": SECONDS}
-    return tqdm.std.tqdm(iterable, file=_Lines(log), delay=SECONDS, **shown, **options)
+    return tqdm.std.tqdm(iterable, file=_Lines(log.removeprefix("-")), delay=SECONDS, **shown, **options)
 
 
 class _Lines:

@@ -30,6 +30,7 @@ import pandas as pd
 from fairdf_utils.corpora.videos import IMAGES, VIDEOS, VideoError
 from fairdf_utils.data.crop_names import video_facts
 from fairdf_utils.data.vocabulary import FORGERIES
+from fairdf_utils.files import printable
 
 COLUMNS = ("path", "video", "label", "forgery", "identity", "source_identity", "compression")
 COMPRESSIONS = {"raw": ("raw", "c0"), "c0": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}
@@ -85,7 +86,7 @@ def find_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.D
             "the compression."
         )
     # Bytes that are no UTF-8 become \x.., so that any file can hold the name; the video fails later.
-    rows = [[os.fsencode(cell).decode("utf-8", "backslashreplace") for cell in row] for row in found]
+    rows = [[printable(cell) for cell in row] for row in found]
     table = pd.DataFrame(rows, columns=["path", "video", "forgery", "identity"]).drop_duplicates()
     table = table.sort_values("path", ignore_index=True)
     facts = video_facts(table["video"])

@@ -3,27 +3,25 @@
 A caution is a dict: text, and severe (True where the results themselves are in doubt).
 """
 
+import unicodedata
+
 import numpy as np
 import pandas as pd
 
+from fairdf_utils.fairness.score_table import counted
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 
 FEW_CLUSTERS = 30  # of a class in the whole data set
 COPIES = 0.01  # share of rows alike from which it is no coincidence of rounded scores
 UNLIKE_SHARES = 0.05  # difference between the groups' shares of fakes from which mixed metrics mislead
 UNITS = {"video": "videos", "identity": "people", "img_path": "images"}
+NAMELESS = r"(line|row)-\d+"  # what the reader calls an image that has no name
 COUNT_TWICE = "An image listed twice counts twice: remove copies"
 
 
 def percent(value: float) -> str:
     """0.2575 -> "25.8 %", NaN -> "undefined"."""
     return "undefined" if pd.isna(value) else f"{100 * value:.1f} %"
-
-
-def counted(number: int, nouns: str) -> str:
-    """3, "videos" -> "3 videos"; one person, two people."""
-    singular = {"people": "person"}.get(nouns, nouns.removesuffix("s"))
-    return f"{int(number):,} {singular if number == 1 else nouns}"
 
 
 def cautions(
@@ -69,7 +67,7 @@ def _of_copies(table):
     paths = table["img_path"].astype(str)
     if paths.duplicated().any():
         yield False, f"{counted(paths.duplicated().sum(), 'rows')} repeat an img_path. {COUNT_TWICE}."
-    elif paths.str.fullmatch(r"row-\d+").all():
+    elif paths.str.fullmatch(NAMELESS).all():
         derived = [name for name in ("img_path", "video") if table[name].astype(str).equals(paths)]
         alike = table.drop(columns=derived).duplicated().sum()
         if alike > COPIES * len(table):
@@ -97,7 +95,7 @@ def _of_scores(table, settings, overall, validation):
     if validation is not None:
         own, other = (part[["dataset", "video"]].drop_duplicates() for part in (table, validation))
         shared = own.merge(other)["video"].astype(str)
-        shared = (~shared.str.startswith("row-")).sum()  # those are named after their row for lack of a name
+        shared = (~shared.str.fullmatch(NAMELESS)).sum()
         if shared:
             text = "are in validation too: thresholds are fitted on what they are judged on."
             yield False, f"{counted(shared, 'videos')} {text}"
@@ -110,8 +108,12 @@ def _of_grouping(table, by):
         return
     if missing.any():
         real = (table["label"][missing] == 0).sum()
-        text = f"{counted(missing.sum(), 'images')} without a value in '{by}' ({real:,} of them real) are left out of"
+        text = f"{counted(missing.sum(), 'images')} without a value in '{by}' ({real:,} of them real; the first is "
+        text += f"{table['img_path'][missing].iloc[0]}) are left out of"
         yield False, f"{text} what is said by it; the numbers over all images keep them."
+    for names in _alike(shares.index):
+        text = f"By {by}, {' and '.join(map(repr, names))} differ only in capitals, blanks or forms of letters, and are"
+        yield True, f"{text} judged as different groups: write them alike."
     mixed = (table.groupby("video")[by].nunique() > 1).sum()
     if mixed:
         text = f"{counted(mixed, 'videos')} {'has' if mixed == 1 else 'have'} several values in '{by}'. If a video"
@@ -123,3 +125,9 @@ def _of_grouping(table, by):
         text = f"By {by}, between {percent(shares.min())} ({shares.idxmin()}) and {percent(shares.max())} "
         text += f"({shares.idxmax()}) of the images are fakes. F_OAE, F_DP and the calibration mix reals and fakes and "
         yield False, f"{text}differ for that reason alone: trust the gaps of FPR and TPR."
+
+
+def _alike(names):
+    """Lists of names that a reader would take for one."""
+    folded = pd.Series([" ".join(unicodedata.normalize("NFKC", str(name)).casefold().split()) for name in names])
+    return [[names[place] for place in places] for places in folded.groupby(folded).groups.values() if len(places) > 1]

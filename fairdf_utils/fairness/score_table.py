@@ -3,19 +3,23 @@
 Chapter 4 writes one, any other detector can; chapter 5 explains SCORE_COLUMNS. Nothing here needs torch.
 """
 
-import warnings
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 
-from fairdf_utils.files import replacing
+from fairdf_utils.files import printable, replacing
+from fairdf_utils.progress import bar
 
 SCORE_COLUMNS = (
     *("dataset", "img_path", "video", "identity", "label", "forgery"),
     *("gender", "race", "group", "logit_real", "logit_fake", "score"),
 )
+NAMES = ("dataset", "img_path", "video")  # no cell may be empty
 WORDS = ("identity", "forgery", "gender", "race", "group")  # a cell may be empty
 OTHER_NAMES = {  # what other projects call the columns
     "label": {"label", "labels", "y_true", "y", "target", "targets", "gt", "ground_truth", "is_fake", "fake", "class"},
@@ -26,14 +30,17 @@ HINTS = {
     "intersection": " The intersection of gender and race is called 'group'.",
     "video": " Without videos, copy img_path into it: every image is then its own cluster.",
 }
-REMEDY = "divide by 100 if percent, apply the sigmoid if logits"
+REMEDY = "write decimal points, divide by 100 if percent, apply the sigmoid if logits"
+LABELS = {"real": 0, "fake": 1}
 LOGIT = (np.isfinite, "A logit must be a finite number.")
 NUMBERS = {  # column -> what is allowed (a function of the array), and what to do
-    "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake)."),
+    "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake), or one of these two words."),
     "score": (lambda x: (x >= 0) & (x <= 1), f"A score is P(fake), from 0 to 1: {REMEDY}."),
     "logit_real": LOGIT,
     "logit_fake": LOGIT,
 }
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}  # by first bytes
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "blanks"}
 NO_CSV = (".xlsx", ".xls", ".ods", ".json", ".jsonl", ".npy", ".npz", ".pkl", ".pickle")
 
 
@@ -44,13 +51,14 @@ class ScoreTableError(ValueError):
 def column(table: pd.DataFrame, name: str) -> pd.Series:
     """A column without missing values, or an error that names it."""
     if name not in table.columns:
-        alike = [own for own in table.columns if str(own).strip().lower() in OTHER_NAMES.get(name, ())]
+        others = OTHER_NAMES.get(name, set()) | {name.lower()}
+        alike = [own for own in table.columns if str(own).strip().lower() in others]
         hint = f" Rename '{alike[0]}' to '{name}'." if alike else HINTS.get(name, "")
         raise ScoreTableError(f"The score table has no column '{name}'; it has: {_own_columns(table)}.{hint}")
     missing = table[name].isna().to_numpy()
     if missing.any():
-        where = f"in {missing.sum()} row(s), first in row {missing.argmax()} (counted from 0)"
-        raise ScoreTableError(f"Column '{name}' is empty (NaN) {where}. Fill it in, or remove those rows on purpose.")
+        where = f"in {counted(missing.sum(), 'rows')}, first in {_place(table, missing.argmax())}"
+        raise ScoreTableError(f"Column '{name}' is empty {where}. Fill it in, or remove those rows on purpose.")
     return table[name]
 
 
@@ -65,10 +73,20 @@ def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
     values = pd.to_numeric(column(table, name), errors="coerce").to_numpy(np.float64)
     bad = ~allowed(values)
     if bad.any():
-        row = bad.argmax()
-        value = table[name].iloc[row]
-        raise ScoreTableError(f"Column '{name}', row {row} (counted from 0): {value} is not allowed. {remedy}")
+        where, value = _place(table, bad.argmax()), table[name].iloc[bad.argmax()]
+        raise ScoreTableError(f"Column '{name}', {where}: {value} is not allowed. {remedy}")
     return values
+
+
+def _place(table, row):
+    """Where a row is found: its line in the file that is being read, or its place in the table."""
+    return f"line {table.index[row]}" if table.index.name == "line" else f"row {row} (counted from 0)"
+
+
+def counted(number: int, nouns: str) -> str:
+    """3, "videos" -> "3 videos"; one person, two people."""
+    singular = {"people": "person"}.get(nouns, nouns.removesuffix("s"))
+    return f"{int(number):,} {singular if number == 1 else nouns}"
 
 
 def sigmoid(logit: np.ndarray | pd.Series) -> np.ndarray | pd.Series:
@@ -131,36 +149,57 @@ def read_scores(path: str | Path, by: Sequence[str] = ()) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no score table at {path}; chapter 04 writes one, or give the path of your own")
+        raise FileNotFoundError(
+            f"no score table at {printable(path)}; chapter 04 writes one, or give the path of your own"
+        )
     try:
         return _completed(_read_table(path), by)
     except ScoreTableError as error:
-        raise ScoreTableError(f"{path}: {error}") from error
+        raise ScoreTableError(f"{printable(path)}: {error}") from error
 
 
 def _completed(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    table = _named(table, by)
     if "method" in table.columns and "forgery" not in table.columns:
         table = table.rename(columns={"method": "forgery"})
-    if not {"gender", "race", "group", *by} & set(table.columns):
-        text = "there is none of the columns gender, race, group; add the one to be judged by."
+    if numbered := [name for name in by if name in NUMBERS]:
+        raise ScoreTableError(f"by: '{numbered[0]}' is what is judged. Name columns that sort people into groups.")
+    wanted = list(dict.fromkeys(["gender", "race", "group", *by]))
+    if not set(wanted) & set(table.columns):
+        text = f"there is none of the columns {', '.join(wanted)}; add the one to be judged by."
         raise ScoreTableError(f"{text} It has: {_own_columns(table)}.")
     if table.empty:
         raise ScoreTableError("There are no rows below the header: nothing to judge.")
+    if "label" in table.columns and not pd.api.types.is_numeric_dtype(table["label"]):
+        words = _words(table["label"]).str.lower()
+        table["label"] = table["label"].astype(object).mask(words.isin(list(LABELS)), words.map(LABELS))
+    named = [name for name in NAMES if name in table.columns]
+    table = table.assign(**{name: _words(table[name]) for name in (*named, *WORDS, *by) if name in table.columns})
     known = {name: numbers(table, name) for name in NUMBERS if name in table.columns or name in ("label", "score")}
-    known["label"] = known["label"].astype(int)
-    known |= {name: _words(column(table, name)) for name in ("dataset", "img_path", "video") if name in table.columns}
-    known |= {name: _words(table[name]) for name in (*WORDS, *by) if name in table.columns}
-    table = table.assign(**known)
-    derived = {"dataset": "given", "img_path": [f"row-{row}" for row in range(len(table))]}
+    for name in named:
+        column(table, name)  # says where a cell is empty
+    table = table.assign(**known).astype({"label": int})
+    derived = {"dataset": "given", "img_path": [f"{table.index.name}-{number}" for number in table.index]}
     derived["video"] = table.get("img_path", derived["img_path"])
     if "logit_fake" not in table.columns:
         derived |= {"logit_real": 0.0, "logit_fake": log_odds(table["score"])}
     if {"gender", "race"} <= set(table.columns):
         derived["group"] = table["gender"] + "-" + table["race"]  # missing where one of the two is
     derived = {name: values for name, values in derived.items() if name not in table.columns}
-    table = table.assign(**derived)
+    table = table.assign(**derived).reset_index(drop=True)
     table.attrs["derived"] = list(derived)  # for messages on what the file has
     return table
+
+
+def _named(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """The columns under their known names, whatever blanks and capitals the header has; none may stand there twice."""
+    names = pd.Series([str(name).strip() for name in table.columns], dtype=object)
+    known = names.str.lower()
+    names = names.mask(known.isin([*SCORE_COLUMNS, "method"]) & ~names.isin(by), known)
+    if names.duplicated().any():
+        name = names[names.duplicated()].iloc[0]
+        raise ScoreTableError(f"column '{name}' appears twice (capitals and blanks do not count). Keep one of them.")
+    return table.set_axis(names.tolist(), axis=1)
 
 
 def _words(values: pd.Series) -> pd.Series:
@@ -170,26 +209,68 @@ def _words(values: pd.Series) -> pd.Series:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """The file as it is; whatever is no table with commas is refused with a sentence."""
+    """The file as it is, indexed by "line" or "row" for messages; what it is, its first bytes say."""
     if path.suffix.lower() in NO_CSV:
         raise ScoreTableError("no CSV table: save it as .csv (with commas) or .parquet.")
-    if path.suffix.lower() == ".parquet":
-        table = pd.read_parquet(path)
-        table.attrs = {}  # the file may carry what an earlier reading derived
-        return table.reset_index() if any(name is not None for name in table.index.names) else table
-    text = {"dtype": str, "keep_default_na": False, "na_values": [""], "index_col": False}
+    data = path.read_bytes()
+    for magic, packing in PACKED.items():
+        if data.startswith(magic):
+            try:
+                data = pyarrow.input_stream(io.BytesIO(data), compression=packing).read()
+            except (OSError, ValueError):
+                raise ScoreTableError(f"the packed file ({packing}) is damaged or cut off: copy it again.") from None
+    if data.startswith(b"PAR1"):
+        return _parquet(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            names = pd.read_csv(path, header=None, nrows=1, **text).iloc[0]
-            table = pd.read_csv(path, **text)
-    except pd.errors.ParserWarning:
-        raise ScoreTableError(f"line 2 has more cells than the header, which has {len(names)}.") from None
-    except (UnicodeDecodeError, EOFError, OSError, ValueError) as error:  # cut or falsely named .gz files too
-        raise ScoreTableError(f"no CSV table in UTF-8 ({str(error).strip()}): save it as .csv with commas.") from error
-    if names.duplicated().any():
-        raise ScoreTableError(f"column '{names[names.duplicated()].iloc[0]}' appears twice. Keep one of them.")
-    for mark, what in ((";", "semicolons"), ("\t", "tabs")):
-        if len(table.columns) == 1 and mark in str(table.columns[0]):
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ScoreTableError(f"line {line} is no text in UTF-8: save it as .csv in UTF-8, or as .parquet.") from None
+    return _csv(text)
+
+
+def _parquet(data: bytes) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(io.BytesIO(data))
+    except (OSError, ValueError):
+        raise ScoreTableError("the parquet file is damaged or cut off: copy or write it again.") from None
+    table.attrs = {}  # the file may carry what an earlier reading derived
+    named = [name for name in table.index.names if name is not None and name not in table.columns]
+    return (table.reset_index(named) if named else table).reset_index(drop=True).rename_axis("row")
+
+
+def _csv(text: str) -> pd.DataFrame:
+    """Rows with as many cells as the header, empty ones left out; what lies between commas is text or, empty, None."""
+    reader, lines, rows, start = csv.reader(io.StringIO(text, newline=""), strict=True), [], [], 1
+    try:
+        for row in bar(reader, desc="reading", total=text.count("\n"), unit="lines", leave=False):
+            if any(map(str.strip, row)):
+                rows.append(row)
+                lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error:
+        raise ScoreTableError(
+            f"line {start}: a cell that begins with a quotation mark does not end with one."
+        ) from None
+    if not rows:
+        raise ScoreTableError("the file is empty: nothing to judge.")
+    header = rows.pop(0)
+    _check_header(header, lines.pop(0))
+    ragged = [place for place, row in enumerate(rows) if len(row) != len(header)]
+    if ragged:
+        where = f"line {lines[ragged[0]]} has {counted(len(rows[ragged[0]]), 'cells')}, the header has {len(header)}"
+        more = f" (and {counted(len(ragged) - 1, 'more lines')} likewise)" if len(ragged) > 1 else ""
+        text = "Quote names that hold a comma, write decimal points, and close every quotation mark."
+        raise ScoreTableError(f"{where}{more}. {text}")
+    table = pd.DataFrame(rows, pd.Index(lines, name="line"), header, dtype=object)
+    return table.loc[:, [name.strip() != "" for name in header]].replace("", None)
+
+
+def _check_header(header: list[str], line: int) -> None:
+    """Refuse a first line that is no header with commas."""
+    first = header[0].strip()
+    if first.startswith("#") or first.lower().startswith("sep="):
+        raise ScoreTableError(f"line {line} ('{','.join(header)[:40]}') names no columns: delete it.")
+    for mark, what in SEPARATORS.items():
+        if len(header) == 1 and mark in first:
             raise ScoreTableError(f"it separates its columns with {what}: save it as .csv with commas.")
-    return table

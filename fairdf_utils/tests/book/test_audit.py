@@ -152,7 +152,7 @@ def test_the_same_input_gives_the_same_files_and_a_failed_audit_leaves_them(repo
     (folder / "bad.csv").write_text("label,score,gender\n0,7,male\n")
     bad = audit(folder, "bad.csv", "--out", "out")
     assert bad.returncode == 2 and bad.stdout == ""
-    assert re.fullmatch(r"error: .*bad.csv: Column 'score', row 0 .*P\(fake\).*\n", bad.stderr)
+    assert re.fullmatch(r"error: .*bad.csv: Column 'score', line 2: .*P\(fake\).*\n", bad.stderr)
     assert files == {path.name: path.read_bytes() for path in report[0].iterdir()}
 
 

@@ -1,7 +1,13 @@
 """Video-level scores: the mean of the frames, in both fidelities, and honest about contradictions."""
 
+import gzip
+import os
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,38 +142,108 @@ def test_names_are_text_as_it_stands_in_the_file(tmp_path):
     assert read_scores(tmp_path / "given.parquet")["video"].tolist() == ["0001", "1", "0e2"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.csv", "label,gender,Prediction\n0,male,0.1\n", "Rename 'Prediction' to 'score'"),
-        ("a.csv", "label,score,gender\n0,-3.2,male\n", "apply the sigmoid if logits"),
-        ("a.csv", "label\tscore\tgender\n0\t0.1\tmale\n", "separates its columns with tabs"),
-        ("a.csv", "label,score,gender\n0,0.1,male,1,2\n0\n0,1,2,3,4,5,6,7\n", "no CSV table"),
-        ("a.xlsx", "PK", "save it as .csv"),
-        (
-            "a.csv",
-            "label,score,gender\n0,0.1,male,7\n1,0.2,male,\n",
-            "line 2 has more cells than the header, which has 3",
-        ),
-        ("a.csv", "label,score,gender,score\n0,0.1,male,1\n", "'score' appears twice"),
-        ("a.csv", "label,score,gender,dataset\n0,0.1,male,\n", "'dataset' is empty"),
-        ("a.csv", "label,score,gender\n", "nothing to judge"),
-        ("a.csv", "", "no CSV table"),
-        ("a.csv.gz", "no archive", "no CSV table"),
-        ("a.csv", "label,score,sex\n0,0.1,male\n", "It has: label, score, sex"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_said_with_its_remedy(tmp_path, name, content, said):
-    (tmp_path / name).write_text(content)
+HEADER = "label,score,gender"
+PACKED = gzip.compress(b"label,score,gender\n" + bytes(range(48, 58)) * 300)
+BAD = [  # name of a file, its content, what is said of it
+    ("a.csv", "label,gender,Prediction\n0,male,0.1\n", "Rename 'Prediction' to 'score'"),
+    ("a.csv", f"{HEADER}\n0,-3.2,male\n", "line 2: -3.2 is not allowed.*apply the sigmoid if logits"),
+    ("a.csv", f"{HEADER}\n\n0,0.1,male\n0,45%,male\n", "'score', line 4: 45% is not allowed.*divide by 100"),
+    ("a.csv", f'{HEADER}\n0,"0,5",male\n', "line 2: 0,5 is not allowed.*decimal points"),
+    ("a.csv", f"{HEADER}\n0,0.1,male\n1,NaN,male\n", "line 3: NaN is not allowed"),
+    ("a.csv", f"{HEADER}\n0,inf,male\n", "line 2: inf is not allowed"),
+    ("a.csv", f"{HEADER}\n0,0.1,male\n1,,male\n", "'score' is empty in 1 row, first in line 3"),
+    ("a.csv", f"{HEADER}\nTrue,0.1,male\n", "line 2: True is not allowed.*0 .real. or 1 .fake."),
+    ("a.csv", f"{HEADER}\n2,0.1,male\n", "line 2: 2 is not allowed"),
+    ("a.csv", f"{HEADER},logit_fake\n0,0.1,male,-inf\n", "'logit_fake', line 2: -inf"),
+    ("a.csv", "label\tscore\tgender\n0\t0.1\tmale\n", "separates its columns with tabs"),
+    ("a.csv", "label;score;gender\n0;0,1;male\n", "separates its columns with semicolons"),
+    ("a.csv", "label|score|gender\n0|0,1|male\n", "separates its columns with vertical bars"),
+    ("a.csv", f"sep=,\n{HEADER}\n0,0.1,male\n", "line 1 .'sep=,'. names no columns: delete it"),
+    ("a.csv", f"# made by me, today\n{HEADER}\n0,0.1,male\n", "line 1 .'# made by me, today'. names no columns"),
+    ("a.csv", f"{HEADER}\n0,0.1,male,1,2\n0\n0,1,2,3,4,5,6,7\n", "line 2 has 5 cells, the header has 3 .and 2 more"),
+    ("a.csv", f"{HEADER}\n0,0.1,male,\n1,0.2,male,\n", "line 2 has 4 cells, the header has 3"),
+    ("a.csv", f"{HEADER}\r\n\r\n0,0.1,male\r\n1,0.2\r\n", "line 4 has 2 cells, the header has 3"),
+    (
+        "a.csv",
+        f'{HEADER}\n0,0.1,"male\n1,0.2,male\n1,0.3,male\n',
+        "line 2: a cell that begins with a quotation mark does",
+    ),
+    ("a.csv", "label,score,gender,score\n0,0.1,male,1\n", "'score' appears twice"),
+    ("a.csv", "label,score,gender, Score\n0,0.1,male,1\n", "'score' appears twice .capitals"),
+    ("a.csv", "label,Score,SCORE,gender\n0,0.1,0.2,male\n", "'score' appears twice"),
+    ("a.csv", f"{HEADER},dataset\n0,0.1,male,a\n0,0.1,male, \n", "'dataset' is empty in 1 row, first in line 3"),
+    ("a.csv", f"{HEADER},video\n0,0.1,male,\n", "'video' is empty in 1 row, first in line 2"),
+    ("a.csv", f"{HEADER}\n", "nothing to judge"),
+    ("a.csv", "", "nothing to judge"),
+    ("a.csv", "label,score,sex\n0,0.1,male\n", "none of the columns gender, race, group; .*It has: label, score, sex"),
+    ("a.csv", b"label,score,gender\n0,0.1,male\n0,0.1,f\xe9minin\n", "line 3 is no text in UTF-8"),
+    ("a.csv", b"\xff\xfe\x00label", "line 1 is no text in UTF-8"),
+    ("a.xlsx", "PK", "save it as .csv"),
+    ("a.csv.gz", PACKED[:-30], "packed file .gzip. is damaged or cut off"),
+    ("a.csv.zst", b"\x28\xb5\x2f\xfdnothing", "packed file .zstd. is damaged"),
+    ("a.parquet", b"PAR1 and no more", "parquet file is damaged or cut off"),
+]
+JARGON = r"Errno|Traceback|codec|pandas|pyarrow|tokeniz|parser|0x|nan\b|dtype|object"
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD)
+def test_what_is_wrong_with_a_file_is_said_with_its_place_and_remedy(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ScoreTableError, match=said) as error:
         read_scores(tmp_path / name)
-    assert str(error.value).startswith(str(tmp_path / name))
+    assert str(error.value).startswith(f"{tmp_path / name}: ")
+    assert not re.search(JARGON, str(error.value).removeprefix(str(tmp_path))) and str(error.value).endswith(".")
 
 
-def test_bytes_that_are_no_text_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00label")
-    with pytest.raises(ScoreTableError, match="no CSV table in UTF-8"):
-        read_scores(tmp_path / "a.csv")
+PLAIN = "video,race,label,score\na,NA,0,0.25\n01,black,1,0.75\n"
+GOOD = [  # name of a file and content, each the same table
+    ("a.csv", "\ufeff" + PLAIN),
+    ("a.csv", PLAIN.replace("\n", "\r\n")),
+    ("a.csv", PLAIN.upper().replace("BLACK", "black").replace("A,NA", "a,NA")),
+    ("A.CSV", PLAIN.replace(",", " , ").replace("01", " 01")),
+    ("a.csv", PLAIN.replace("a,NA", '"a","NA"')),
+    ("a.csv", PLAIN.replace("0,0.25", "real,0.25").replace("1,0.75", " FAKE,7.5e-1")),
+    ("a.csv", PLAIN.replace(",score", ",score,").replace("25\n", "25,0\n").replace("75\n", "75,1\n")),
+    ("a.csv", PLAIN + "\n,,,\n"),
+    ("text.csv.gz", PLAIN),
+    ("packed.csv", gzip.compress(PLAIN.encode())),
+    ("a.csv.ZST", pyarrow.compress(PLAIN.encode(), "zstd", asbytes=True)),
+    ("A.PARQUET", None),
+    ("index.parquet", "video"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), GOOD)
+def test_one_table_in_many_clothes(tmp_path, name, content):
+    (tmp_path / "plain.csv").write_text(PLAIN)
+    plain, path = read_scores(tmp_path / "plain.csv"), tmp_path / name
+    if name.lower().endswith("parquet"):
+        given = plain[["video", "race", "label", "score"]]
+        (given.set_index(content) if content else given).to_parquet(path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = read_scores(path)
+    assert found[["video", "race", "label", "score"]].to_dict() == {
+        **{"video": {0: "a", 1: "01"}, "race": {0: "NA", 1: "black"}},
+        **{"label": {0: 0, 1: 1}, "score": {0: 0.25, 1: 0.75}},
+    }
+
+
+def test_what_is_judged_is_no_grouping_and_only_capitals_are_said(tmp_path):
+    (tmp_path / "a.csv").write_text("label,score,Skin,race\n0,0.1,1,a\n")
+    with pytest.raises(ScoreTableError, match="by: 'label' is what is judged"):
+        read_scores(tmp_path / "a.csv", ["label"])
+    assert read_scores(tmp_path / "a.csv", ["Skin"])["Skin"].tolist() == ["1"]
+    with pytest.raises(ScoreTableError, match="no column 'skin'.*Rename 'Skin' to 'skin'"):
+        column(read_scores(tmp_path / "a.csv", ["skin"]), "skin")
+
+
+def test_a_file_whose_name_is_no_text_is_named_all_the_same(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv"))
+    path.write_text("label,score,gender\n0,7,male\n")
+    with pytest.raises(ScoreTableError, match=r"\\xff.csv: Column 'score', line 2") as error:
+        read_scores(path)
+    str(error.value).encode()
 
 
 def test_columns_are_named_that_the_file_has_and_no_others(tmp_path):

@@ -237,12 +237,17 @@ SIMPLE = {"male-white": (12, 12), "female-white": (12, 12)}
         (lambda t: t.assign(score=0.5 + t["score"] / 3), "everything is called fake", True),
         (
             lambda t: t.assign(gender=t["gender"].where(t.index >= 6)),
-            "6 images without a value in 'gender' (6 of",
+            "6 images without a value in 'gender' (6 of them real; the first is ",
             False,
         ),
         (lambda t: t.assign(gender="male"), "one group only (male)", True),
         (lambda t: t[(t["label"] == 0) | (t["gender"] == "male")], "trust the gaps of FPR and TPR", False),
         (lambda t: t.assign(video="all"), "holds reals and fakes", False),
+        (
+            lambda t: t.assign(gender=t["gender"].mask(t.index < 6, t["gender"].str.upper())),
+            "By gender, 'MALE' and 'male' differ only in capitals",
+            True,
+        ),
         (lambda t: t.assign(race=["white", "black"] * (len(t) // 2)), "24 videos have several values in 'race'", False),
         (lambda t: pd.concat([t, t[:5]]), "5 rows are exact copies of another row", False),
         (lambda t: t[t["label"] == 1], "There are no reals", True),
