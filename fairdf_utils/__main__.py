@@ -79,7 +79,8 @@ def _train(options) -> None:
     device = distributed.init_process_group(choose_device(given["device"], given["threads"]))
     with distributed.rank_zero_first():
         images_at = image_folder(given["image_root"], given["data_dir"], config.image_size, given["bias"])
-    sets = [read_split(Path(given["manifests"], given["train_set"]), split) for split in ("train", "val")]
+    folder_of_lists = Path(given["manifests"], given["train_set"])
+    sets = [read_split(folder_of_lists, split, given["image_root"]) for split in ("train", "val")]
     train_detector(config, *sets, folder / wanted, images_at, given["data_dir"], device, given["tensorboard"])
 
 

@@ -89,7 +89,7 @@ images_at = image_folder(image_root, data_dir, image_size, bias)
 
 # %%
 benchmark = {
-    f"{dataset} {split}": read_split(f"{manifests}/{dataset}", split)
+    f"{dataset} {split}": read_split(f"{manifests}/{dataset}", split, image_root)
     for dataset in DATASETS
     for split, files in SPLIT_FILES.items()
     if all(Path(manifests, dataset, file).exists() for file in files)
@@ -142,10 +142,10 @@ print(pd.DataFrame({"eight groups": eight, "six groups": [*six, "", ""]}))
 assert tuple(eight) == GROUPS and tuple(six) == SIX_GROUPS
 for file in Path(manifests).glob("*/test.csv"):
     cells = pd.read_csv(file)
-    if "intersec_label" in cells and "img_path" in cells:
+    if "intersec_label" in cells and not {"Image Path", "group"} & {*cells}:
         names = eight if "isasian" in cells else six
-        assert [names[code] for code in cells["intersec_label"]] == read_manifest(file)["group"].tolist()
-read_manifest(first_file).drop(columns="source").head(2).T
+        assert [names[code] for code in cells["intersec_label"]] == read_manifest(file, image_root)["group"].tolist()
+read_manifest(first_file, image_root).drop(columns="source").head(2).T
 
 # %% [markdown]
 # ## 1.3 Group tables: what each rate rests on

@@ -102,7 +102,7 @@ print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 # small batch drawn as in training would hold some groups never, others many times, and there would be less to see.
 
 # %%
-train = read_split(f"{manifests}/{train_set}", "train")
+train = read_split(f"{manifests}/{train_set}", "train", image_root)
 pairs = batches.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
 root = image_folder(image_root, data_dir, image_size, bias)

@@ -115,8 +115,8 @@ images_at = image_folder(image_root, data_dir, image_size, bias)
 # By hand, from the same random generator as the package:
 
 # %%
-train = read_split(f"{manifests}/{train_set}", "train")
-validation = read_split(f"{manifests}/{train_set}", "val")
+train = read_split(f"{manifests}/{train_set}", "train", image_root)
+validation = read_split(f"{manifests}/{train_set}", "val", image_root)
 print(f"{len(train)} training and {len(validation)} validation images, {config.method!r} on {target.type}")
 
 generator = np.random.default_rng([seed, 0])

@@ -79,7 +79,7 @@ if checkpoint_file and run.run_dir.joinpath(trained).exists():
 checkpoint = Path(checkpoint_file) if checkpoint_file else run.require(f"{trained}/best.safetensors")
 model, config = checkpoints.load_any_detector(checkpoint, target)
 images_at = image_folder(image_root, data_dir, config.image_size, bias)
-tests = {name: read_split(f"{manifests}/{name}", "test") for name in test_sets}
+tests = {name: read_split(f"{manifests}/{name}", "test", image_root) for name in test_sets}
 print(f"{detector!r}: method {config.method!r}, {config.backbone} at {config.image_size} px, {config.fidelity}")
 
 # %% [markdown]
@@ -185,7 +185,7 @@ print(f"largest difference of a logit: {np.abs(by_hand - first).max():.0e}")
 # %%
 val_files = [Path(manifests, train_set, name) for name in SPLIT_FILES["val"]]
 if all(path.is_file() for path in val_files):
-    held_out = {train_set: read_split(f"{manifests}/{train_set}", "val")}
+    held_out = {train_set: read_split(f"{manifests}/{train_set}", "val", image_root)}
     validation = scoring.score_test_sets(
         model, held_out, run.folder / "validation", images_at, config.image_size, data_dir, config.precision
     )

@@ -397,7 +397,7 @@ for name in [] if scores else names:
         stored[detector] = (name, *load_detector(run.require(file), target))
 rows, pixels = pd.DataFrame(), {}
 if stored:
-    frame = read_split(f"{manifests}/{home}", "test")
+    frame = read_split(f"{manifests}/{home}", "test", image_root)
     rows = frame.iloc[perturbations.subsample(frame, robustness_images)].reset_index(drop=True)
     for size in {config.image_size for _, _, config in stored.values()}:
         pixels[size] = decode(rows, image_folder(image_root, data_dir, size, bias), size, data_dir)

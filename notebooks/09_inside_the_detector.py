@@ -90,7 +90,7 @@ pd.DataFrame({name: [configs[name].method, configs[name].sam] for name in names}
 
 # %%
 images_at = image_folder(image_root, data_dir, side, bias)
-tests = {dataset: read_split(f"{manifests}/{dataset}", "test") for dataset in test_sets}
+tests = {dataset: read_split(f"{manifests}/{dataset}", "test", image_root) for dataset in test_sets}
 sample = pd.concat([frame.iloc[subsample(frame, explained_images)] for frame in tests.values()], ignore_index=True)
 sample["identity"] = sample["identity"].where(sample["identity"] != "", sample["video"])  # unknown: of its own
 images = decode(sample, images_at, side, data_dir)
@@ -401,7 +401,7 @@ twins = [
     if configs[flat].sam and replace(configs[flat], sam=False, detector=plain) == configs[plain]
 ]
 drawn = list(dict.fromkeys(name for pair in twins for name in pair)) or names
-trained = read_split(f"{manifests}/{train_set}", "train")
+trained = read_split(f"{manifests}/{train_set}", "train", image_root)
 trained = trained.iloc[subsample(trained, 128)]
 loss = landscape.answer_loss(decode(trained, images_at, side, data_dir), trained["label"].to_numpy(), target)
 surfaces = {name: landscape.landscape(models[name], loss, steps=9) for name in drawn}

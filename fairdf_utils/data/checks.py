@@ -12,7 +12,7 @@ path outside the root   error     an image path that is absolute or has ".."
 bad row                 error     a real image with a source identity
 same image twice        error     in one data set; a warning between two data sets
 label flip              error     a video that is real and fake
-demographic flip        error     a video whose rows differ in gender or race
+demographic flip        error     a video whose rows differ in gender or race, or in a group of one's own
 leaked video            error     in two splits of one data set
 leaked identity         error     a person, or the source of a fake, in two splits of one data set
 unknown split           warning   a file of several whose name does not say train, val or test
@@ -22,6 +22,7 @@ one-class split         error     only reals or only fakes at all; a warning whe
                                   half of the split lies beside them
 few videos              warning   a group that rests on fewer than `FEW_VIDEOS` videos in a split
 absent group            warning   a group without an image in a split
+untrained group         error     a group of the validation set that is no group of the training set's scheme
 image outside the root  error     a symbolic link that leaves the image root
 missing image           error     no such file below the image root
 unreadable image        error     not an image, empty or cut off
@@ -48,7 +49,7 @@ import pandas as pd
 from fairdf_utils.data.csv_rows import Problem
 from fairdf_utils.data.image_checks import image_problems
 from fairdf_utils.data.manifests import SPLIT_FILES, group_table, read_leniently
-from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS, scheme_of
 from fairdf_utils.files import replacing
 
 # An interval that resamples fewer videos than this is too narrow itself: with few clusters the spread between them is
@@ -122,12 +123,13 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
     paths : list of str or Path
         Manifests, or folders: all CSV files in them and in their sub-folders.
     images, size
-        See `image_checks.image_problems`; without ``images`` no image is looked for.
+        See `image_checks.image_problems`; absolute paths below ``images`` count as relative to it. Without ``images``
+        no image is looked for.
     """
     files, problems = _files(paths)
     tables, counts = [], []
     for file in files:
-        rows, faults = read_leniently(file)
+        rows, faults = read_leniently(file, images or "")
         problems += faults
         placed = {"file": str(file), "dataset": str(file.parent.resolve()), "split": _split(file)}
         line = rows["source"].str.rpartition(", line ")[2].astype(int) if len(rows) else 0
@@ -178,7 +180,17 @@ def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
     yield from _misnamed(rows)
     yield from _repeated_images(rows)
     for column in ("label", "gender", "race"):
-        yield from _flips(rows, column)
+        if column in rows:
+            yield from _flips(rows, column)
+    yield from _flips(rows[rows["race"].isna()] if "race" in rows else rows, "group")
+    schemes = {}
+    for dataset, part in rows.groupby("dataset"):
+        trained = part.loc[part["split"] == "train", "group"]
+        schemes[dataset] = scheme_of(trained if len(trained) else part["group"])
+        unknown = part[(part["split"] == "val") & ~part["group"].isin(schemes[dataset])].drop_duplicates("group")
+        finding = "Not among the groups of the training set"
+        remedy = f"Use {', '.join(schemes[dataset])}, or add training images of it."
+        yield from _at(unknown, "error", "untrained group", "group", finding, remedy)
     for _, part in rows[rows["split"] != ""].groupby("dataset"):
         videos, strays = _leaked(part, "video", ["video"])
         # A person who is in two splits only through a leaked video is not reported again.
@@ -186,7 +198,7 @@ def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
         yield from videos + persons
     alone = rows["file"].where(rows["split"] == "", "")  # a file of no known split is judged by itself
     for _, part in rows.groupby(["dataset", "split", alone], sort=False):
-        yield from _group_problems(part)
+        yield from _group_problems(part, schemes[part["dataset"].iloc[0]])
 
 
 Cells = str | Sequence[str]  # one for all rows, or one a row
@@ -210,7 +222,7 @@ def _place(rows: pd.DataFrame, seen_from: pd.DataFrame) -> np.ndarray:
 
 def _repeated_images(rows: pd.DataFrame) -> list[Problem]:
     """Images listed more than once: an error within a data set, a warning between data sets of one image root."""
-    paths = rows["img_path"].str.replace("\\", "/", regex=False)
+    paths = rows["img_path"]
     odd = paths.str.contains("//", regex=False) | paths.str.contains("./", regex=False)
     paths = paths.where(~odd, paths[odd].map(posixpath.normpath).reindex(paths.index))  # one spelling for a file
     inside = rows["dataset"] + "\0" + paths
@@ -283,8 +295,8 @@ def _misnamed(rows: pd.DataFrame) -> list[Problem]:
     return problems
 
 
-def _group_problems(rows: pd.DataFrame) -> Iterator[Problem]:
-    """Groups of one split that have one class only, rest on few videos or are absent."""
+def _group_problems(rows: pd.DataFrame, scheme: Sequence[str]) -> Iterator[Problem]:
+    """Groups of one split that have one class only, rest on few videos or are absent from the data set's scheme."""
     name = rows["split"].iloc[0] or "this file"
     table = group_table(rows)
     both = rows["label"].nunique() == 2
@@ -303,10 +315,11 @@ def _group_problems(rows: pd.DataFrame) -> Iterator[Problem]:
         halves = f"{by_class.get((0, one.group), 0)} of reals, {by_class.get((1, one.group), 0)} of fakes"
         finding = f"It rests on {_counted(table.at[one.group, 'videos'], 'video')} in {name} ({halves})"
         yield Problem("warning", "few videos", one.file, one.line, "group", one.group, finding, remedy)
-    expected = SIX_GROUPS if Path(rows["dataset"].iloc[0]).name in SIX_GROUP_DATASETS else GROUPS
+    if scheme == GROUPS and Path(rows["dataset"].iloc[0]).name in SIX_GROUP_DATASETS:
+        scheme = SIX_GROUPS
     remedy = "Nothing can be said about it: say so with the results, or add images of it."
-    for group in expected:
-        if not table.at[group, "images"]:
+    for group in scheme:
+        if group not in by_class.index.get_level_values("group"):
             yield Problem("warning", "absent group", _whole(rows), 0, "group", group, f"No image in {name}", remedy)
 
 

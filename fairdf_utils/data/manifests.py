@@ -2,14 +2,15 @@
 
 Files keep the columns of the released fair-deepfake-detection manifests; inside this package every row has the
 *canonical* columns below, with groups and forgeries as names. Nothing but :func:`read_manifest` knows file codes.
+Columns of a file that are none of them (an age, a skin tone) follow these as text, under their own names.
 
 =================  ======================================================================================
 ``img_path``       str, relative to the image root, "/" between parts
 ``label``          int, 0 real, 1 fake
 ``forgery``        str, one of :data:`FORGERIES`, or "fake" where the file does not say which forgery it is
-``gender``         str, "male" or "female"
-``race``           str, "asian", "white", "black" or "others"
-``group``          str, one of :data:`GROUPS`: gender and race, the intersection
+``gender``         str, "male" or "female"; absent where a file has groups of its own and does not tell it
+``race``           str, "asian", "white", "black" or "others"; absent likewise
+``group``          str: gender and race, the intersection, or another name; see :func:`vocabulary.scheme_of`
 ``video``          str, the cluster for confidence intervals
 ``identity``       str, the person in front of the camera
 ``source_identity``  str, the person a fake takes its face or expression from; "" where there is none
@@ -29,7 +30,7 @@ import pandas as pd
 
 from fairdf_utils.data import other_lists, released_columns
 from fairdf_utils.data.csv_rows import ManifestError, Problem, Rows, leaves_root
-from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GENDERS, GROUPS, RACES, SIX_GROUP_DATASETS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS, scheme_of
 from fairdf_utils.files import replacing
 
 SPLIT_FILES = {
@@ -39,25 +40,27 @@ SPLIT_FILES = {
 }
 
 
-def read_manifest(path: str | Path) -> pd.DataFrame:
+def read_manifest(path: str | Path, image_root: str | Path = "") -> pd.DataFrame:
     """Read one manifest, a CSV file in any of its forms, and translate it to canonical columns.
 
     Columns are found by name, never by position, and tell the form: the released columns with eight groups; without
     ``isasian`` the six groups of Celeb-DF and DFD, whose ``intersec_label`` counts 0..5; with "Image Path" the
-    released follow-up form. ``forgery`` may be called ``method``. Where ``video``, ``identity``, ``source_identity``
-    or ``frame`` are absent, they come from the image's name: ``0_Deepfakes_300_304_151.png`` and its kin, or
-    ``<video>_<frame>.png``, where identity is the video.
+    released follow-up forms; with ``group`` groups of one's own. ``forgery`` may be called ``method``. Where ``video``,
+    ``identity``, ``source_identity`` or ``frame`` are absent, they come from the image's name:
+    ``0_Deepfakes_300_304_151.png`` and its kin, or ``<video>_<frame>.png``, where identity is the video. An absolute
+    image path below ``image_root`` becomes relative to it.
 
-    The result has the columns :data:`COLUMNS` and ``source`` (file and line, for error messages), rows in file order.
+    The result has the columns :data:`COLUMNS`, ``source`` (file and line, for error messages) and the file's other
+    ones, rows in file order.
 
     Raises
     ------
     ManifestError
         A missing or empty file, a missing column, an unknown code, columns that contradict each other, or an image
-        path that is absolute or leaves the image root. A group with one class only is no error here; a name in the
-        follow-up form that does not tell video or forgery is a warning, once a kind, with the count.
+        path that is absolute elsewhere or leaves the image root. A group with one class only is no error here; a
+        name in a follow-up form that does not tell video or forgery is a warning, once a kind, with the count.
     """
-    table, problems = read_leniently(path)
+    table, problems = read_leniently(path, image_root)
     for problem in problems:
         if problem.severity == "error":
             raise ManifestError(problem.message())
@@ -67,19 +70,17 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def read_leniently(path: str | Path) -> tuple[pd.DataFrame, list[Problem]]:
+def read_leniently(path: str | Path, image_root: str | Path = "") -> tuple[pd.DataFrame, list[Problem]]:
     """The rows of a manifest that have no error, as from :func:`read_manifest`, and every problem in it, by line."""
-    rows = Rows(path)
-    form = other_lists if other_lists.REQUIRED[0] in rows.cells else released_columns
-    if not rows.require(form.REQUIRED):
+    rows = Rows(path, image_root)
+    form = other_lists if other_lists.FIRST in rows.cells else released_columns
+    if not rows.require(form.required(rows.cells)):
         return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
     table = form.rows_of(rows)
-    code = np.maximum(table["code"], 0)  # rows without a code are faulty: they are left out below
-    table["group"] = np.array(GROUPS, dtype=object)[code]
-    table["gender"] = np.repeat(np.array(GENDERS, dtype=object), len(RACES))[code]
-    table["race"] = np.tile(np.array(RACES, dtype=object), len(GENDERS))[code]
     table["source"] = [f"{rows.path}, line {line}" for line in rows.lines.tolist()]
-    frame = pd.DataFrame({column: table[column] for column in (*COLUMNS, "source")})[~rows.faulty]
+    first = {column: table.pop(column) for column in (*COLUMNS, "source") if column in table}
+    others = {column: rows.cells[column].to_numpy() for column in rows.cells if column not in rows.asked | first.keys()}
+    frame = pd.DataFrame(first | table | others)[~rows.faulty]
     return frame.reset_index(drop=True).infer_objects(), sorted(rows.problems, key=lambda problem: problem.line)
 
 
@@ -87,18 +88,22 @@ def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] 
     """Write canonical rows in the released columns; the same rows give the same bytes.
 
     Celeb-DF and DFD (known by the folder's name) are written with their six groups, unless ``groups`` says otherwise
-    (:data:`GROUPS` or :data:`SIX_GROUPS`). A file of fakes whose forgeries are all known gets ``spe_label``; a file of
-    fakes and reals together gets ``forgery``. The file is written atomically, missing folders are made.
+    (:data:`GROUPS` or :data:`SIX_GROUPS`). Groups of another scheme get the column ``group`` in place of the codes. A
+    file of fakes whose forgeries are all known gets ``spe_label``; a file of fakes and reals together gets ``forgery``.
+    Columns that are not canonical follow. The file is written atomically, missing folders are made.
 
     Raises a ManifestError if there are no rows, a canonical column is missing, or a row could not be read back.
     """
     path = Path(path)
-    missing = [column for column in COLUMNS if column not in frame.columns]
+    own = "group" in frame and scheme_of(frame["group"]) != GROUPS
+    needed = [column for column in COLUMNS if not (own and column in released_columns.ATTRIBUTES)]
+    missing = [column for column in needed if column not in frame.columns]
     if missing or frame.empty:
         what = f"column {', '.join(missing)} is missing" if missing else "there are no rows"
         raise ManifestError(f"{path}: cannot be written, {what}. Pass the canonical columns, at least one row.")
     if groups is None:
-        groups = SIX_GROUPS if path.parent.name in SIX_GROUP_DATASETS else GROUPS
+        six = path.parent.name in SIX_GROUP_DATASETS and not own
+        groups = SIX_GROUPS if six else scheme_of(frame["group"])
     _refuse_unreadable(frame, path, groups)
     table = released_columns.table_of(frame, tuple(groups))
     with replacing(path) as partial:
@@ -106,7 +111,7 @@ def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] 
 
 
 def _refuse_unreadable(frame: pd.DataFrame, path: Path, groups: Sequence[str]) -> None:
-    told = frame["gender"] + "-" + frame["race"]
+    told = frame["group"] if scheme_of(groups) != GROUPS else frame["gender"] + "-" + frame["race"]
     fake = frame["forgery"].isin([*FORGERIES[1:], "fake"])
     outside = np.logical_or(*leaves_root(frame["img_path"]))
     good = frame["group"].isin(groups) & (frame["group"] == told) & ~outside
@@ -115,24 +120,25 @@ def _refuse_unreadable(frame: pd.DataFrame, path: Path, groups: Sequence[str]) -
         position = int((~good.to_numpy()).argmax())
         row = frame.iloc[position].astype(object)
         raise ManifestError(
-            f"{path}: cannot be written, row {position} has group {row.group!r}, gender {row.gender!r}, race "
-            f"{row.race!r}, label {row.label}, forgery {row.forgery!r}, img_path {row.img_path!r}. Make them agree "
-            f'(groups of this file: {", ".join(groups)}), and the path relative to the image root, without "..".'
+            f"{path}: cannot be written, row {position} has group {row.group!r}, gender {row.get('gender')!r}, race "
+            f"{row.get('race')!r}, label {row.label}, forgery {row.forgery!r}, img_path {row.img_path!r}. Make them "
+            f'agree (groups of this file: {", ".join(groups)}), and the path relative to the image root, without "..".'
         )
 
 
-def read_split(folder: str | Path, split: str) -> pd.DataFrame:
+def read_split(folder: str | Path, split: str, image_root: str | Path = "") -> pd.DataFrame:
     """Read one split ("train", "val", "test") of a data set's folder of manifests, fakes first.
 
     The folder's name, of ``data_manifests/synthetic/ffpp`` for instance, becomes the column ``dataset``. Training and
-    validation are a file of fakes and a file of reals, a test set is one file.
+    validation are a file of fakes and a file of reals, a test set is one file. ``image_root`` as of
+    :func:`read_manifest`.
 
     Raises a ManifestError if a file of the split is missing or faulty, or the split is unknown.
     """
     if split not in SPLIT_FILES:
         raise ManifestError(f"{folder}: unknown split {split!r}. Use one of {', '.join(SPLIT_FILES)}.")
     folder = Path(folder)
-    frames = [read_manifest(folder / name) for name in SPLIT_FILES[split]]
+    frames = [read_manifest(folder / name, image_root) for name in SPLIT_FILES[split]]
     return pd.concat(frames, ignore_index=True).assign(dataset=folder.name)
 
 
@@ -153,8 +159,8 @@ def find_leaks(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def group_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Count what each of the eight groups rests on; absent ones as zeros."""
-    return counted(frame, "group", GROUPS)
+    """Count what each group of the scheme rests on; absent ones as zeros."""
+    return counted(frame, "group", scheme_of(frame["group"]))
 
 
 def counted(frame: pd.DataFrame, by: str, names: Sequence[str]) -> pd.DataFrame:

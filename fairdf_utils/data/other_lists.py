@@ -1,23 +1,34 @@
-"""The manifests of the released follow-up work: other column names, other codes.
+"""The manifests of the released follow-up works: other column names, other codes.
 
-They have two sets of demographic labels, which may contradict each other. The cleaned ones are read ("Ground Truth
-...", "Intersection"); the older, noisier ``intersec_label`` is not.
+Those with a race have two sets of demographic labels, which may contradict each other. The cleaned ones are read
+("Ground Truth ...", "Intersection"); the older, noisier ``intersec_label`` is not. Those of AI-Face's second release
+have a skin tone in place of the race, and six groups, women first: "Intersection" 0 female-light to 5 male-dark.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from fairdf_utils.data.crop_names import from_crop_names, video_and_frame
 from fairdf_utils.data.csv_rows import UNKNOWN, Rows
-from fairdf_utils.data.released_columns import CONTRADICTION
-from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, RACES
+from fairdf_utils.data.released_columns import CONTRADICTION, names_of
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, RACES, TONE_GROUPS, TONES
 
-REQUIRED = ("Image Path", "Target", "Ground Truth Gender", "Ground Truth Race", "Intersection")
+FIRST = "Image Path"
+TONE = "Skin Tone"
+
+
+def required(header: Iterable[str]) -> tuple[str, ...]:
+    """The columns that a file with this header must have; it may call the gender "Gender" or "Predicted Gender"."""
+    genders = [name for name in header if name in ("Gender", "Predicted Gender")] or ["Ground Truth Gender"]
+    toned = any(name.endswith(TONE) for name in header)
+    return (FIRST, "Target", genders[0], *(() if toned else ("Ground Truth Race",)), "Intersection")
 
 
 def rows_of(rows: Rows) -> dict[str, np.ndarray]:
-    """The canonical columns as arrays (N,); groups as ``code``, their position among the eight."""
+    """The canonical columns as arrays (N,), with ``skin_tone`` in place of ``race`` where the file has it."""
     paths = rows.image_paths("Image Path")
     label = rows.codes("Target", (0, 1))
     crop = from_crop_names(paths)
@@ -30,7 +41,7 @@ def rows_of(rows: Rows) -> dict[str, np.ndarray]:
         "img_path": paths,
         "label": label,
         "forgery": _forgeries(rows, label, crop["forgery"].to_numpy()),
-        "code": _group_codes(rows),
+        **_groups(rows),
         "video": np.where(known, crop["video"], own_video),
         "identity": np.where(known, crop["identity"], own_video),
         "source_identity": crop["source_identity"].to_numpy(),
@@ -38,17 +49,18 @@ def rows_of(rows: Rows) -> dict[str, np.ndarray]:
     }
 
 
-def _group_codes(rows: Rows) -> np.ndarray:
-    male = rows.codes("Ground Truth Gender", (0, 1))
-    race = rows.codes("Ground Truth Race", range(len(RACES)))
-    both = (male != UNKNOWN) & (race != UNKNOWN)
-    code = np.where(both, (1 - male) * len(RACES) + race, UNKNOWN)
-    coded = rows.codes("Intersection", range(len(GROUPS)))
-    contradicts = both & (coded != UNKNOWN) & (coded != code)
-    remedy = "Correct one of them (0 male-asian, 1 male-white, .. 7 female-others)."
-    told = "It contradicts Ground Truth Gender and Ground Truth Race"
-    rows.reject(contradicts, CONTRADICTION, "Intersection", told, remedy)
-    return code
+def _groups(rows: Rows) -> dict[str, np.ndarray]:
+    """``group``, ``gender``, and ``race`` or ``skin_tone``."""
+    _, _, gender, *race, _ = required(rows.cells)
+    scheme, second = (GROUPS, "race") if race else (TONE_GROUPS, "skin_tone")
+    male = rows.codes(gender, (0, 1))
+    raced = rows.codes(race[0], range(len(RACES))) if race else np.zeros_like(male)
+    coded = rows.codes("Intersection", range(len(scheme)))
+    told = (1 - male) * len(RACES) + raced if race else male * len(TONES) + coded % len(TONES)
+    contradicts = (male != UNKNOWN) & (raced != UNKNOWN) & (coded != UNKNOWN) & (coded != told)
+    remedy = f"Correct one of them ({', '.join(scheme)}, from 0)."
+    rows.reject(contradicts, CONTRADICTION, "Intersection", f"It contradicts {' and '.join([gender, *race])}", remedy)
+    return names_of(coded, scheme, second)
 
 
 def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:

@@ -1,34 +1,46 @@
-"""The columns and codes of the released fair-deepfake-detection manifests, in and out.
+"""The columns and codes of the released fair-deepfake-detection manifests, and groups of one's own, in and out.
 
 `rows_of` reads them, with eight groups or, without ``isasian``, with the six of Celeb-DF and DFD; `table_of` writes.
+A column ``group`` holds groups of one's own, names as they are; ``gender`` and ``race`` may stand for it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.crop_names import from_crop_names, video_and_frame, video_facts
 from fairdf_utils.data.csv_rows import UNKNOWN, Rows
-from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, RACES, SIX_GROUPS
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS, RACES, SIX_GROUPS, scheme_of
 
-REQUIRED = ("img_path", "label", "ismale", "iswhite", "isblack", "intersec_label")
+CODED = ("ismale", "iswhite", "isblack", "intersec_label")
+ATTRIBUTES = ("gender", "race")
+PLACED = ("source", "dataset", "split")  # columns that say where a row was read: no part of it
 CONTRADICTION = "contradicting columns"
 
 
+def required(header: Container[str]) -> tuple[str, ...]:
+    """The columns that a file with this header must have."""
+    if "group" not in header and any(name in header for name in CODED):
+        return ("img_path", "label", *CODED)
+    named = all(name in header for name in ATTRIBUTES) and "group" not in header
+    return ("img_path", "label", *(ATTRIBUTES if named else ["group"]))
+
+
 def rows_of(rows: Rows) -> dict[str, np.ndarray]:
-    """The canonical columns as arrays (N,); groups as ``code``, their position among the eight."""
+    """The canonical columns as arrays (N,); ``gender`` and ``race`` where the file has them."""
     paths = rows.image_paths("img_path")
     label = rows.codes("label", (0, 1))
-    table = {"img_path": paths, "label": label, "code": _group_codes(rows)} | _from_names(rows, paths)
+    table = {"img_path": paths, "label": label} | _groups(rows) | _from_names(rows, paths)
     table["forgery"] = _forgeries(rows, label, table["forgery"])
     if "frame" in rows.cells:
-        whole = np.array([re.fullmatch("[0-9]{1,9}", cell) is not None for cell in rows.strings("frame")], dtype=bool)
+        cells = rows.strings("frame")
+        whole = np.array([re.fullmatch(r"[0-9]{1,9}(\.0)?", cell) is not None for cell in cells], dtype=bool)
         rows.reject(~whole, "bad cell", "frame", "It is no frame number", "Use a whole number of 0 or more.")
-        table["frame"] = np.where(whole, rows.strings("frame"), "0").astype(np.int64)
+        table["frame"] = np.where(whole, cells, "0").astype(np.float64).astype(np.int64)
     return table
 
 
@@ -48,6 +60,23 @@ def _from_names(rows: Rows, paths: np.ndarray) -> dict[str, np.ndarray]:
     if "source_identity" in rows.cells:
         facts["source_identity"] = rows.strings("source_identity")
     return facts | {"video": video, "frame": frame}
+
+
+def _groups(rows: Rows) -> dict[str, np.ndarray]:
+    """``group``, with ``gender`` and ``race`` where they are told."""
+    if all(name in rows.cells for name in CODED):
+        table = names_of(_group_codes(rows))
+    else:
+        table = {name: rows.words(name, needed="group" not in rows.cells) for name in ATTRIBUTES if name in rows.cells}
+    if "group" in rows.cells:
+        return table | {"group": rows.words("group")}
+    return {"group": table["gender"] + "-" + table["race"]} | table
+
+
+def names_of(code: np.ndarray, scheme: Sequence[str] = GROUPS, second: str = "race") -> dict[str, np.ndarray]:
+    """``group`` and its parts, ``gender`` and ``second``, of codes (N,), negative in faulty rows."""
+    parts = np.array([[name, *name.split("-")] for name in scheme], dtype=object)[np.maximum(code, 0)]
+    return dict(zip(("group", "gender", second), parts.T, strict=True))
 
 
 def _group_codes(rows: Rows) -> np.ndarray:
@@ -99,14 +128,19 @@ def _forgeries(rows: Rows, label: np.ndarray, named: np.ndarray) -> np.ndarray:
 
 
 def table_of(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
-    """Canonical rows in the columns and codes of the file; ``groups`` are all eight or the six."""
+    """Canonical rows in the columns and codes of the file; ``groups`` are all eight, the six, or names of one's own."""
     table = {"img_path": frame["img_path"], "label": frame["label"].astype(int)}
-    flags = {"ismale": frame["gender"] == "male"}
-    flags |= {f"is{race}": frame["race"] == race for race in (RACES[:3] if groups == GROUPS else RACES[1:3])}
-    table |= {name: flag.map({True: 1, False: -1}) for name, flag in flags.items()}
-    table["intersec_label"] = frame["group"].map(groups.index)
+    if scheme_of(groups) == GROUPS:
+        flags = {"ismale": frame["gender"] == "male"}
+        flags |= {f"is{race}": frame["race"] == race for race in (RACES[:3] if groups == GROUPS else RACES[1:3])}
+        table |= {name: flag.map({True: 1, False: -1}) for name, flag in flags.items()}
+        table["intersec_label"] = frame["group"].map(groups.index)
+    else:
+        table |= {name: frame[name] for name in (*ATTRIBUTES, "group") if name in frame}
     if frame["forgery"].isin(FORGERIES[1:]).all():
         table["spe_label"] = frame["forgery"].map(FORGERIES.index)
     elif (frame["label"] == 1).any():
         table["forgery"] = frame["forgery"]
-    return pd.DataFrame(table | {name: frame[name] for name in ("video", "identity", "source_identity", "frame")})
+    table |= {name: frame[name] for name in ("video", "identity", "source_identity", "frame")}
+    known = {*table, *COLUMNS, *PLACED}
+    return pd.DataFrame(table | {name: frame[name] for name in frame if name not in known})

@@ -391,7 +391,7 @@ def test_another_spelling_is_the_same_image(tmp_path, spelling):
     tables = _tables()
     line = _append(tables, "realval.csv", tables["realval.csv"].iloc[[3]].assign(img_path=spelling))
     report = check([_write(tables, tmp_path / "ffpp")])
-    assert _places(report.findings) == [("same image twice", "realval.csv", line, spelling)]
+    assert _places(report.findings) == [("same image twice", "realval.csv", line, spelling.replace("\\", "/"))]
 
 
 def test_files_of_unknown_splits_are_judged_one_by_one(tmp_path):
@@ -608,3 +608,38 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(tmp_path, caps
     assert main_check(_options(tmp_path, out=str(tmp_path / out))) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ") and said in told and told.count("\n") == 1
+
+
+def _own(folder, **groups):
+    """A data set with groups of one's own: reals and fakes of 20 videos for each group in each file asked for."""
+    folder.mkdir()
+    for name, names in groups.items():
+        label = {"faketrain": "11", "fakeval": "11", "test": "01"}.get(name, "00")
+        lines = [
+            f"{folder}/crops/{name}-{group}-{video}_0.png,{label[video % 2]},{group}"
+            for group in names
+            for video in range(40)
+        ]
+        (folder / f"{name}.csv").write_text("\n".join(["img_path,label,group", *lines]))
+    return folder
+
+
+def test_groups_of_ones_own_with_absolute_paths_are_checked_by_their_scheme(tmp_path):
+    train = {"faketrain": "ab", "realtrain": "abc"}
+    folder = _own(tmp_path / "own", **train, fakeval="bd", realval="abc", test="abe")
+    report = check([folder], images=tmp_path / "own")
+    found = report.findings[report.findings["kind"] != "missing image"]
+    values = found.groupby("kind")["value"].agg(list)
+    assert values["untrained group"] == ["d"] and values["absent group"] == ["c"]
+    assert "a, b, c" in found.loc[found["kind"] == "untrained group", "remedy"].iloc[0]
+    assert len(report.findings) - len(found) == report.files["rows"].sum()  # every path was looked for
+    assert set(check([folder]).findings["kind"]) == {"path outside the root"}
+
+
+def test_a_video_in_two_groups_of_ones_own_is_found(tmp_path):
+    lines = [
+        f"crops/{video}_{frame}.png,{video % 2},{'ab'[frame == 2 == video]}" for video in (1, 2) for frame in range(4)
+    ]
+    (tmp_path / "test.csv").write_text("\n".join(["img_path,label,group", *lines]))
+    found = check([tmp_path]).errors
+    assert found[["kind", "column", "line"]].to_numpy().tolist() == [["demographic flip", "group", 8]]

@@ -20,7 +20,7 @@ from fairdf_utils.data.manifests import (
     read_split,
     write_manifest,
 )
-from fairdf_utils.data.vocabulary import COLUMNS, DATASETS, FORGERIES, GROUPS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import COLUMNS, DATASETS, FORGERIES, GROUPS, SIX_GROUPS, scheme_of
 
 EIGHT = "img_path,label,ismale,isasian,iswhite,isblack,intersec_label"
 SIX = "img_path,label,ismale,iswhite,isblack,intersec_label"
@@ -82,6 +82,98 @@ def test_columns_are_found_by_name_and_optional_ones_default(tmp_path):
         12,
     )
     assert (second.video, second.frame, second.forgery) == ("crops/whole", 0, "FaceShifter")
+
+
+@pytest.mark.parametrize(
+    ("root", "written"),
+    [
+        ("/path/to/cropped_images", "/path/to/cropped_images/imgxx.png"),
+        ("/path/to/cropped_images/", "/path/to//cropped_images/./imgxx.png"),
+        ("C:\\crops", r"C:\crops\imgxx.png"),
+        ("/", "/imgxx.png"),
+        ("/any", "imgxx.png"),
+    ],
+)
+def test_an_absolute_path_below_the_image_root_becomes_relative(tmp_path, root, written):
+    """The released manifests' own lines name images so."""
+    path = _file(tmp_path, EIGHT, f"{written},0,1,-1,-1,1,2")
+    assert read_manifest(path, root)["img_path"].tolist() == ["imgxx.png"]
+
+
+def test_a_root_may_be_a_link_or_relative(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    path = _file(tmp_path, EIGHT, f"{tmp_path}/real/a/b.png,0,1,-1,-1,1,2", r"link\b.png,0,1,-1,-1,1,2")
+    assert read_manifest(path, "link")["img_path"].tolist() == ["a/b.png", "link/b.png"]
+
+
+@pytest.mark.parametrize(
+    "written", ["/path/to/other/1.png", "/path/to/crops_2/1.png", "/path/to/crops/../1.png", "D:/1"]
+)
+def test_an_absolute_path_elsewhere_is_refused_with_the_root(tmp_path, written):
+    path = _file(tmp_path, EIGHT, f"{written},0,1,-1,-1,1,2")
+    with pytest.raises(ManifestError, match=f"{path}, line 2, column img_path.*not below image_root '/path/to/crops'"):
+        read_manifest(path, "/path/to/crops")
+
+
+OWN = ("img_path", "label", "group", "age", "video")
+AGES = [
+    ("a/1_0.png", "0", "young", "7", "a"),
+    ("a/2_0.png", "1", "old", "80", "b"),
+    ("a/3_0.png", "1", "in between", "", "c"),
+]
+
+
+def test_groups_of_ones_own_are_a_scheme_and_other_columns_follow(tmp_path):
+    rows = read_manifest(_file(tmp_path, *(",".join(cells) for cells in (OWN, *AGES))))
+    expected = [name for name in COLUMNS if name not in ("gender", "race")]
+    assert rows.columns.tolist() == [*expected, "source", "age"]
+    assert rows["group"].tolist() == ["young", "old", "in between"] and rows["age"].tolist() == ["7", "80", ""]
+    assert scheme_of(rows["group"]) == ("in between", "old", "young")
+    assert group_table(rows)["fakes"].to_dict() == {"in between": 1, "old": 1, "young": 0}
+    write_manifest(rows, tmp_path / "celebdf/test.csv")  # a folder of six groups, which these are not
+    again = read_manifest(tmp_path / "celebdf/test.csv")
+    assert again.drop(columns="source").equals(rows.drop(columns="source"))
+
+
+def test_a_column_of_groups_wins_over_the_codes_and_names_of_the_eight_are_the_eight(tmp_path):
+    rows = read_manifest(_file(tmp_path, f"{EIGHT},group", "a/1.png,0,1,1,-1,-1,0,A"))
+    assert rows[["group", "gender", "race"]].iloc[0].tolist() == ["A", "male", "asian"]
+    rows = read_manifest(_file(tmp_path, "img_path,label,race,gender", "a/1.png,0, asian,male"))
+    assert rows["group"].tolist() == ["male-asian"] and scheme_of(rows["group"]) == GROUPS
+    assert scheme_of([]) == scheme_of(SIX_GROUPS) == GROUPS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{EIGHT},,\n{{row}},,\n,,,,,,,,\n",  # a spreadsheet's empty columns and rows
+        f"{EIGHT}\n{{row}},,\n",
+        f",{EIGHT},Unnamed: 0\n7,{{row}},7\n",  # pandas' index, written twice
+        f"{EIGHT}\n{{row}}\n".replace(",", ";"),
+        f"{EIGHT}\n{{row}}\n".replace(",", "\t"),
+        "\ufeff" + f"{EIGHT}\r\n{{row}}\r\n",
+        f" {EIGHT} \n{{row}}\n".replace(",", " , "),
+    ],
+)
+def test_what_spreadsheets_and_tables_write_is_read(tmp_path, text):
+    mark = next(mark for mark in (" , ", ";", "\t", ",") if mark in text)
+    for cells in (("a/1.png", 0, 1, 1, -1, -1, 0), ("a/1.png", "0.0", "1.0", "1.0", "-1.0", "-1.0", "0.0")):
+        path = tmp_path / "test.csv"
+        path.write_bytes(text.format(row=mark.join(map(str, cells))).encode())
+        rows = read_manifest(path)
+        assert rows["group"].tolist() == ["male-asian"] and rows["img_path"].str.strip().tolist() == ["a/1.png"]
+        assert rows.columns.tolist() == [*COLUMNS, "source"]
+
+
+def test_a_header_written_otherwise_is_told_how_to_write_it(tmp_path):
+    with pytest.raises(ManifestError, match="rename 'Img Path' to 'img_path', 'Label' to 'label', 'Group' to 'group'"):
+        read_manifest(_file(tmp_path, "Img Path,Label,Group", "a/1.png,0,A"))
+    with pytest.raises(ManifestError, match="UTF-8"):
+        path = tmp_path / "test.csv"
+        path.write_text(f"{EIGHT}\n{GOOD}\n", encoding="utf-16")
+        read_manifest(path)
 
 
 def test_forgery_may_be_called_method(tmp_path):

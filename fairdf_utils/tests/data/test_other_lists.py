@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from fairdf_utils.corpora.layouts import find_videos
 from fairdf_utils.data.crop_names import from_crop_names, video_facts
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import read_leniently, read_manifest, write_manifest
-from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, GROUPS, TONE_GROUPS, scheme_of
 
 HEADER = "Image Path,Ground Truth Gender,Ground Truth Age,Ground Truth Race,Intersection,Target,intersec_label"
 SAMPLES = Path(__file__).parents[4] / "shared/samples"
@@ -187,3 +188,31 @@ def test_any_ffpp_crop_name_is_taken_apart(forgery, target, source, frame, folde
     row = from_crop_names([f"{folder}/0_{forgery}_{target}_{source}_{frame}.png"]).iloc[0]
     assert (row["video"], row["frame"]) == (f"{forgery}/{target}_{source}", frame)
     assert (row["identity"], row["source_identity"], row["forgery"]) == (target, source, forgery)
+
+
+@pytest.mark.parametrize("prefix", ["", "Predicted ", "Ground Truth "])
+def test_ai_face_lists_have_women_first_and_a_skin_tone(tmp_path, prefix):
+    header = ",".join(
+        ["Image Path", *(prefix + name for name in ("Gender", "Age", "Skin Tone")), "Intersection,Target"]
+    )
+    tones = ["light", "medium", "dark"]
+    lines = [f"GANs/AttGAN/{code}.png,{code // 3},{code},{2 + 3 * (code % 3)},{code},1" for code in range(6)]
+    path = tmp_path / "test.csv"
+    path.write_text("\n".join([header, *lines]))
+    with pytest.warns(UserWarning, match="no known pattern"):
+        rows = read_manifest(path)
+    assert rows["group"].tolist() == list(TONE_GROUPS) == list(scheme_of(rows["group"][:1]))
+    assert rows["group"].iloc[[0, 5]].tolist() == ["female-light", "male-dark"]
+    assert rows["gender"].tolist() == ["female"] * 3 + ["male"] * 3 and rows["skin_tone"].tolist() == tones * 2
+    assert rows[f"{prefix}Age"].tolist() == list("012345") and rows[f"{prefix}Skin Tone"].tolist() == list("258258")
+    assert "race" not in rows and set(rows["forgery"]) == {"fake"}
+    write_manifest(rows, tmp_path / "own/test.csv")
+    kept = rows.drop(columns="source")
+    pd.testing.assert_frame_equal(read_manifest(tmp_path / "own/test.csv")[kept.columns], kept)
+
+
+def test_a_gender_against_ai_faces_intersection_is_named(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_text("Image Path,Gender,Age,Skin Tone,Intersection,Target\na/1.png,1,0,1,2,0\n")
+    with pytest.raises(ManifestError, match="column Intersection: '2'. It contradicts Gender"):
+        read_manifest(path)
