@@ -452,7 +452,8 @@ print(f"accuracy at 0.5: {before['acc']:.3f} with scores, {after['acc']:.3f} wit
 # %% tags=["solution"]
 fpr, tpr = results.loc[("videos", test_sets[0]), ["fpr", "tpr"]]
 shares = [by_mean["label"].mean(), 0.001]
-precision = [share * tpr / (share * tpr + (1 - share) * fpr) for share in shares]
+alarms = [share * tpr + (1 - share) * fpr for share in shares]  # as a share of all videos
+precision = [share * tpr / alarm if alarm else np.nan for share, alarm in zip(shares, alarms, strict=True)]
 called = by_mean["score"] >= 0.5
 counted = by_mean.loc[called, "label"].mean()  # NaN where nothing was called fake, or one class is missing
 assert np.isclose(precision[0], counted) or np.isnan([precision[0], counted]).any()
