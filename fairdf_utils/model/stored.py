@@ -81,6 +81,8 @@ def save_detector(path: Path, model: nn.Module, config: TrainingConfig, epoch: i
 def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, TrainingConfig]:
     """Rebuild a published detector, in evaluation mode.
 
+    One that was trained in bfloat16 is to be scored in float32 (`precision`) by a device that is not fast at bfloat16.
+
     Raises
     ------
     DetectorError
@@ -99,4 +101,6 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, Tr
     if misfits:
         raise DetectorError(f"{path} does not hold the weights of its own configuration. {misfits}")
     model.load_state_dict(weights)
+    if config.precision == "bfloat16":
+        config = replace(config, precision=choose_precision("auto", device))
     return model.to(device, memory_format=torch.channels_last).eval(), config

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -65,13 +65,17 @@ def test_absent_devices_are_refused(device):
 
 
 @pytest.mark.parametrize("amx, avx512, chosen", [(1, 0, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")])
-def test_automatic_precision_is_bfloat16_only_where_a_cpu_has_instructions_for_it(monkeypatch, amx, avx512, chosen):
+def test_automatic_precision_is_bfloat16_only_where_a_cpu_has_instructions_for_it(
+    monkeypatch, tmp_path, amx, avx512, chosen
+):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose_precision("auto", CPU) == chosen
         assert choose_precision("float32", CPU) == "float32"
+        save_detector(tmp_path / "d.safetensors", build(SMALL), replace(SMALL, precision="bfloat16"), 1)
+        assert load_detector(tmp_path / "d.safetensors", CPU)[1].precision == chosen
     if chosen == "float32":
         with pytest.warns(UserWarning, match="no bfloat16 instructions.*ten times as long.*use precision auto"):
             assert choose_precision("bfloat16", CPU) == "bfloat16"
