@@ -374,16 +374,18 @@ portrait = np.asarray(Image.open(files[0]))
 crop = faces.align(portrait, faces.find(portrait)[0], config.image_size)
 z_real, z_fake = scoring.predict(model, np.stack([crop]), target)[0]
 assert np.isclose(rows[0]["score"], 1 / (1 + np.exp(z_real - z_fake)), atol=1e-3)
-pd.DataFrame(rows)[["file", "face", "left", "top", "right", "bottom", "score", "verdict"]].round(3)
+pd.DataFrame(rows)[["file", "face", "left", "top", "right", "bottom", "score", "above_real", "above_fake"]].round(3)
 
 # %%
 Image.fromarray(np.hstack([Image.open(path.with_name(f"{path.name}.scored.png")) for path in files]))
 
 # %% [markdown]
-# **What you should see.** A box around each face, with the verdict and P(fake). The swapped face should score above the
-# real one; that a verdict is right or wrong here says nothing, two pictures are an anecdote. The picture carries a line
-# on what the detector was trained on. **A detector that was trained on rendered faces knows nothing of real ones**:
-# whatever it says about a photograph, yours included, means nothing.
+# **What you should see.** A box around each face, with P(fake), and no verdict. What a score says is told by its place
+# among those of faces whose kind is known: `above_real` and `above_fake` are the shares of the real and the fake
+# validation faces that score lower. The swapped face should score above the real one; two pictures are an anecdote,
+# though. The picture carries lines on what the detector was trained on and how well it separates there. **A detector
+# that was trained on rendered faces knows nothing of real ones**: whatever it says about a photograph, yours included,
+# means nothing.
 #
 # The same for your own picture, video or folder, from the repository's root:
 #

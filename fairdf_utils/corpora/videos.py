@@ -93,7 +93,7 @@ def is_picture(path: Path) -> bool:
     try:
         with opened(path):
             return True
-    except UnreadablePicture:
+    except OSError:
         return False
 
 

@@ -2,11 +2,16 @@
 
 Faces are found, aligned as chapter 1 does it, and scored one by one. A video's score is the mean over its frames of
 the largest face, which is the face that detectors are trained on. What cannot be scored gets a row with the reason.
+
+No row says "real" or "fake": where a score lies among those of the validation faces, whose kind is known, says what it
+is worth, and the threshold that would make a word of it is the reader's.
 """
 
 import json
+import os
 import textwrap
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,23 +27,24 @@ from torchvision.utils import draw_bounding_boxes
 from fairdf_utils import progress
 from fairdf_utils.corpora import faces, videos
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
+from fairdf_utils.fairness.auc import segment_auc
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
 from fairdf_utils.model.stored import choose_device
 from fairdf_utils.released.checkpoints import load_any_detector
 
-THRESHOLD = 0.5  # of P(fake), as in Lin et al. 2024
 SMALL_CROP = 512  # pixels: a square picture up to this size may well be an aligned crop already
 STRIP_FRAMES, STRIP_HEIGHT = 5, 300  # of a video's annotated picture; pixels
 SMALLEST, LARGEST = 320, 1280  # pixels, longer side of an annotated picture
-COLOURS = {"fake": "#d55e00", "real": "#0173b2"}
+COLOUR = "#0173b2"  # of every box: a colour for each side of a threshold would be a verdict
 FONT, TEXT = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 16  # text height in pixels
 BOX = ("left", "top", "right", "bottom")  # pixels
+NOT_DRAWN = "its annotated picture cannot be written"
 # A row is a part: "face", "video" (the mean of its frames), or "" where nothing could be scored, and the reason why.
-# Face 1 is the largest of its picture; its score is the finder's: about 0 is doubtful, 1 and more is sure.
-PLACE, COUNTS = ("frame", "face", *BOX), ("frames_read", "frames_scored")
-DETECTED = ("face_score", "logit_real", "logit_fake", "score", "verdict")
-COLUMNS = ("file", "part", *PLACE, *DETECTED, *COUNTS, "reason")
+# Face 1 is the largest of its picture; its score is the finder's: about 0 is doubtful, 1 and more is sure. `score` is
+# P(fake); `above_real` and `above_fake` are the shares, 0 to 1, of the validation faces (videos) that score lower.
+PLACE, COUNTS, SHARES = ("frame", "face", *BOX), ("frames_read", "frames_scored"), ("above_real", "above_fake")
+COLUMNS = ("file", "part", *PLACE, "face_score", "logit_real", "logit_fake", "score", *SHARES, *COUNTS, "reason")
 
 
 class PictureError(Exception):
@@ -46,43 +52,50 @@ class PictureError(Exception):
 
 
 class Detector(NamedTuple):
-    """A trained detector in the form that scores fastest, on `device`; in words, what it is and was trained on."""
+    """A trained detector in the form that scores fastest, on `device`; what it is and what its scores tell."""
 
     model: nn.Module
     device: torch.device
     image_size: int  # side of the crops that it scores, pixels
     name: str
-    origin: str
+    worth: str
+    validation: dict[str, pd.DataFrame]  # "face" and "video" -> label and score of the validation set; or none
 
 
 def main_predict(options: Namespace) -> int:
     """Score what `options.path` names, print a table, write `scores.csv` and annotated pictures.
 
-    The result is 0 when every file was scored whole, and 1 otherwise. Raises PictureError or DetectorError when nothing
-    can be scored: no such file, run, device, checkpoint, or place for the results.
+    The result is 0 when every file was scored whole, 1 otherwise, and 130 after an interruption. Raises PictureError or
+    DetectorError when nothing can be scored: no such file, run, device, checkpoint, or place for the results.
     """
     out = Path(options.out)
-    files = files_of(Path(options.path), out)
+    files, skipped = files_of(Path(options.path), out)
     checkpoint = options.checkpoint or checkpoint_of(options.run, options.detector, options.seed)
     detector = open_detector(Path(checkpoint), options.device)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PictureError(f"{out}: this folder cannot be made ({error.strerror}). Choose another --out") from None
-    print(f"{detector.name}\n{detector.origin}\n")
-    rows = []
+    print(f"{detector.name}\n{detector.worth}\n")
+    rows, code = [], 0
     try:
         for path, name in progress.bar(files.items(), desc="predict", unit="file"):
             rows += score_file(detector, path, name, out, options.frames, options.aligned)
+    except KeyboardInterrupt:
+        code = 130
     finally:  # interrupted or not, what was scored is kept
         table = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(PLACE + COUNTS, "Int64"))
         with replacing(out / "scores.csv") as partial:
             table.to_csv(partial, index=False)
     print(in_words(table))
-    drawn = table.loc[table["part"] != "", "file"].nunique()
+    if skipped:
+        print(f"{skipped.total():,} files skipped, by suffix: {_counted(skipped)}")
+    drawn = table.loc[(table["part"] != "") & ~table["reason"].str.startswith(NOT_DRAWN), "file"].nunique()
     pictures = f" and {drawn:,} annotated picture{'s' * (drawn != 1)}" if drawn else "; there is nothing to draw"
     print(f"\nwrote {out / 'scores.csv'}{pictures}")
-    return int((table["reason"] != "").any())
+    if code:
+        print(f"Interrupted: {table['file'].nunique():,} of {len(files):,} files are in it; another call begins anew")
+    return code or int((table["reason"] != "").any())
 
 
 def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> Path:
@@ -105,7 +118,42 @@ def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
     target = choose_device(device)
     model, config = load_any_detector(checkpoint, target)
     name = f"Detector {config.detector}-s{config.seed}: {config.backbone} at {config.image_size} px, {checkpoint}"
-    return Detector(scoring_copy(model), target, config.image_size, name, _origin(checkpoint))
+    validation = _validation(checkpoint)
+    worth = f"{_origin(checkpoint)}\n{_separation(validation.get('face'))}"
+    return Detector(scoring_copy(model), target, config.image_size, name, worth, validation)
+
+
+def _validation(checkpoint: Path) -> dict[str, pd.DataFrame]:
+    """What chapter 4 keeps of the detector of a run: label and score of its validation faces and videos; or nothing."""
+    folder = checkpoint.resolve().parent  # <run>/03_sam_training/<detector>-s<seed>
+    folder = folder.parents[1] / "04_cross_dataset_evaluation" / folder.name / "validation"
+    files = {"face": folder / "scores.parquet", "video": folder / "video_scores.parquet"}
+    try:
+        if min(file.stat().st_mtime for file in files.values()) < checkpoint.stat().st_mtime:
+            return {}  # of an earlier training
+        return {part: pd.read_parquet(file, columns=["label", "score"]) for part, file in files.items()}
+    except (OSError, ValueError):  # not there, or damaged: pyarrow's error is a ValueError
+        return {}
+
+
+def _separation(table: pd.DataFrame | None) -> str:
+    """How well a detector tells the faces of its validation set apart."""
+    if table is None:
+        return "Its validation faces are not scored beside it (chapter 4): there is nothing to compare a score with."
+    label, score = table["label"].to_numpy(), table["score"].to_numpy()
+    auc, fakes = segment_auc(np.zeros(len(table), int), 1, label, score)[0], int(label.sum())
+    return (
+        f"AUC {auc:.2f} on its {len(label) - fakes:,} real and {fakes:,} fake validation faces, which also chose its "
+        "weights."
+    )
+
+
+def _shares(detector: Detector, part: str, p: float) -> dict[str, float]:
+    """`SHARES` of a score; NaN where there is nothing to compare it with."""
+    if part not in detector.validation:
+        return dict.fromkeys(SHARES, np.nan)
+    table = detector.validation[part]
+    return {name: (table.loc[table["label"] == i, "score"] < p).mean() for i, name in enumerate(SHARES)}
 
 
 def _origin(checkpoint: Path) -> str:
@@ -121,26 +169,39 @@ def _origin(checkpoint: Path) -> str:
     return f"Trained on {', '.join(sets)}; on other cameras, forgeries and people it does worse (chapter 4)."
 
 
-def files_of(path: Path, out: Path) -> dict[Path, str]:
-    """The pictures and videos that a path names, each with its name in the results; nothing below `out`."""
+def files_of(path: Path, out: Path) -> tuple[dict[Path, str], Counter]:
+    """The pictures and videos that a path names, each with its name in the results, and how many others, by suffix.
+
+    Hidden files and those below `out` are not looked at. A name's bytes that are no UTF-8 are written as \\x...
+    """
     if path.is_file():
-        return {path: path.name}
+        return {path: _text(path.name)}, Counter()
     if not path.is_dir():
         raise PictureError(f"{path}: no such file or folder")
-    endings = videos.IMAGES + videos.VIDEOS
-    found = {
-        file: file.relative_to(path).as_posix()
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in endings and file.is_file() and not file.resolve().is_relative_to(out.resolve())
-    }
+    endings, own = videos.IMAGES + videos.VIDEOS, out.resolve()
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in files if not file.resolve().is_relative_to(own)]
+    found = {file: _text(file.relative_to(path).as_posix()) for file in files if file.suffix.lower() in endings}
+    skipped = Counter(_text(file.suffix.lower()) or "no suffix" for file in files if file not in found)
     if not found:
-        raise PictureError(f"{path} holds no picture and no video; looked for {' '.join(endings)}, sub-folders too")
-    return found
+        others = f"; it has {_counted(skipped)}" if skipped else ""
+        raise PictureError(
+            f"{path} holds no picture and no video{others}; looked for {' '.join(endings)}, sub-folders too"
+        )
+    return found, skipped
+
+
+def _text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _counted(counts: Counter) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
 
 
 def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int, aligned: bool) -> list[dict]:
     """Score one file and write its annotated picture, `<out>/<name>.scored.png`; rows of the table (`COLUMNS`)."""
-    still, trouble, read = path.suffix.lower() in videos.IMAGES, "", 0
+    still, trouble, read = videos.is_picture(path), "", 0
     # Of a video's other frames no pixel is kept, so that memory does not grow with its length.
     drawn = {0} if still else set(np.linspace(0, frames - 1, STRIP_FRAMES).round())
     shown, rows, crops = [], [], []  # (number, image) of what is drawn; a row and a crop per face
@@ -151,11 +212,13 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
             if aligned and height != width:
                 trouble, read = f"is {width} x {height} px, but a face crop is square; leave --aligned out", 0
                 break
-            for face, crop in _faces_in(image, detector.image_size, aligned):
+            for face, crop in _faces_in(image, detector.image_size, aligned, still):
                 rows.append({"part": "face", "frame": None if still else number, **face})
                 crops.append(crop)
     except videos.VideoError as error:  # after the last frame that could be decoded
         trouble = f"cannot be read{' to its end' if read else ''}: {error.reason}"
+    except Exception as error:  # whatever else a strange file brings about is no reason to stop
+        trouble, read = f"{type(error).__name__}: {error}".splitlines()[0], read - 1
     if not crops:
         reasons = [trouble] * bool(trouble)
         if read or not trouble:
@@ -163,25 +226,30 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
         return [{"file": name, "part": "", "reason": ", and ".join(reasons)}]
     logits = logits_of(detector.model, np.stack(crops), detector.device, batch_size=32)  # (n, 2)
     for face, (real, fake), p in zip(rows, logits, score(torch.from_numpy(logits)).tolist(), strict=True):
-        face |= {"logit_real": real, "logit_fake": fake, "score": p, "verdict": verdict(p)}
-    caption, whole = name, []
+        face |= {"logit_real": real, "logit_fake": fake, "score": p, **_shares(detector, "face", p)}
+    caption, whole = f"{name}: P(fake) of each face", []
     if not still:
         largest = [face["score"] for face in rows if face["face"] == 1]
         mean, counts = float(np.mean(largest)), dict(zip(COUNTS, (read, len(largest)), strict=True))
-        whole = [{"part": "video", "score": mean, "verdict": verdict(mean), "reason": trouble, **counts}]
-        caption += f": {verdict(mean)} {mean:.2f}, mean of the largest face in {len(largest)} frames; "
+        whole = [{"part": "video", "score": mean, **_shares(detector, "video", mean), "reason": trouble, **counts}]
+        caption = f"{name}: P(fake) {mean:.2f}, mean of the largest face in {len(largest)} frames; "
         caption += f"shown: frames {', '.join(str(number) for number, _ in shown)}"
-    _draw(shown, rows, [caption, detector.origin], out / f"{name}.scored.png")
-    return [{"file": name, "reason": "", **row} for row in rows + whole]
+    reason = trouble if still else ""
+    try:
+        _draw(shown, rows, [caption, *detector.worth.splitlines()], out / f"{name}.scored.png")
+    except OSError as error:  # a name that is too long, say; a full disk stops the table, too
+        reason = f"{NOT_DRAWN}: {error.strerror}"
+    return [{"file": name, "reason": reason, **row} for row in rows + whole]
 
 
-def _faces_in(image: np.ndarray, size: int, aligned: bool) -> Iterator[tuple[dict, np.ndarray]]:
+def _faces_in(image: np.ndarray, size: int, aligned: bool, still: bool) -> Iterator[tuple[dict, np.ndarray]]:
     """Place, number and crop (size, size, 3) of each face of a picture; an aligned crop is taken as it is."""
     if aligned:
         crop = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
         found = [((0, 0, *image.shape[1::-1]), np.nan, crop)]
     else:
-        found = [(face.box, face.score, faces.align(image, face, size)) for face in faces.find(image)]
+        found = faces.find(image, everywhere=still)
+        found = ((face.box, face.score, faces.align(image, face, size)) for face in found)
     for number, (box, sure, crop) in enumerate(found, start=1):
         yield {"face": number, **dict(zip(BOX, box, strict=True)), "face_score": sure}, crop
 
@@ -192,11 +260,6 @@ def _no_face(read: int, image: np.ndarray | None) -> str:
         return f"no face found in {read} frames" if read else "holds no frame"
     square = image.shape[0] == image.shape[1] <= SMALL_CROP
     return f"no face found{'; if the picture is a face crop already, add --aligned' if square else ''}"
-
-
-def verdict(p: float) -> str:
-    """The word for a score."""
-    return "fake" if p >= THRESHOLD else "real"
 
 
 def _draw(shown: list, rows: list[dict], captions: list[str], path: Path) -> None:
@@ -210,7 +273,7 @@ def _draw(shown: list, rows: list[dict], captions: list[str], path: Path) -> Non
 
 
 def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | None = None) -> np.ndarray:
-    """A picture, uint8 (H, W, 3), with a box around every face and its verdict in the box's upper left corner.
+    """A picture, uint8 (H, W, 3), with a box around every face and its score in the box's upper left corner.
 
     Boxes are left, top, right, bottom in pixels, and may reach outside; scores are P(fake). The result is `height`
     pixels high, by default its longer side is brought into 320..1280 pixels; lines and text keep their size.
@@ -223,9 +286,9 @@ def annotate(image: np.ndarray, boxes: list, scores: list[float], height: int | 
         return picture
     tensor = torch.from_numpy(picture).permute(2, 0, 1)
     places = torch.from_numpy(np.multiply(boxes, scale).round().clip(0, np.tile(size - 1, 2)))
-    labels, colours = [f"{verdict(p)} {p:.2f}" for p in scores], [COLOURS[verdict(p)] for p in scores]
     style = {"width": 3, "font": FONT, "font_size": TEXT, "label_colors": "white", "fill_labels": True}
-    return draw_bounding_boxes(tensor, places, labels, colours, **style).permute(1, 2, 0).numpy()
+    labels = [f"{p:.2f}" for p in scores]
+    return draw_bounding_boxes(tensor, places, labels, COLOUR, **style).permute(1, 2, 0).numpy()
 
 
 def captioned(panels: list[np.ndarray], captions: list[str]) -> Image.Image:
@@ -243,8 +306,8 @@ def captioned(panels: list[np.ndarray], captions: list[str]) -> Image.Image:
 def in_words(table: pd.DataFrame) -> str:
     """The table for a reader: a line a face of a picture, a line a video, a line a file that was not scored."""
     shown = table[table["frame"].isna()]
-    width = shown["file"].str.len().max()
-    lines = [f"{'file':{width}}  P(fake)  verdict"]
+    width = max(4, shown["file"].str.len().max())
+    lines = [f"{'file':{width}}  P(fake)  above real  above fake"]
     for row in shown.itertuples():
         if row.part == "":
             lines.append(f"{row.file:{width}}        -  not scored: {row.reason}")
@@ -256,5 +319,10 @@ def in_words(table: pd.DataFrame) -> str:
         else:
             what = f"face {row.face} at {row.left}, {row.top}, found with score {row.face_score:.1f}"
         what += f"; {row.reason}" if row.reason else ""
-        lines.append(f"{row.file:{width}}  {row.score:7.3f}  {row.verdict}     {what}")
+        shares = (f"{'-' if np.isnan(share) else f'{share:.0%}':>10}" for share in (row.above_real, row.above_fake))
+        lines.append("  ".join((f"{row.file:{width}}", f"{row.score:7.3f}", *shares, what)))
+    if shown["above_real"].notna().any():
+        lines.append(
+            "above: the share of the real and of the fake validation faces (videos for a video) with lower scores"
+        )
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """One's own pictures and videos: every face scored, every failure told, nothing finished lost."""
 
 import json
+import os
 from argparse import Namespace
 from collections import namedtuple
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from fairdf_utils.evaluation import pictures, scoring
 from fairdf_utils.evaluation.pictures import (
-    COLOURS,
+    COLOUR,
     TEXT,
     PictureError,
     annotate,
@@ -45,7 +46,7 @@ def run(tmp_path):
 def finder(monkeypatch):
     """A face finder that sees as many faces as the first pixel says, without the cost of a real one."""
 
-    def find(image):
+    def find(image, everywhere):
         return [Face(box, None, 1.5 - i) for i, box in enumerate(BOXES[: image[0, 0, 0]])]
 
     def align(image, face, size, margin=1.3):
@@ -97,7 +98,7 @@ def test_every_face_of_a_picture_is_scored(run, finder, tmp_path, capsys):
     assert code == 0 and table["part"].tolist() == ["face"] * 3 and table["face"].tolist() == [1, 2, 3]
     assert table["score"].tolist() == pytest.approx(expected(run, [crop(image, i) for i in range(3)]), abs=1e-5)
     assert table[["left", "top", "right", "bottom"]].to_numpy().tolist() == [list(box) for box in BOXES]
-    assert (table["verdict"] == np.where(table["score"] >= 0.5, "fake", "real")).all()
+    assert table[["above_real", "above_fake"]].isna().all(axis=None), "there is nothing to compare the scores with"
     softmax = 1 / (1 + np.exp(table["logit_real"] - table["logit_fake"]))
     assert np.allclose(softmax, table["score"], atol=1e-6)
     shown = capsys.readouterr().out
@@ -144,7 +145,7 @@ def test_a_picture_is_turned_upright(run, finder, tmp_path):
 
 
 def test_an_aligned_crop_is_scored_as_it_is(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pictures.faces, "find", lambda image: pytest.fail("no face is looked for"))
+    monkeypatch.setattr(pictures.faces, "find", lambda *_: pytest.fail("no face is looked for"))
     image = picture(0, size=(SIZE, SIZE))
     code, table = scored(run, save(tmp_path, "crop.png", image), aligned=True)
     assert code == 0 and table["score"].tolist() == pytest.approx(expected(run, [image]), abs=1e-5)
@@ -177,7 +178,7 @@ def test_a_video_is_the_mean_of_the_largest_face(run, finder, tmp_path, monkeypa
     assert whole["score"] == pytest.approx(largest.mean(), abs=1e-5)
     assert (whole["frames_read"], whole["frames_scored"]) == (8, 6)
     assert "mean of the largest face in 6 of 8 frames" in capsys.readouterr().out
-    ((panels, (caption, _)),) = drawn
+    ((panels, (caption, *_)),) = drawn
     assert len(panels) == 5, "only some frames are kept to be drawn"
     assert caption.endswith("mean of the largest face in 6 frames; shown: frames 0, 14, 28, 35, 49")
 
@@ -203,7 +204,7 @@ def test_what_is_there_of_a_truncated_video_is_scored(run, finder, tmp_path, mon
     assert code == 1 and whole["score"] == pytest.approx(largest.mean(), abs=1e-5)
     assert whole["reason"] == "cannot be read to its end: truncated"
     assert "in 2 of 3 frames; cannot be read to its end" in capsys.readouterr().out
-    monkeypatch.setattr(pictures.faces, "find", lambda image: [])
+    monkeypatch.setattr(pictures.faces, "find", lambda image, everywhere: [])
     reason = scored(run, tmp_path / "clip.mp4")[1]["reason"].iloc[0]
     assert reason == "cannot be read to its end: truncated, and no face found in 3 frames"
 
@@ -219,7 +220,7 @@ def test_a_real_face_is_found_and_scored(run, tmp_path):
     assert face["left"] < 224 < face["right"] and face["top"] < 120 < face["bottom"], "around her nose"
 
 
-def test_what_was_scored_before_an_interruption_is_kept(run, finder, tmp_path, monkeypatch):
+def test_what_was_scored_before_an_interruption_is_kept(run, finder, tmp_path, monkeypatch, capsys):
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path / "faces", name, picture(1))
     frames = pictures.videos.read_frames
@@ -230,9 +231,92 @@ def test_what_was_scored_before_an_interruption_is_kept(run, finder, tmp_path, m
         return frames(path, count)
 
     monkeypatch.setattr(pictures.videos, "read_frames", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    code, table = scored(run, tmp_path / "faces")
+    assert code == 130 and table["file"].tolist() == ["a.png"]
+    assert "1 of 3 files are in it" in capsys.readouterr().out
+
+
+def test_whatever_a_file_brings_about_is_told_and_the_others_go_on(run, finder, tmp_path, monkeypatch):
+    save(tmp_path / "faces", "a.png", picture(2))
+    save(tmp_path / "faces", "b.png", picture(1))
+    align = pictures.faces.align
+
+    def strange(image, face, *size):
+        if face.box == BOXES[1]:
+            raise RuntimeError("odd\nlines")
+        return align(image, face, *size)
+
+    monkeypatch.setattr(pictures.faces, "align", strange)
+    code, table = scored(run, tmp_path / "faces")
+    assert code == 1 and table["file"].tolist() == ["a.png", "b.png"]
+    assert table["reason"].tolist() == ["RuntimeError: odd", ""]
+
+
+def test_a_name_that_leaves_no_room_for_more_is_no_reason_to_stop(run, finder, tmp_path, capsys):
+    save(tmp_path / "faces", f"{'a' * 245}.png", picture(1))
+    save(tmp_path / "faces", "b.png", picture(1))
+    code, table = scored(run, tmp_path / "faces")
+    assert code == 1 and table["score"].notna().all()
+    assert table["reason"].tolist() == ["its annotated picture cannot be written: File name too long", ""]
+    assert "and 1 annotated picture\n" in capsys.readouterr().out
+
+
+def test_names_with_bytes_that_are_no_text(run, finder, tmp_path):
+    save(tmp_path / "faces", "a.png", picture(1)).rename(tmp_path / "faces" / os.fsdecode(b"caf\xe9.png"))
+    code, table = scored(run, tmp_path / "faces")
+    assert code == 0 and table["file"].tolist() == ["caf\\xe9.png"]
+
+
+def test_skipped_files_are_counted_by_suffix(run, finder, tmp_path, capsys):
+    save(tmp_path / "faces", "a.gif", picture(0))
+    for name in ("a.txt", "b.TXT", "c.heic", "d", ".hidden"):
+        (tmp_path / "faces" / name).touch()
+    scored(run, tmp_path / "faces")
+    assert "4 files skipped, by suffix: .txt 2, .heic 1, no suffix 1\n" in capsys.readouterr().out
+    (tmp_path / "faces/a.gif").unlink()
+    with pytest.raises(PictureError, match="no picture and no video; it has .txt 2, .heic 1, no suffix 1; looked for"):
         scored(run, tmp_path / "faces")
-    assert pd.read_csv(tmp_path / "out/scores.csv")["file"].tolist() == ["a.png"]
+
+
+def test_pictures_are_searched_everywhere_and_frames_for_their_largest_face(run, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pictures.faces, "find", lambda image, everywhere: asked.append(everywhere) or [])
+    scored(run, save(tmp_path, "a.png", picture(0)))
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr(pictures.videos, "read_frames", lambda path, count: iter([(0, picture(0))]))
+    scored(run, tmp_path / "clip.mp4")
+    assert asked == [True, False]
+
+
+def validated(run, faces, whole):
+    """Let chapter 4 have scored validation faces and videos: label and score of each."""
+    folder = run / "04_cross_dataset_evaluation/fairdf-s0/validation"
+    folder.mkdir(parents=True)
+    for name, rows in (("scores", faces), ("video_scores", whole)):
+        pd.DataFrame(rows, columns=["label", "score"]).to_parquet(folder / f"{name}.parquet")
+
+
+def test_a_score_is_placed_among_those_of_validation_faces(run, finder, tmp_path, capsys, monkeypatch):
+    validated(run, [(0, 0.0), (0, 0.1), (0, 0.2), (0, 1.0), (1, 0.1), (1, 1.0)], [(0, 0.0), (1, 0.0), (1, 0.99)])
+    code, table = scored(run, save(tmp_path, "a.png", picture(1)))
+    assert code == 0 and 0.2 < table["score"].iloc[0] < 0.99
+    assert table[["above_real", "above_fake"]].to_numpy().tolist() == [[0.75, 0.5]]
+    shown = capsys.readouterr().out
+    assert "AUC 0.62 on its 4 real and 2 fake validation faces" in shown and "75%" in shown and "50%" in shown
+    (row,) = (line for line in shown.splitlines() if line.startswith("a.png"))
+    assert not {"real", "fake"} & set(row.split()), "no verdict"
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr(pictures.videos, "read_frames", lambda path, count: iter([(0, picture(1))]))
+    _, table = scored(run, tmp_path / "clip.mp4")
+    assert table[["above_real", "above_fake"]].to_numpy().tolist() == [[0.75, 0.5], [1.0, 0.5]], "a face, the video"
+
+
+def test_validation_scores_of_an_earlier_training_are_not_taken(run, finder, tmp_path, capsys):
+    validated(run, [(0, 0.0), (1, 1.0)], [(0, 0.0), (1, 1.0)])
+    later = checkpoint_of(run).stat().st_mtime + 9
+    os.utime(checkpoint_of(run), (later, later))
+    _, table = scored(run, save(tmp_path, "a.png", picture(1)))
+    assert table["above_real"].isna().all() and "nothing to compare a score with" in capsys.readouterr().out
 
 
 def test_a_second_call_does_not_score_its_own_pictures(run, finder, tmp_path):
@@ -325,20 +409,20 @@ def rgb(colour):
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-@pytest.mark.parametrize("p, word", [(0.1, "real"), (0.9, "fake")])
-def test_boxes_have_the_colour_of_their_verdict(p, word):
-    drawn = annotate(np.zeros((400, 500, 3), np.uint8), [(100, 120, 200, 260)], [p])
-    assert drawn.shape == (400, 500, 3)
-    edges = [(200, 100), (200, 200), (120, 150), (260, 150)]
-    assert all(tuple(drawn[edge]) == rgb(COLOURS[word]) for edge in edges) and not drawn[200, 150].any()
-    corner = drawn[125 : 125 + TEXT, 105:180]
-    assert (corner == rgb(COLOURS[word])).all(-1).any() and (corner == 255).all(-1).any(), "the label, white on colour"
+def test_a_box_carries_its_score_and_no_verdict():
+    low, high = (annotate(np.zeros((400, 500, 3), np.uint8), [(100, 120, 200, 260)], [p]) for p in (0.1, 0.9))
+    assert low.shape == (400, 500, 3) and not np.array_equal(low, high)
+    for drawn in (low, high):
+        edges = [(200, 100), (200, 200), (120, 150), (260, 150)]
+        assert all(tuple(drawn[edge]) == rgb(COLOUR) for edge in edges) and not drawn[200, 150].any()
+        corner = drawn[125 : 125 + TEXT, 105:180]
+        assert (corner == rgb(COLOUR)).all(-1).any() and (corner == 255).all(-1).any(), "the label, white on colour"
 
 
 @pytest.mark.parametrize("box", [(-50, -40, 30, 30), (470, 380, 700, 600), (0, 0, 500, 400)])
 def test_a_box_that_reaches_outside_is_drawn_to_the_edge(box):
     drawn = annotate(np.zeros((400, 500, 3), np.uint8), [box], [0.9])
-    assert (drawn == rgb(COLOURS["fake"])).all(-1).sum() > 250
+    assert (drawn == rgb(COLOUR)).all(-1).sum() > 250
 
 
 @pytest.mark.parametrize("shape, size", [((32, 64), (160, 320)), ((3000, 2000), (1280, 853)), ((1, 5000), (1, 1280))])
