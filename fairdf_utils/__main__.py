@@ -84,6 +84,18 @@ def _train(options) -> None:
     train_detector(config, *sets, folder / wanted, images_at, given["data_dir"], device, given["tensorboard"])
 
 
+def _check(options) -> int:
+    from fairdf_utils.data.checks import main_check
+
+    if not options.faces:
+        return main_check(options)
+    from fairdf_utils.corpora.persons import shared_faces
+
+    if not options.images:
+        raise BookError("check --faces looks at images: give --images ROOT, the folder that image paths start from.")
+    return main_check(options, lambda rows: shared_faces(rows, options.images, options.same_person))
+
+
 def _speed(options) -> None:
     from fairdf_utils.tests.speed.comparison import compare
 
@@ -172,6 +184,10 @@ def _add_preparation(commands) -> None:
     made.add_argument("--compression", default="c23", help="of ffpp and dfd: raw, c23, c40 (default: %(default)s)")
     made.add_argument("--jobs", type=int, default=-1, dest="workers", help="processes; -1 takes all cores (default)")
     made.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    made.add_argument(
+        "--persons", choices=("names", "faces"), default="names", help="who is who: by file names or faces"
+    )
+    _add_same_person(made)
     made.set_defaults(command=_later("corpora.preparation", "main_prepare"))
 
     check = commands.add_parser("check", help="check manifests; the exit code is 1 if they hold errors")
@@ -179,7 +195,9 @@ def _add_preparation(commands) -> None:
     check.add_argument("--images", help="folder that the image paths start from; images are looked at")
     check.add_argument("--size", type=_at_least_one, help="side that every image must have, px")
     check.add_argument("--out", help="also write all findings to this CSV file")
-    check.set_defaults(command=_later("data.checks", "main_check"))
+    check.add_argument("--faces", action="store_true", help="look for one face in two splits, in real videos' images")
+    _add_same_person(check)
+    check.set_defaults(command=_check)
 
 
 def _add_judgement(commands) -> None:
@@ -264,6 +282,10 @@ def _add_book(commands) -> None:
     what.add_argument("--run", help="update, run the book with the cpu profile into this folder, store outputs, check")
     _add_notebooks(pairs)
     pairs.set_defaults(command=_notebooks, params="cpu", jobs=None, profile=None)
+
+
+def _add_same_person(parser) -> None:
+    parser.add_argument("--same-person", type=float, default=0.5, help="distance of one person's faces (default: 0.5)")
 
 
 def _at_least_one(text) -> int:

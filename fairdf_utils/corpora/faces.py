@@ -91,12 +91,16 @@ def _face(image: np.ndarray, box: dlib.rectangle, scale: float, score: float) ->
 
 @functools.cache
 def _models() -> tuple[dlib.fhog_object_detector, dlib.shape_predictor]:
-    """Detector and predictor. The package with the predictor's file cannot be imported on every Python."""
+    """Detector and predictor."""
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(model_file("shape_predictor_5_face_landmarks.dat"))
+
+
+def model_file(name: str) -> str:
+    """The path of a file of face_recognition_models, a package that cannot be imported on every Python."""
     package = importlib.util.find_spec("face_recognition_models")
     if package is None:
-        raise ModuleNotFoundError("face_recognition_models holds the landmark predictor: pip install it.")
-    file = Path(package.origin).parent / "models" / "shape_predictor_5_face_landmarks.dat"
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(file))
+        raise ModuleNotFoundError("face_recognition_models holds the networks for faces: pip install it.")
+    return str(Path(package.origin).parent / "models" / name)
 
 
 def canonical(size: int, margin: float) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from fairdf_utils.corpora import extraction, splits
 from fairdf_utils.corpora.annotations import Merged, lost_by_group, merge, read_annotations
 from fairdf_utils.corpora.layouts import CorpusError
+from fairdf_utils.corpora.persons import SAME_PERSON, identify
 from fairdf_utils.data import checks
 
 SHOWN = 10  # videos that failed; the ledger has all
@@ -54,6 +55,8 @@ def prepare(
     annotations: Sequence[str | Path] = (),
     mapping: str | Path = "",
     split_by: str | Path = "identity",
+    persons: str = "names",
+    same_person: float = SAME_PERSON,
     compression: str = "c23",
     frames: int = 30,
     crop_size: int = 256,
@@ -77,6 +80,8 @@ def prepare(
         See `annotations.read_annotations`. Without annotations the faces are all that is made.
     split_by : str or Path
         "identity", or the official lists: of "ffpp" their folder, of "celebdf" the file.
+    persons, same_person
+        See `persons.identify`, for a split by identity.
     seed : int
         Of the split.
 
@@ -91,6 +96,8 @@ def prepare(
     annotated = read_annotations(annotations, layout, mapping or None) if annotations else None
     if split_by != "identity" and (layout not in ("ffpp", "celebdf") or not Path(split_by).exists()):
         raise CorpusError(f"split_by is {str(split_by)!r}: use identity, or the path of the lists of ffpp or celebdf.")
+    if persons == "faces" and split_by != "identity":
+        raise CorpusError(f"persons is 'faces', and split_by {str(split_by)!r} divides by names. Change one of them.")
     ledger = extraction.extract(
         corpus_root, layout, prepared, name, frames, crop_size, margin, image_format, compression, workers
     )
@@ -98,7 +105,9 @@ def prepare(
         return Prepared(ledger)
     merged = merge(extraction.crops(prepared, name), annotated)
     if split_by == "identity":
-        parts = splits.split(merged.rows, seed=seed)
+        rows, said = identify(merged.rows, prepared, layout, persons, same_person, workers)
+        parts = splits.split(rows, seed=seed)
+        parts = replace(parts, notes=(*said, *parts.notes))
     elif layout == "ffpp":
         parts = splits.official_ffpp(merged.rows, split_by)
     else:
@@ -111,8 +120,10 @@ def prepare(
 
 def main_prepare(options: argparse.Namespace) -> int:
     """The sub-command `prepare`: 0, or 1 if no video gave a face or the manifests hold errors."""
-    names = "corpus_root layout prepared dataset annotations mapping split_by compression frames crop_size margin"
-    made = prepare(**{name: getattr(options, name) for name in f"{names} image_format workers seed".split()})
+    names = "corpus_root layout prepared dataset annotations mapping split_by persons same_person compression frames"
+    made = prepare(
+        **{name: getattr(options, name) for name in f"{names} crop_size margin image_format workers seed".split()}
+    )
     print(f"\n{made}\n" if str(made) else "")
     if made.report is None:
         print("No annotations were given: there are faces now, and no manifests.")

@@ -27,6 +27,7 @@ image outside the root  error     a symbolic link that leaves the image root
 missing image           error     no such file below the image root
 unreadable image        error     not an image, empty or cut off
 wrong size              error     not the size asked for
+face in two splits      warning   asked for by `check --faces`: a real video looks like one in another split
 ======================  ========  =================================================================================
 
 A row with an error in a cell takes no part in the rules between rows: correct it and check again.
@@ -38,7 +39,7 @@ import argparse
 import posixpath
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -112,7 +113,12 @@ def _file_line(file) -> str:
     return f"{file.file}: {', '.join(counts)}{faulty}"
 
 
-def check(paths: Iterable[str | Path], images: str | Path | None = None, size: int | None = None) -> Report:
+def check(
+    paths: Iterable[str | Path],
+    images: str | Path | None = None,
+    size: int | None = None,
+    further: Callable[[pd.DataFrame], Iterable[Problem]] | None = None,
+) -> Report:
     """Check manifests by themselves, against each other and, on request, against their images.
 
     The folder of a file is its data set, and the file's name tells its split (`manifests.SPLIT_FILES`; the words
@@ -125,6 +131,8 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
     images, size
         See `image_checks.image_problems`; absolute paths below ``images`` count as relative to it. Without ``images``
         no image is looked for.
+    further : callable, optional
+        Another check of all rows, canonical ones with ``file``, ``line``, ``dataset`` and ``split``.
     """
     files, problems = _files(paths)
     tables, counts = [], []
@@ -146,6 +154,8 @@ def check(paths: Iterable[str | Path], images: str | Path | None = None, size: i
         problems += _row_problems(rows)
         if images is not None:
             problems += image_problems(rows, images, size)
+        if further is not None:
+            problems += further(rows)
     findings = pd.DataFrame(problems, columns=Problem._fields).astype({"line": int})
     return Report(findings.sort_values("severity", kind="stable", ignore_index=True), counts)
 
@@ -346,14 +356,14 @@ def _one_class_split(rows: pd.DataFrame, name: str) -> Problem:
     return Problem(severity, "one-class split", _whole(rows), 0, "label", "", finding, remedy)
 
 
-def main_check(options: argparse.Namespace) -> int:
+def main_check(options: argparse.Namespace, further: Callable[[pd.DataFrame], Iterable[Problem]] | None = None) -> int:
     """The sub-command `check`: 0 if nothing is wrong or there are warnings only, 1 for errors, 2 for wrong usage."""
     try:
         if options.out:  # refused before the work, not after it
             Path(options.out).parent.mkdir(parents=True, exist_ok=True)
             if Path(options.out).is_dir():
                 raise IsADirectoryError(f"{options.out} is a folder. Give --out the name of a CSV file")
-        report = check(options.manifests, options.images, options.size)
+        report = check(options.manifests, options.images, options.size, further)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
