@@ -205,10 +205,10 @@ def _add_judgement(commands) -> None:
         "predict",
         help="score the faces of a picture, a video or a folder",
         description="Saves a score for every face, and pictures with the faces marked. Exit code 1: not all scored. A "
-        "row of scores.csv is a face, a video (the mean of its largest faces) or a file that gave none: score = P(fake), "
-        "above_real and above_fake = the shares of the detector's validation faces (videos) that score lower, "
-        "face_score = how sure it is a face (1 and more is sure), reason = why there is no score, or not for all. Found "
-        "are upright frontal faces from 80 px on, in pictures below 1280 px from a sixteenth of the longer side on.",
+        "row of scores.csv is a face, a video (the mean of its largest faces) or a file that gave none: score = "
+        "P(fake); above_real, above_fake = the shares of the detector's validation faces (videos) that score lower; "
+        "face_score = how sure it is a face (1 and more is sure); reason = why there is no score, or not for all. "
+        "Found are upright frontal faces from 80 px on; in pictures below 1280 px from a sixteenth of the longer side.",
     )
     predict.add_argument("path", help="a picture, a video, or a folder of them")
     predict.add_argument("--run", default="runs/cpu", help="run folder with the detector (default: %(default)s)")

@@ -322,7 +322,5 @@ def in_words(table: pd.DataFrame) -> str:
         shares = (f"{'-' if np.isnan(share) else f'{share:.0%}':>10}" for share in (row.above_real, row.above_fake))
         lines.append("  ".join((f"{row.file:{width}}", f"{row.score:7.3f}", *shares, what)))
     if shown["above_real"].notna().any():
-        lines.append(
-            "above: the share of the real and of the fake validation faces (videos for a video) with lower scores"
-        )
+        lines.append("above: the share of the real and of the fake validation faces (or videos) that score lower")
     return "\n".join(lines)
