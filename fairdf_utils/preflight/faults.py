@@ -239,6 +239,11 @@ def _file(name: str) -> Callable[[Place, dict], Iterator[str]]:
     return check
 
 
+def _trained_here(_: Place, values: dict) -> Iterator[str]:
+    if values["checkpoint_file"]:
+        yield "checkpoint_file is for chapter 4 alone, by papermill: a whole run scores the detectors that it trains"
+
+
 def _writable(name: str) -> Callable[[Place, dict], Iterator[str]]:
     def check(place: Place, values: dict) -> Iterator[str]:
         path = place.run if name == "run_dir" else place.path(values[name])
@@ -281,5 +286,6 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     *(((name,), _one_of(name)) for name in CHOICES),
     *(((name,), _file(name)) for name in FILES),
     *(((name,), _writable(name)) for name in ("run_dir", "data_dir", "prepared")),
+    (("checkpoint_file",), _trained_here),
     (("run_dir",), _disk),
 ]

@@ -102,6 +102,7 @@ def test_each_value_is_judged(faults_of):
         "pair_count": 4,
         "processes": 3,
         "checkpoint": "nosuch.pth",
+        "checkpoint_file": "elsewhere.pth",
         "image_root": "nosuch",
         "micro_batch": -1,
     }
@@ -115,6 +116,7 @@ def test_each_value_is_judged(faults_of):
         "pair_count is 4: give a number from 8",
         "batch_size 32 must be a multiple of the 3 processes",
         "checkpoint: there is no file",
+        "checkpoint_file is for chapter 4 alone",
         "micro_batch is -1",
     ):
         assert said.count(words) == 1, words
