@@ -21,7 +21,7 @@ from PIL import Image
 from fairdf_utils import progress
 from fairdf_utils.data import pictures
 from fairdf_utils.data.manifests import ManifestError
-from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, scheme_of
 from fairdf_utils.files import replacing
 
 SAMPLING = ("natural", "balanced")
@@ -34,8 +34,9 @@ class Batch:
     images: torch.Tensor  # float32 (2b, 3, H, H) in [-1, 1]; b = B, or with several processes this one's share of it
     label: torch.Tensor  # int64 (2B,), 1 = fake
     forgery: torch.Tensor  # int64 (2B,), position in `vocabulary.FORGERIES`, 0 = real, -1 = fake of unknown forgery
-    group: torch.Tensor  # int64 (2B,), position in `vocabulary.GROUPS`
+    group: torch.Tensor  # int64 (2B,), position in the manifest's `vocabulary.scheme_of`
     rows: np.ndarray  # int64 (2B,), positions in the manifest that the batch was drawn from
+    groups: int = len(GROUPS)  # of the scheme
 
 
 def check_images(frame: pd.DataFrame, image_root: Path) -> None:
@@ -103,7 +104,9 @@ def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 
 def codes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """`label`, `forgery` and `group` of a manifest as int64 codes (N,); -1 for a fake of unknown forgery."""
-    forgery, group = ({name: code for code, name in enumerate(names)} for names in (FORGERIES, GROUPS))
+    forgery, group = (
+        {name: code for code, name in enumerate(names)} for names in (FORGERIES, scheme_of(frame["group"]))
+    )
     return {
         "label": frame["label"].to_numpy(np.int64),
         "forgery": np.array([forgery.get(name, -1) for name in frame["forgery"]], dtype=np.int64),
@@ -112,8 +115,8 @@ def codes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def group_sizes(frame: pd.DataFrame) -> np.ndarray:
-    """Images of each of the eight groups, int64 (8,): the n_g of the margin loss."""
-    return np.bincount(codes(frame)["group"], minlength=len(GROUPS))
+    """Images of each group of the scheme, int64 (G,), G = 8 for gender and race: the n_g of the margin loss."""
+    return np.bincount(codes(frame)["group"], minlength=len(scheme_of(frame["group"])))
 
 
 def epoch_pairs(frame: pd.DataFrame, sampling: str, generator: np.random.Generator) -> np.ndarray:
@@ -156,7 +159,7 @@ def batches(
     the whole batch. `images` uint8 (N, H, H, 3) are from `decode`, `pairs` int64 (n, 2) from `epoch_pairs`.
     """
     rank, count = share
-    labels = codes(frame)
+    labels, groups = codes(frame), len(scheme_of(frame["group"]))
     full = len(pairs) // batch_size * batch_size or len(pairs)
     for start in range(0, full, batch_size):
         drawn = pairs[start : start + batch_size]
@@ -165,5 +168,6 @@ def batches(
         yield Batch(
             images=to_device(images[own], device),
             rows=rows,
+            groups=groups,
             **{name: torch.from_numpy(code[rows]).to(device) for name, code in labels.items()},
         )

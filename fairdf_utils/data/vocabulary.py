@@ -20,9 +20,11 @@ COLUMNS = ("img_path", "label", "forgery", "gender", "race", "group", "video", "
 def scheme_of(groups: Iterable[str]) -> tuple[str, ...]:
     """The group scheme that names belong to: a group's code is its position, its length the demographic head's.
 
-    All eight, or AI-Face's six, where no name is outside of them; else the names themselves, ordered by
-    :func:`group_order`.
+    The categories of a categorical column; else all eight, or AI-Face's six, where no name is outside of them; else
+    the names themselves, ordered by :func:`group_order`.
     """
+    if isinstance(getattr(groups, "dtype", None), pd.CategoricalDtype):
+        return tuple(group_order(groups))
     names = set(groups)
     known = [scheme for scheme in (GROUPS, TONE_GROUPS) if names <= set(scheme)]
     return known[0] if known else tuple(group_order(pd.Series(list(names), dtype=object)))

@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fairdf_utils import progress
 from fairdf_utils.data.batches import check_images, decode, digest_of_images, to_device
+from fairdf_utils.data.vocabulary import COLUMNS
 from fairdf_utils.fairness.score_table import SCORE_COLUMNS, video_level, write_scores
 from fairdf_utils.files import replacing
 from fairdf_utils.model.detectors import score
@@ -109,7 +110,7 @@ def _digest_of_model(model: nn.Module) -> str:
 
 
 def _digest_of_set(frame: pd.DataFrame, pixels: str, identity: str) -> str:
-    rows = frame[[name for name in SCORE_COLUMNS if name in frame.columns]].to_csv(index=False)
+    rows = frame[[name for name in (*SCORE_COLUMNS, *_others(frame)) if name in frame.columns]].to_csv(index=False)
     return hashlib.sha256("|".join((identity, pixels, rows)).encode()).hexdigest()[:24]
 
 
@@ -161,10 +162,17 @@ def fold_batch_norms(detector: nn.Module) -> None:
 
 
 def score_table(frame: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
-    """One row per image (`SCORE_COLUMNS`): the manifest's annotations, the two logits and score = P(fake).
+    """One row per image: the manifest's annotations, the two logits, score = P(fake), and the manifest's other columns.
 
+    Gender and race are left out where the manifest, with groups of its own, has none: see `SCORE_COLUMNS`.
     `score` is the softmax whatever the detector's fidelity; the released score follows from `logit_fake`, and
     `fairness` computes it when asked for fidelity "official".
     """
     numbers = {"logit_real": logits[:, 0], "logit_fake": logits[:, 1], "score": score(torch.from_numpy(logits)).numpy()}
-    return frame.assign(**numbers)[list(SCORE_COLUMNS)].reset_index(drop=True)
+    told = [name for name in SCORE_COLUMNS if name not in ("gender", "race") or name in frame]
+    return frame.assign(**numbers)[[*told, *_others(frame)]].reset_index(drop=True)
+
+
+def _others(frame: pd.DataFrame) -> list[str]:
+    """Columns of a manifest that are none of the project's."""
+    return [name for name in frame if name not in (*COLUMNS, *SCORE_COLUMNS, "source")]

@@ -17,14 +17,14 @@ from fairdf_utils.model.encoders import Encoder
 from fairdf_utils.model.layers import Decoder, Head, HeadOutput, adain, pointwise_block
 
 
-def build(config: TrainingConfig) -> "FairDetector | TwoEncoderDetector | PlainDetector":
-    """The untrained detector of a configuration; the same seed gives the same weights."""
+def build(config: TrainingConfig, groups: int = len(GROUPS)) -> "FairDetector | TwoEncoderDetector | PlainDetector":
+    """The untrained detector of a configuration and a number of groups; the same seed gives the same weights."""
     torch.manual_seed(config.seed)
     if config.method not in ("fairdf", "ucf"):
         return PlainDetector(config)
     if config.method == "ucf" or not config.demographic_branch:
         return TwoEncoderDetector(config)
-    return FairDetector(config)
+    return FairDetector(config, groups)
 
 
 def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
@@ -45,7 +45,7 @@ def score(logits: Tensor, fidelity: str = "corrected") -> Tensor:
 class Outputs:
     """One training forward pass; rows in the order of the images.
 
-    `specific` (forgery, 6 classes), `agnostic` (real/fake), `demographic` (8 groups) and `fused` (real/fake, the
+    `specific` (forgery, 6 classes), `agnostic` (real/fake), `demographic` (the groups) and `fused` (real/fake, the
     detector's answer) hold logits and pooled vector of their head. `self_reconstruction` and `cross_reconstruction`
     (2k, 3, S, S) are the first k fakes, then the first k reals; None when no pair is reconstructed. A detector without
     a demographic branch or a fused head has None there.
@@ -71,7 +71,7 @@ class FairDetector(nn.Module):
     Source: Lin et al. 2024, method.
     """
 
-    def __init__(self, config: TrainingConfig):
+    def __init__(self, config: TrainingConfig, groups: int = len(GROUPS)):
         super().__init__()
         self.fidelity, self.reconstruction_share = config.fidelity, config.reconstruction_share
         width, half = config.width, config.width // 2
@@ -81,7 +81,7 @@ class FairDetector(nn.Module):
         self.demographic_split = pointwise_block(width, half, half)
         self.specific = Head(half, width, len(FORGERIES), config.logit_dropout)
         self.agnostic = Head(half, width, 2, config.logit_dropout)
-        self.demographic_head = Head(half, width, len(GROUPS), config.logit_dropout)
+        self.demographic_head = Head(half, width, groups, config.logit_dropout)
         self.fused = Head(half, width, 2, config.logit_dropout)
         self.decoder = Decoder(width, config.reconstruction_size)
         if self.fidelity == "corrected":

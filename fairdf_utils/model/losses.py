@@ -79,20 +79,22 @@ def worst_weights(rank: Tensor, count: Tensor, alpha: float, dtype: torch.dtype 
     return (tail - rank).clamp(0, 1) / tail.clamp(min=alpha)
 
 
-def group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_across: float = 0.5) -> Tensor:
+def group_cvar(
+    losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_across: float = 0.5, groups: int = len(GROUPS)
+) -> Tensor:
     """Bi-level CVaR: of the losses inside each group, then of those values over the groups present.
 
     Parameters
     ----------
     losses : Tensor (N,), one an image
-    group : int64 tensor (N,), codes of GROUPS
+    group : int64 tensor (N,), codes below `groups`
     alpha_in, alpha_across : float in (0, 1]
 
     Source: Lin et al. 2024, fairness loss; Ju et al. 2024 (DAW-FDD).
     """
     _check_alpha(alpha_in)
     _check_alpha(alpha_across)
-    losses, member, rank, count = _sort_in_groups(losses, group)
+    losses, member, rank, count = _sort_in_groups(losses, group, groups)
     weights = worst_weights(rank, count, alpha_in, losses.dtype) * member  # (G, N)
     values = (weights * losses).sum(1)  # (G,), 0 for absent groups; autocast would run a matrix product in bf16
     order = values.detach().masked_fill(count[:, 0] == 0, -torch.inf).argsort(descending=True)  # absent ones last
@@ -101,7 +103,9 @@ def group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_acros
     return (worst_weights(ranks, present, alpha_across, values.dtype) * values[order]).sum()
 
 
-def official_group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_across: float = 0.5) -> Tensor:
+def official_group_cvar(
+    losses: Tensor, group: Tensor, alpha_in: float = 0.9, alpha_across: float = 0.5, groups: int = len(GROUPS)
+) -> Tensor:
     """The released form of `group_cvar`: every threshold a constant, the outer level smoothed and cut short.
 
     Outer level: min over eta of eta + t2 eta^2 / (2 a) + t1 mean(log(1 + exp((L_g - eta) / t1))) / a with t1 = 1e-3 and
@@ -114,7 +118,7 @@ def official_group_cvar(losses: Tensor, group: Tensor, alpha_in: float = 0.9, al
     """
     _check_alpha(alpha_in)
     _check_alpha(alpha_across)
-    losses, member, rank, count = _sort_in_groups(losses, group)
+    losses, member, rank, count = _sort_in_groups(losses, group, groups)
     absent, tail = count[:, 0] == 0, alpha_in * count  # (G,), (G, 1)
     above = member & (rank <= tail.floor())  # (G, N), up to and with the order statistic
     threshold = torch.where(above, losses.detach(), torch.inf).amin(1, keepdim=True)  # (G, 1)
@@ -141,10 +145,10 @@ def _official_outer_cvar(values: Tensor, alpha: float, sharpness: float = 1e-3, 
     return eta + damping / (2 * alpha) * eta**2 + smooth.sum() / (alpha * present)
 
 
-def _sort_in_groups(losses: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sort_in_groups(losses: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Losses (N,) worst first, membership (G, N), rank inside the group (G, N), images of the group (G, 1)."""
     losses, order = _at_least_float32(losses).sort(descending=True)
-    member = torch.arange(len(GROUPS), device=group.device)[:, None] == group[order]  # (G, N)
+    member = torch.arange(groups, device=group.device)[:, None] == group[order]  # (G, N)
     return losses, member, member.cumsum(1) - 1, member.sum(1, keepdim=True)
 
 
@@ -236,7 +240,7 @@ def fairdf_terms(
             terms["fairness"] = errors.mean()
         else:
             form = group_cvar if config.fidelity == "corrected" else official_group_cvar
-            terms["fairness"] = form(errors, batch.group, config.alpha_in, config.alpha_across)
+            terms["fairness"] = form(errors, batch.group, config.alpha_in, config.alpha_across, batch.groups)
     if outputs.self_reconstruction is not None:
         drawn = outputs.self_reconstruction, outputs.cross_reconstruction
         terms["reconstruction"] = reconstruction(batch.images, *drawn)

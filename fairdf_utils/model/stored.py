@@ -5,6 +5,7 @@ A published detector is one safetensors file: its weights, and in the metadata t
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from fairdf_utils.data.vocabulary import GROUPS
 from fairdf_utils.files import replacing
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import build
@@ -67,13 +69,17 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return ("bfloat16" if fast else "float32") if precision == "auto" else precision
 
 
-def save_detector(path: Path, model: nn.Module, config: TrainingConfig, epoch: int) -> None:
+def save_detector(
+    path: Path, model: nn.Module, config: TrainingConfig, epoch: int, groups: Sequence[str] = GROUPS
+) -> None:
     """Publish the detector that `config` built, at the end of `epoch` (from 1), in a file that is replaced as a whole.
 
-    Equal weights, configuration and epoch give equal bytes.
+    `groups` are those of its training set, in the order of their codes. Equal arguments give equal bytes.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"config": json.dumps(asdict(config) | {"epoch": epoch})}  # one entry: several have no fixed order
+    metadata = {
+        "config": json.dumps(asdict(config) | {"epoch": epoch, "groups": list(groups)})
+    }  # one entry: several have no fixed order
     with replacing(path) as partial:
         safetensors.torch.save_file(weights, partial, metadata)
 
@@ -93,7 +99,8 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, Tr
             stored = json.loads((file.metadata() or {})["config"])
         known = {field.name for field in fields(TrainingConfig)}  # older files lack later fields, which have defaults
         config = TrainingConfig(**{name: value for name, value in stored.items() if name in known})
-        model = build(replace(config, weights=""))  # the backbone's own weights are about to be overwritten
+        groups = len(stored.get("groups", GROUPS))
+        model = build(replace(config, weights=""), groups)  # the backbone's own weights are about to be overwritten
         weights = read_state_dict(Path(path), model.state_dict().keys())
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise DetectorError(f"{path} is not a detector published by this project ({error!r})") from error

@@ -43,6 +43,11 @@ class Place:
                 made[self.path(f"{values['prepared']}/manifests/{dataset_of(values)}")] = values
         return made
 
+    @cached_property
+    def image_root(self) -> str | Path:
+        """The folder that absolute paths in manifests are made relative to, "" for the embedded benchmark."""
+        return next((self.path(root) for step in self.plan.steps if (root := step.values.get("image_root"))), "")
+
     def videos(self, values: dict) -> pd.DataFrame | Exception:
         """The videos of the corpus that a step reads, or why they cannot be listed."""
         key = self.path(f"{values['corpus_root']}/{values['layout']}/{values['compression']}")
@@ -59,7 +64,7 @@ class Place:
         if path not in self._read:
             try:
                 with warnings.catch_warnings(action="ignore"):  # chapter 1 shows them
-                    self._read[path] = read_manifest(path)
+                    self._read[path] = read_manifest(path, self.image_root)
             except ManifestError as error:
                 self._read[path] = error
         return self._read[path]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fairdf_utils import progress
 from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes
-from fairdf_utils.data.vocabulary import FORGERIES
+from fairdf_utils.data.vocabulary import FORGERIES, scheme_of
 from fairdf_utils.evaluation.scoring import predict, score_table
 from fairdf_utils.fairness.metrics import fairness_metrics
 from fairdf_utils.files import replacing
@@ -101,7 +101,7 @@ def objective(
     if config.method == "dag_fdd":
         return {"detection": losses.cvar(errors, config.alpha_across)}
     if config.method == "daw_fdd":
-        return {"detection": losses.group_cvar(errors, batch.group, config.alpha_in, config.alpha_across)}
+        return {"detection": losses.group_cvar(errors, batch.group, config.alpha_in, config.alpha_across, batch.groups)}
     return {"detection": errors.mean()}
 
 
@@ -141,10 +141,17 @@ class Training:
                 f"{config.method} learns to tell forgeries apart, and the training set has fakes of unknown forgery "
                 f"({', '.join(unnamed)}); train on FF++, name the forgeries, or choose another method"
             )
+        self.groups = scheme_of(train["group"])
+        if untrained := sorted(set(validation["group"]) - set(self.groups)):
+            raise TrainingError(
+                f"the validation set has groups that the training set's scheme ({', '.join(self.groups)}) lacks: "
+                f"{', '.join(untrained)}; give both sets groups of one scheme"
+            )
         with distributed.rank_zero_first():
             self.train_images = decode(train, image_root, config.image_size, data_dir)
             self.validation_images = decode(validation, image_root, config.image_size, data_dir)
-        self.parallel = distributed.parallel(build(config).to(self.device, memory_format=torch.channels_last))
+        model = build(config, len(self.groups)).to(self.device, memory_format=torch.channels_last)
+        self.parallel = distributed.parallel(model)
         self.model = self.parallel.module if processes > 1 else self.parallel
         self.steps_per_epoch = max(1, int((train["label"] == 1).sum()) // config.batch_size)
         self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
@@ -256,7 +263,7 @@ class Training:
     def save(self) -> None:
         """Write the history, the best weights if this epoch is the best, and the checkpoint, each atomically."""
         if self.best_epoch == self.epoch:
-            save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch)
+            save_detector(self.folder / PUBLISHED, self.model, self.config, self.epoch, self.groups)
         with replacing(self.folder / "history.csv") as partial:
             pd.DataFrame(self.history).to_csv(partial, index=False)
         if self.board:
@@ -288,7 +295,7 @@ class Training:
             if self.best_epoch != self.epoch:
                 gone = f"{published} is gone: it held epoch {self.best_epoch}, last.pt holds {self.epoch}"
                 raise TrainingError(f"{gone}. Bring it back, or delete the folder to train again")
-            save_detector(published, self.model, self.config, self.epoch)
+            save_detector(published, self.model, self.config, self.epoch, self.groups)
 
     def _own_checkpoint(self) -> dict | None:
         """The last checkpoint; None if there is none, or one of another training, which is moved aside."""

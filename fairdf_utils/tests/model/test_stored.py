@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from fairdf_utils.data.vocabulary import GROUPS
 from fairdf_utils.model.detectors import build
 from fairdf_utils.model.stored import DetectorError, choose_device, choose_precision, load_detector, save_detector
 from fairdf_utils.tests.small import small
@@ -32,7 +33,7 @@ def test_a_published_detector_is_rebuilt(tmp_path):
     assert config == SMALL and not rebuilt.training
     assert all(torch.equal(value, rebuilt.state_dict()[name]) for name, value in model.state_dict().items())
     with safe_open(tmp_path / "best.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["config"]) == asdict(SMALL) | {"epoch": 3}
+        assert json.loads(file.metadata()["config"]) == asdict(SMALL) | {"epoch": 3, "groups": list(GROUPS)}
 
 
 def test_a_detector_published_before_a_field_was_there_takes_its_default(tmp_path):

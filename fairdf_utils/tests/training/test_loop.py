@@ -1,5 +1,6 @@
 """Training is deterministic, resumes exactly after a kill, and refuses what it cannot go on with."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from fairdf_utils.data.batches import batches, epoch_pairs
-from fairdf_utils.evaluation.scoring import predict
+from fairdf_utils.evaluation.scoring import predict, score_test_sets
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.losses import cross_entropy, group_cvar
 from fairdf_utils.model.stored import load_detector
@@ -71,6 +73,34 @@ def test_every_method_and_ablation_learns_the_easy_corpus(start, options, terms)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     published, _ = load_detector(attempt.folder / "best.safetensors", CPU)
     assert type(published) is type(attempt.model)
+
+
+@pytest.mark.parametrize("options", [{}, {"fidelity": "official"}, {"method": "daw_fdd", "sam": False}])
+@pytest.mark.parametrize("scheme", [("old", "young", "younger"), tuple("abcdefghijkl")])
+def test_groups_of_ones_own_are_trained_and_stored(corpus, training_set, validation_set, tmp_path, scheme, options):
+    """A scheme without gender and race, shorter or longer than the eight."""
+    sets = [
+        frame.drop(columns=["gender", "race"]).assign(group=[scheme[row % len(scheme)] for row in range(len(frame))])
+        for frame in (training_set, validation_set)
+    ]
+    config = replace(SMALL, epochs=1, **options)
+    attempt = Training(config, *sets, tmp_path / "own", corpus / "images", tmp_path / "data", CPU)
+    assert np.isfinite(attempt.run().iloc[0]["loss"])
+    published, _ = load_detector(attempt.folder / "best.safetensors", CPU)
+    with safe_open(attempt.folder / "best.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["config"])["groups"] == list(scheme)
+    if config.method == "fairdf":
+        assert published.demographic_head(torch.zeros(1, 8, 8, 8)).logits.shape == (1, len(scheme))
+    scores = score_test_sets(
+        published, {"ffpp": sets[1].assign(age="7", dataset="ffpp")}, tmp_path, corpus / "images", 16, tmp_path / "data"
+    )
+    assert set(scores["group"]) == set(scheme) and set(scores["age"]) == {"7"} and "race" not in scores
+
+
+def test_validation_groups_outside_the_training_scheme_are_refused(corpus, training_set, validation_set, tmp_path):
+    other = validation_set.assign(group="old")
+    with pytest.raises(TrainingError, match=r"lacks: old; give both sets groups of one scheme"):
+        Training(SMALL, training_set, other, tmp_path / "own", corpus / "images", tmp_path / "data", CPU)
 
 
 def test_plain_peers_minimise_their_own_risk(start):
