@@ -507,7 +507,7 @@ caught.drop(columns=["severity", "remedy"], errors="ignore")
 own = {split: group_table(rows) for split, rows in parts.rows.groupby("split")}
 own = pd.concat({split: own[split] for split in SPLIT_FILES if split in own}, names=["split", "group"])
 assert own["images"].sum() == len(parts.rows), "nobody is left out"
-own[["reals", "fakes", "videos"]].unstack("split").swaplevel(axis="columns").reindex(GROUPS)
+own[["reals", "fakes", "videos"]].unstack("split").reindex(GROUPS)
 
 # %% [markdown]
 # To run the whole book on your corpora, list them under `corpora` in a parameters file such as `params/gpu.yaml`: this

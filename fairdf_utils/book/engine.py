@@ -81,6 +81,9 @@ def reproduce(
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     if profile:
+        if not any(Path(profile, name).is_file() for name in ("config.yaml", "profile.yaml")):
+            there = ", ".join(shown(path) for path in sorted(notebooks.glob("profiles/*")))
+            raise BookError(f"{profile}: no folder of a Snakemake profile, with a config.yaml; there are {there}")
         os.environ["FAIRDF_PROFILE"] = str(Path(profile).resolve())  # its scripts lie there
     lock = run / ".lock"
     try:

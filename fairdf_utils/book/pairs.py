@@ -57,15 +57,17 @@ def read_chapters(folder: str | Path) -> list[Chapter]:
     """The chapters of a folder in order, every `NN_name.py`; BookError if there is none, or see `read_chapter`."""
     paths = sorted(Path(folder).glob("[0-9][0-9]_*.py"))
     if not paths:
-        raise BookError(f"{folder} holds no chapter (a file such as 01_data_preparation.py)")
+        raise BookError(f"{folder} holds no chapter (a file such as 01_data_preparation.py); correct --notebooks")
     return [read_chapter(path) for path in paths]
 
 
 def read_chapter(path: Path) -> Chapter:
     """Read one py:percent file; cell ids are the chapter's number and the cell's place, e.g. 03-007.
 
-    Raises BookError if it has not one parameters cell of plain values.
+    Raises BookError if it is missing, or has not one parameters cell of plain values.
     """
+    if not path.is_file():
+        raise BookError(f"{path}: no such chapter; --notebooks is the folder that the chapters lie in")
     source = jupytext.read(path, fmt="py:percent")
     cells = []
     for place, cell in enumerate(source.cells, start=1):

@@ -27,6 +27,8 @@ def test_every_command_has_a_help_text(command, capsys):
         (["prepare", "none", "--layout", "ffpp", "--out", "x"], "none: no such folder"),
         (["train", "--params", "cpu", "--run", "x", "--detector", "none"], "does not ask for 03_sam_training/none-s0"),
         (["reproduce", "--params", "none", "--run", "x"], "no parameters file none"),
+        (["reproduce", "--params", "cpu", "--run", "x", "--notebooks", "none"], "none holds no chapter"),
+        (["audit", __file__, "--out", "y", "--notebooks", "none"], "05_fairness_analysis.py: no such chapter"),
     ],
 )
 def test_what_the_caller_can_put_right_is_one_line(arguments, said, capsys, tmp_path, monkeypatch):

@@ -4,9 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import yaml
 
 jupytext = pytest.importorskip("jupytext")
+from fairdf_utils.book.parameters import read_plan  # noqa: E402
 from fairdf_utils.model.config import TrainingConfig  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
@@ -40,26 +40,32 @@ def test_a_parameter_has_one_default_in_all_chapters():
             assert seen.setdefault(name, value) == value, f"{name} in {chapter.name}"
 
 
-@pytest.mark.parametrize("profile", ["cpu", "seeds", "gpu", "ablation"])
-def test_profile_holds_known_parameters_of_the_right_type(profile):
-    given = yaml.safe_load((NOTEBOOKS / "params" / f"{profile}.yaml").read_text())
-    declared = {}
-    for chapter in CHAPTERS:
-        declared |= parameters_of(chapter)
-    settings = [given | line for line in given.pop("grid")]
-    for setting in settings:
-        for reserved in ("grid", "seeds", "jobs"):
-            setting.pop(reserved, None)
-        for name, value in setting.items():
-            assert name in declared, f"{profile}.yaml: no chapter declares {name}"
-            assert type(value) is type(declared[name]), f"{profile}.yaml: {name} is {value!r}"
-        training = {field.name: setting.get(field.name, declared[field.name]) for field in fields(TrainingConfig)}
-        TrainingConfig(**training)
+def configurations(params):
+    """Of every training that a shipped parameters file asks for, by its folder."""
+    steps = [step for step in read_plan(params, NOTEBOOKS).steps if step.chapter.name == "03_sam_training"]
+    names = [field.name for field in fields(TrainingConfig)]
+    return {step.repetition: TrainingConfig(**{name: step.values[name] for name in names}) for step in steps}
 
 
-def test_gpu_profile_is_the_papers_configuration():
-    given = yaml.safe_load((NOTEBOOKS / "params/gpu.yaml").read_text())
-    paper = TrainingConfig()
-    for field in fields(TrainingConfig):
-        if field.name in given and field.name != "precision":  # the paper's authors do not mention bf16
-            assert given[field.name] == getattr(paper, field.name), field.name
+@pytest.mark.parametrize("path", sorted((NOTEBOOKS / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_parameters_file_asks_for_trainings_that_are_accepted(path):
+    assert configurations(path)
+
+
+@pytest.mark.parametrize(
+    ("params", "fidelity", "precision"), [("gpu", "corrected", "auto"), ("paper", "official", "float32")]
+)
+def test_the_parameters_for_real_corpora_are_the_papers(params, fidelity, precision):
+    for config in configurations(params).values():
+        given = {"fidelity": fidelity, "precision": precision}
+        given |= {name: getattr(config, name) for name in ("detector", "method", "seed", "sam")}
+        assert config == TrainingConfig(**given)
+    steps = read_plan(params, NOTEBOOKS).steps
+    assert [step.corpus for step in steps if step.corpus] == ["ffpp", "dfdc", "celebdf", "dfd"]
+
+
+def test_the_papers_peers_are_those_it_compares_with():
+    assert {config.detector: (config.method, config.sam) for config in configurations("paper").values()} == {
+        **{name: (name, False) for name in ("ori", "dag_fdd", "daw_fdd", "ucf")},
+        "fairdf-nosam": ("fairdf", False), "fairdf": ("fairdf", True),
+    }  # fmt: skip

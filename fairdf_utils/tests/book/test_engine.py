@@ -164,6 +164,15 @@ def test_a_changed_corpus_runs_its_own_step_and_what_reads_it(tmp_path, capfd, m
     assert ran() == [ffpp, FAIR, SCORED, FAIRNESS]
 
 
+def test_a_profile_that_is_not_there_is_refused_with_those_that_are(tmp_path, monkeypatch):
+    book = write_book(tmp_path, "", chapters="01")
+    shutil.copytree(PROFILES, book / "profiles")
+    monkeypatch.chdir(tmp_path)
+    for profile in ("nope", "notebooks/profiles"):
+        with pytest.raises(BookError, match=f"^{profile}: no folder .* notebooks/profiles/slurm"):
+            reproduce("cpu", tmp_path / "run", book, profile=profile)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
