@@ -342,9 +342,9 @@ print(f"epoch {best['epoch']:.0f} published; its validation AUC, computed again 
 # ## 3.6 What a step costs
 #
 # **Why.** The method costs three encoders, a decoder and two passes a step. `python -m fairdf_utils speed` measures on
-# your machine what the form of the code adds to that: the package's training step in float32 and bfloat16, its scoring,
-# its loader, its metrics and its resampling, each beside the plain form that libraries offer, with a check that both
-# compute the same numbers.
+# your machine what the form of the code adds to that: the package's training step in float32, with less memory and in
+# bfloat16, its scoring, its loader, its metrics and its resampling, each beside the plain form that libraries offer,
+# with a check that both compute the same numbers.
 #
 # **Memory.** The activations of the encoders, kept for the backward pass, are nearly all that a step holds. The losses
 # compare the images of a batch (worst groups, triplets, pairs), so a batch cannot be cut into smaller steps. But the

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fairdf_utils.tests.speed import comparison
 from fairdf_utils.tests.speed.comparison import compare
 from fairdf_utils.tests.speed.timing import COLUMNS, interleave, row
 
@@ -12,9 +14,16 @@ def table():
     return compare(quick=True)
 
 
+@pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
+def test_bfloat16_is_timed_only_where_the_device_is_fast_at_it(monkeypatch, chosen):
+    monkeypatch.setattr(comparison, "choose_precision", lambda asked, device: chosen)
+    rows = list(comparison.training_rows(comparison.QUICK, torch.device("cpu")))
+    assert any("bfloat16" in row["what"] for row in rows) == (chosen == "bfloat16")
+
+
 def test_every_hot_path_has_a_row_and_both_sides_agree(table):
     assert list(table.columns) == list(COLUMNS)
-    for word in ("SAM step", "bfloat16", "scoring", "loading", "group metrics", "resamples"):
+    for word in ("SAM step", "checkpoint_activations", "scoring", "loading", "group metrics", "resamples"):
         assert table["what"].str.contains(word).any(), word
     assert table["equal"].str.contains("within").all(), table["equal"].tolist()
     assert (table[["library_s", "ours_s"]] > 0).all(axis=None)
