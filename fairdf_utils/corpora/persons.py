@@ -48,6 +48,7 @@ SAME_PERSON = 0.5  # dlib's authors say 0.6 for two photographs; a mean of crops
 CROPS = 3  # of a video, evenly spaced
 CACHE = "face_embeddings.parquet"  # below the image root
 SAVED_EVERY = 200  # videos
+BLOCK = 128  # MiB of distances at a time
 NEAR = 0.1  # of the threshold: a video as near to it is doubtful
 NOMINAL = (
     "WARNING: DFDC names clips, not persons: this split shares no clip, and its persons are on both sides. Give "
@@ -105,20 +106,30 @@ def identify(
     rows: pd.DataFrame,
     image_root: str | Path,
     layout: str,
-    persons: str,
+    split_by: str | Path = "identity",
+    persons: str = "names",
     threshold: float = SAME_PERSON,
     jobs: int = -1,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Canonical rows of a corpus with the persons asked for, and sentences to be printed.
 
-    ``persons`` is "names" (as the files say) or "faces" (:func:`cluster_persons`). Raises a ManifestError for others.
+    ``persons`` and ``split_by`` are as in `refuse_persons`, the others as in :func:`cluster_persons`.
     """
+    refuse_persons(persons, split_by, threshold)
     if persons == "names":
         return rows, [NOMINAL] if layout == "dfdc" else []
-    if persons != "faces":
-        raise ManifestError(f"persons is {persons!r}. Use names or faces.")
     found = cluster_persons(rows, image_root, threshold, jobs)
     return found.named(rows), found.sentences()
+
+
+def refuse_persons(persons: str, split_by: str | Path = "identity", threshold: float = SAME_PERSON) -> None:
+    """Raise a ManifestError unless ``persons`` is "names" (as files say), or "faces" and nothing else divides them."""
+    if persons not in ("names", "faces"):
+        raise ManifestError(f"persons is {persons!r}. Use names or faces.")
+    if persons == "faces" and split_by != "identity":
+        raise ManifestError(f"persons is 'faces', and split_by {str(split_by)!r} divides by names. Change one of them.")
+    if not 0 < threshold < 2:
+        raise ManifestError(f"same_person is {threshold:g}. Use a distance between 0 and 2, such as 0.5.")
 
 
 def cluster_persons(
@@ -141,10 +152,8 @@ def cluster_persons(
     jobs : int
         Processes; -1 for one a core.
 
-    Raises a ManifestError for another threshold, or if no crop of a real video can be read.
+    Raises a ManifestError if no crop of a real video can be read.
     """
-    if not 0 < threshold < 2:
-        raise ManifestError(f"The distance {threshold:g} tells no faces apart. Use one between 0 and 2, such as 0.5.")
     real = crops[crops["label"] == 0]
     vectors = embed(real, image_root, jobs)
     if vectors.empty:
@@ -185,7 +194,7 @@ def _margins(vectors: np.ndarray, face: np.ndarray) -> np.ndarray:
         same = face[start : start + len(distances), None] == face
         return np.stack([np.where(same, distances, 0).max(1), np.where(same, np.inf, distances).min(1)], axis=1)
 
-    return np.concatenate(list(pairwise_distances_chunked(vectors, reduce_func=both))).T
+    return np.concatenate(list(pairwise_distances_chunked(vectors, reduce_func=both, working_memory=BLOCK))).T
 
 
 def embed(crops: pd.DataFrame, image_root: str | Path, jobs: int = -1) -> pd.DataFrame:
@@ -282,7 +291,7 @@ def shared_faces(rows: pd.DataFrame, image_root: str | Path, threshold: float = 
                 [close.argmin(1), close.min(1), (close < threshold).sum(1), below.sum(1), other.sum(1)], axis=1
             )
 
-        chunks = pairwise_distances_chunked(vectors.to_numpy(), reduce_func=look)
+        chunks = pairwise_distances_chunked(vectors.to_numpy(), reduce_func=look, working_memory=BLOCK)
         nearest, distance, count, below, pairs = np.concatenate(list(chunks)).T
         often = f"of all pairs with two names {below.sum() / max(pairs.sum(), 1):.1%} are closer than {threshold:g}"
         for number in np.argsort(distance, kind="stable")[: (distance < threshold).sum()]:

@@ -12,7 +12,7 @@ import pandas as pd
 from fairdf_utils.corpora import extraction, splits
 from fairdf_utils.corpora.annotations import Merged, lost_by_group, merge, read_annotations
 from fairdf_utils.corpora.layouts import CorpusError
-from fairdf_utils.corpora.persons import SAME_PERSON, identify
+from fairdf_utils.corpora.persons import SAME_PERSON, identify, refuse_persons
 from fairdf_utils.data import checks
 
 SHOWN = 10  # videos that failed; the ledger has all
@@ -81,7 +81,7 @@ def prepare(
     split_by : str or Path
         "identity", or the official lists: of "ffpp" their folder, of "celebdf" the file.
     persons, same_person
-        See `persons.identify`, for a split by identity.
+        See `persons.identify`; by faces only with ``split_by`` "identity".
     seed : int
         Of the split.
 
@@ -96,8 +96,7 @@ def prepare(
     annotated = read_annotations(annotations, layout, mapping or None) if annotations else None
     if split_by != "identity" and (layout not in ("ffpp", "celebdf") or not Path(split_by).exists()):
         raise CorpusError(f"split_by is {str(split_by)!r}: use identity, or the path of the lists of ffpp or celebdf.")
-    if persons == "faces" and split_by != "identity":
-        raise CorpusError(f"persons is 'faces', and split_by {str(split_by)!r} divides by names. Change one of them.")
+    refuse_persons(persons, split_by, same_person)
     ledger = extraction.extract(
         corpus_root, layout, prepared, name, frames, crop_size, margin, image_format, compression, workers
     )
@@ -105,7 +104,7 @@ def prepare(
         return Prepared(ledger)
     merged = merge(extraction.crops(prepared, name), annotated)
     if split_by == "identity":
-        rows, said = identify(merged.rows, prepared, layout, persons, same_person, workers)
+        rows, said = identify(merged.rows, prepared, layout, split_by, persons, same_person, workers)
         parts = splits.split(rows, seed=seed)
         parts = replace(parts, notes=(*said, *parts.notes))
     elif layout == "ffpp":

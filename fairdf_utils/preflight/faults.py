@@ -16,6 +16,7 @@ import pandas as pd
 
 from fairdf_utils.corpora import extraction, splits
 from fairdf_utils.corpora.annotations import read_annotations
+from fairdf_utils.corpora.persons import refuse_persons
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import SPLIT_FILES
 from fairdf_utils.data.vocabulary import FORGERIES
@@ -33,7 +34,7 @@ RANGES = {
     "pair_count": (8, math.inf),
 }
 FILES = ("scores", "validation_scores", "checkpoint")
-CHOICES = {"persons": ("names", "faces"), "missing": ("refuse", "skip")}
+CHOICES = {"missing": ("refuse", "skip")}
 GB = 1e9
 
 
@@ -223,6 +224,10 @@ def _within(name: str) -> Callable[[Place, dict], Iterator[str]]:
     return check
 
 
+def _persons(place: Place, values: dict) -> Iterator[str]:
+    yield from _said(ValueError, refuse_persons, values["persons"], values["split_by"], values["same_person"])
+
+
 def _one_of(name: str) -> Callable[[Place, dict], Iterator[str]]:
     def check(place: Place, values: dict) -> Iterator[str]:
         if values[name] not in CHOICES[name]:
@@ -282,6 +287,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("device", "processes"), _device),
     (("image_size", "bias", "image_root"), _rendering),
     (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
+    (("persons", "split_by", "same_person"), _persons),
     *(((name,), _within(name)) for name in RANGES),
     *(((name,), _one_of(name)) for name in CHOICES),
     *(((name,), _file(name)) for name in FILES),

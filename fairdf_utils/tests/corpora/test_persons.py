@@ -68,17 +68,21 @@ def test_known_names_are_believed_and_the_agreement_is_measured(filmed):
     assert joined.named(known)["identity"].unique().tolist() == ["clip0"]
 
 
-def test_what_is_asked_for_is_one_of_two(filmed):
+def test_names_faces_or_nothing(filmed):
     root, rows = filmed
-    same, said = identify(rows, root, "dfdc", "names")
-    assert same is rows and said == [NOMINAL]
-    assert identify(rows, root, "ffpp", "names")[1] == []
-    with pytest.raises(ManifestError, match="Use names or faces"):
-        identify(rows, root, "dfdc", "face")
-    with pytest.raises(ManifestError, match="tells no faces apart"):
-        identify(rows, root, "dfdc", "faces", 0, jobs=1)
+    same, said = identify(rows, root, "dfdc")
+    assert same is rows and said == [NOMINAL] and identify(rows, root, "ffpp")[1] == []
+    named, said = identify(rows, root, "dfdc", "identity", "faces", SAME, jobs=1)
+    assert named["identity"].nunique() == 4 and "8 real videos" in said[0]
+    for wrong, sentence in (
+        (("identity", "face"), "Use names or faces"),
+        (("splits", "faces"), "'splits' divides by names"),
+        (("identity", "faces", 0.0), "same_person is 0"),
+    ):
+        with pytest.raises(ManifestError, match=sentence):
+            identify(rows, root, "dfdc", *wrong)
     with pytest.raises(ManifestError, match="no crop of a real video can be read"):
-        identify(rows, root / "elsewhere", "dfdc", "faces", jobs=1)
+        identify(rows, root / "elsewhere", "dfdc", "identity", "faces", jobs=1)
 
 
 def test_clusters_are_those_of_the_whole_table():
