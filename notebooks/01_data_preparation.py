@@ -415,7 +415,7 @@ components("12345", ["12", "23", "45"])
 show(splits.identity_graph, docstring=False)
 
 # %%
-rows, told = identify(merged.rows, prepared, layout, split_by, persons, same_person, workers)
+rows, told = identify(merged.rows, prepared, corpus, layout, split_by, persons, same_person, workers)
 print(*told, sep="\n", end="\n" * bool(told))
 graph = splits.identity_graph(rows)
 some = graph.persons[graph.persons["component"] < 100]

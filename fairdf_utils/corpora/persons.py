@@ -51,8 +51,8 @@ SAVED_EVERY = 200  # videos
 BLOCK = 128  # MiB of distances at a time
 NEAR = 0.1  # of the threshold: a video as near to it is doubtful
 NOMINAL = (
-    "WARNING: DFDC names clips, not persons: this split shares no clip, and its persons are on both sides. Give "
-    "persons the value faces, or do not call the split identity-disjoint."
+    "WARNING: DFDC names clips, not persons, and its actors are in many clips: this split shares no clip, but persons. "
+    "Give persons the value faces, or do not call the split identity-disjoint."
 )
 
 
@@ -81,12 +81,13 @@ class Persons:
         """What was found and how sure it is."""
         videos, doubtful = self.videos, self.videos.loc[self.videos["doubtful"], "video"]
         within, between = videos["farthest"].max(), videos["nearest"].min()
-        gap = "a gap, so other thresholds in it give the same" if within < between else "they overlap"
+        gap = "a gap, and every threshold in it gives the same" if within < between else "they overlap"
         said = [
             f"{len(videos):,} real videos with {videos['name'].nunique():,} names show {videos['face'].nunique():,} "
-            f"faces at the distance {self.threshold:g}, {videos['person'].nunique():,} persons.",
-            f"Videos of one face are up to {within:.2f} apart, videos of two from {between:.2f} on: {gap}.",
+            f"faces at the distance {self.threshold:g}, {videos['person'].nunique():,} persons."
         ]
+        if within > 0 and between < np.inf:
+            said.append(f"Videos of one face are up to {within:.2f} apart, videos of two from {between:.2f} on: {gap}.")
         if len(doubtful):
             said.append(f"{len(doubtful):,} videos are doubtful, such as {', '.join(doubtful.head(3))}.")
         (apart, joined), (torn, together) = pair_confusion_matrix(videos["name"], videos["face"]) // 2
@@ -104,7 +105,8 @@ class Persons:
 
 def identify(
     rows: pd.DataFrame,
-    image_root: str | Path,
+    prepared: str | Path,
+    dataset: str,
     layout: str,
     split_by: str | Path = "identity",
     persons: str = "names",
@@ -113,13 +115,17 @@ def identify(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Canonical rows of a corpus with the persons asked for, and sentences to be printed.
 
+    By faces, ``<prepared>/<dataset>/persons.csv`` gets the table of :class:`Persons`, doubtful videos first.
     ``persons`` and ``split_by`` are as in `refuse_persons`, the others as in :func:`cluster_persons`.
     """
     refuse_persons(persons, split_by, threshold)
     if persons == "names":
         return rows, [NOMINAL] if layout == "dfdc" else []
-    found = cluster_persons(rows, image_root, threshold, jobs)
-    return found.named(rows), found.sentences()
+    found = cluster_persons(rows, prepared, threshold, jobs)
+    listed = Path(prepared, dataset, "persons.csv")
+    with replacing(listed) as partial:
+        found.videos.sort_values(["doubtful", "nearest"], ascending=[False, True]).to_csv(partial, index=False)
+    return found.named(rows), [*found.sentences(), f"Videos and distances: {listed}"]
 
 
 def refuse_persons(persons: str, split_by: str | Path = "identity", threshold: float = SAME_PERSON) -> None:

@@ -104,7 +104,7 @@ def prepare(
         return Prepared(ledger)
     merged = merge(extraction.crops(prepared, name), annotated)
     if split_by == "identity":
-        rows, said = identify(merged.rows, prepared, layout, split_by, persons, same_person, workers)
+        rows, said = identify(merged.rows, prepared, name, layout, split_by, persons, same_person, workers)
         parts = splits.split(rows, seed=seed)
         parts = replace(parts, notes=(*said, *parts.notes))
     elif layout == "ffpp":

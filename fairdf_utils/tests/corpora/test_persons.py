@@ -70,19 +70,20 @@ def test_known_names_are_believed_and_the_agreement_is_measured(filmed):
 
 def test_names_faces_or_nothing(filmed):
     root, rows = filmed
-    same, said = identify(rows, root, "dfdc")
-    assert same is rows and said == [NOMINAL] and identify(rows, root, "ffpp")[1] == []
-    named, said = identify(rows, root, "dfdc", "identity", "faces", SAME, jobs=1)
+    same, said = identify(rows, root, "dfdc", "dfdc")
+    assert same is rows and said == [NOMINAL] and identify(rows, root, "dfdc", "ffpp")[1] == []
+    named, said = identify(rows, root, "dfdc", "dfdc", "identity", "faces", SAME, jobs=1)
     assert named["identity"].nunique() == 4 and "8 real videos" in said[0]
+    assert len(pd.read_csv(root / "dfdc/persons.csv")) == 8
     for wrong, sentence in (
         (("identity", "face"), "Use names or faces"),
         (("splits", "faces"), "'splits' divides by names"),
         (("identity", "faces", 0.0), "same_person is 0"),
     ):
         with pytest.raises(ManifestError, match=sentence):
-            identify(rows, root, "dfdc", *wrong)
+            identify(rows, root, "dfdc", "dfdc", *wrong)
     with pytest.raises(ManifestError, match="no crop of a real video can be read"):
-        identify(rows, root / "elsewhere", "dfdc", "identity", "faces", jobs=1)
+        identify(rows, root / "elsewhere", "dfdc", "dfdc", "identity", "faces", jobs=1)
 
 
 def test_clusters_are_those_of_the_whole_table():
