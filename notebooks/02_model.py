@@ -62,7 +62,7 @@ from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.data import batches
 from fairdf_utils.data.manifests import read_split
-from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, scheme_of
 from fairdf_utils.figures import style, training
 from fairdf_utils.model import detectors, encoders, layers, losses
 from fairdf_utils.model.config import TrainingConfig
@@ -103,6 +103,8 @@ print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 
 # %%
 train = read_split(f"{manifests}/{train_set}", "train", image_root)
+scheme = scheme_of(train["group"])  # its groups in the order of their codes, here the eight
+train["group"] = pd.Categorical(train["group"], scheme)  # so that a sample keeps the codes
 pairs = batches.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
 root = image_folder(image_root, data_dir, image_size, bias)
@@ -214,7 +216,7 @@ config = TrainingConfig(
     backbone=backbone, weights="", image_size=image_size, width=width, reconstruction_size=image_size,
     initialisation="kaiming", logit_dropout=0.0,
 )  # fmt: skip
-detector = detectors.FairDetector(config).to(target)
+detector = detectors.FairDetector(config, len(scheme)).to(target)
 detector.decoder.dropout.p = 0.0
 
 with torch.no_grad():
@@ -370,7 +372,7 @@ with torch.no_grad():
 show(layers.Head)
 
 # %% tags=["nbval-check-output"]
-heads = {"specific": len(FORGERIES), "agnostic": 2, "demographic": len(GROUPS), "fused": 2}
+heads = {"specific": len(FORGERIES), "agnostic": 2, "demographic": len(scheme), "fused": 2}
 assert torch.allclose(by_hand, outputs.agnostic.logits, atol=1e-3)
 for name, classes in heads.items():
     head = getattr(outputs, name)
@@ -513,11 +515,12 @@ demographic_by_hand = losses.cross_entropy(30 * shifted, batch.group).mean()
 assert torch.allclose(demographic_by_hand, losses.ldam(outputs.demographic.logits, batch.group, counts), rtol=1e-4)
 for scale in (30.0, 5.0, 1.0):
     value = losses.ldam(outputs.demographic.logits, batch.group, counts, scale)
-    print(f"the batch, scale {scale:4.0f}: loss {value:5.2f}   (log 8 = {np.log(8):.2f})")
+    print(f"the batch, scale {scale:4.0f}: loss {value:5.2f}   (log {len(scheme)} = {np.log(len(scheme)):.2f})")
 
 # %%
-margins = pd.DataFrame({"FF++": ffpp_counts, "this manifest": counts.cpu()}, pd.Index(GROUPS, name="group"))
-margins = margins.melt(var_name="training set", value_name="images", ignore_index=False).reset_index()
+margins = {"FF++": pd.Series(ffpp_counts, GROUPS)} if scheme == GROUPS else {}
+margins["this manifest"] = pd.Series(counts.cpu(), scheme)
+margins = pd.concat(margins, names=["training set", "group"]).rename("images").reset_index()
 by_set = margins.groupby("training set", sort=False)["images"]
 margins["margin"] = by_set.transform(lambda n: losses.ldam_margins(n.tolist()))
 figure, axis = plt.subplots(figsize=(9, 3.2))
@@ -613,11 +616,11 @@ assert np.isclose(by_hand, losses.group_cvar(loss, group).item())
 print(f"six images: inside {np.round(inside, 3)}, across {by_hand:.3f}, plain mean {loss.mean():.3f}")
 
 per_image = losses.cross_entropy(outputs.fused.logits, batch.label).detach().requires_grad_()
-(gradient,) = torch.autograd.grad(losses.group_cvar(per_image, batch.group), per_image)
+(gradient,) = torch.autograd.grad(losses.group_cvar(per_image, batch.group, groups=batch.groups), per_image)
 of_group = {code: batch.group == code for code in batch.group.unique().tolist()}
 shares = pd.DataFrame(
     {
-        "group": [GROUPS[code] for code in of_group],
+        "group": [scheme[code] for code in of_group],
         "L_g": [losses.cvar(per_image[images], 0.9).item() for images in of_group.values()],
         "gradient": [gradient[images].sum().item() for images in of_group.values()],
     }
@@ -650,7 +653,7 @@ by_hand = {
     "reconstruction": sum(four),
     "contrastive": contrastive,
     "demographic": demographic_by_hand,
-    "fairness": losses.group_cvar(per_image, batch.group),
+    "fairness": losses.group_cvar(per_image, batch.group, groups=batch.groups),
 }
 weights = dict(zip(by_hand, (1.0, 0.1, 0.3, 0.05, 0.1, 1.0), strict=True))
 show(losses.fairdf_terms, docstring=False)
