@@ -106,9 +106,14 @@ def _speed(options) -> None:
 def _reproduce(options) -> int:
     from fairdf_utils.book.engine import StepFailed, reproduce
     from fairdf_utils.book.parameters import read_plan
+    from fairdf_utils.preflight.bill import estimate
 
     plan = read_plan(options.params, Path(options.notebooks))
     _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
+    if options.estimate or not options.profile:  # a profile's machines are others
+        print(estimate(plan, options.run, options.notebooks), flush=True)
+    if options.estimate:
+        return 0
     try:
         reproduce(options.params, options.run, options.notebooks, options.jobs, options.profile)
     except StepFailed as error:
@@ -251,6 +256,7 @@ def _add_book(commands) -> None:
     whole.add_argument("--run", required=True, help="the run folder, e.g. runs/cpu")
     whole.add_argument("--jobs", type=_at_least_one, help="steps at a time (default: as the file says, or 1)")
     whole.add_argument("--profile", help="a Snakemake profile that runs the steps elsewhere: notebooks/profiles/slurm")
+    whole.add_argument("--estimate", action="store_true", help="say what it will take on this machine, and stop")
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
 
@@ -281,7 +287,7 @@ def _add_book(commands) -> None:
     what.add_argument("--update", action="store_true", help="write each .ipynb from its .py; equal cells keep outputs")
     what.add_argument("--run", help="update, run the book with the cpu profile into this folder, store outputs, check")
     _add_notebooks(pairs)
-    pairs.set_defaults(command=_notebooks, params="cpu", jobs=None, profile=None)
+    pairs.set_defaults(command=_notebooks, params="cpu", jobs=None, profile=None, estimate=False)
 
 
 def _add_same_person(parser) -> None:

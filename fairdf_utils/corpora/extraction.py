@@ -201,7 +201,7 @@ def _extract_video(video: dict, root: Path, folder: Path, recipe: dict) -> dict:
         made = Path(partial, "crops")
         made.mkdir()
         try:
-            _write_crops(locate(root, video["path"]), made, recipe, counts)
+            write_crops(locate(root, video["path"]), made, recipe, counts)
         except VideoError as error:
             reason = error.reason
         except OSError:
@@ -222,7 +222,8 @@ def _extract_video(video: dict, root: Path, folder: Path, recipe: dict) -> dict:
     return {**video, **{name: counts[name] for name in COUNTS}, **outcome}
 
 
-def _write_crops(file: Path, folder: Path, recipe: dict, counts: Counter) -> None:
+def write_crops(file: Path, folder: Path, recipe: dict, counts: Counter) -> None:
+    """Write the crops of one video into a folder; `counts` get what was decoded and found, also if an error ends it."""
     for number, image in read_frames(file, recipe["frames"]):
         counts["decoded"] += 1
         found = find(image)

@@ -93,6 +93,8 @@ def _corpus(place: Place, values: dict) -> Iterator[str]:
     yield from _said(ValueError, read_annotations, annotations, layout, mapping, 100, about="annotations: ")
     if values["split_by"] != "identity":
         yield from _said(ValueError, splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
+        if values.get("persons") == "faces":
+            yield f"persons is 'faces', and split_by {values['split_by']!r} divides by names: change one of them"
 
 
 def _training_set(place: Place, values: dict) -> Iterator[str]:
@@ -277,7 +279,18 @@ def _disk(place: Place, _: dict) -> Iterator[str]:
             )
 
 
-_CORPUS = ("layout", "compression", "frames", "crop_size", "margin", "workers", "annotations", "mapping", "split_by")
+_CORPUS = (
+    "layout",
+    "compression",
+    "frames",
+    "crop_size",
+    "margin",
+    "workers",
+    "annotations",
+    "mapping",
+    "split_by",
+    "persons",
+)
 CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("corpus_root", "dataset", "prepared", *_CORPUS), _corpus),
     (("method", "manifests", "train_set", "image_root"), _training_set),

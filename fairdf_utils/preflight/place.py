@@ -27,6 +27,8 @@ class Place:
 
     def __init__(self, plan, run: str | Path, notebooks: str | Path):
         self.plan, self.run, self.notebooks = plan, Path(run), Path(notebooks).resolve()
+        roots = {step.values["image_root"] for step in plan.steps if step.values.get("image_root")}
+        self.image_root = next((self.path(root) for root in sorted(roots)), "")  # "": the embedded benchmark's
         self._read: dict[Path, pd.DataFrame | ManifestError] = {}
 
     def path(self, value: str) -> Path:
@@ -74,13 +76,15 @@ class Place:
         found = [self.manifest(folder / name) for name in SPLIT_FILES[split]]
         return [rows for rows in found if isinstance(rows, pd.DataFrame)]
 
-    def images(self, folder: Path, split: str) -> int:
-        """Images of a split: rows of its manifests; of a corpus not yet read, its share of the frames asked for."""
-        if folder not in self.corpora:
-            return sum(map(len, self.split(folder, split)))
-        values = self.corpora[folder]
-        videos = self.videos(values)
-        return round(SHARES[split] * values["frames"] * len(videos)) if isinstance(videos, pd.DataFrame) else 0
+    def images(self, folder: Path, split: str, label: int | None = None) -> int:
+        """Images of a split (with a label): rows of manifests; of a corpus not yet read, a share of the frames."""
+        frames_each = 1
+        if folder in self.corpora:
+            frames_each, found = self.corpora[folder]["frames"] * SHARES[split], [self.videos(self.corpora[folder])]
+        else:
+            found = self.split(folder, split)
+        labels = [rows["label"] for rows in found if isinstance(rows, pd.DataFrame)]
+        return round(frames_each * sum(len(rows) if label is None else (rows == label).sum() for rows in labels))
 
     def waiting(self, values: dict) -> pd.DataFrame:
         """The videos of a corpus whose faces are still to be cut out."""

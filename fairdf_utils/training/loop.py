@@ -86,6 +86,24 @@ def training_step(
     return terms
 
 
+def batch_step(
+    config: TrainingConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    seed: int,
+    group_counts: Tensor,
+) -> dict[str, Tensor]:
+    """`training_step` on one batch in the configuration's precision; `seed` decides dropout masks and triplets."""
+    triplets = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(seed))
+
+    def weighted_terms() -> dict[str, Tensor]:
+        with torch.autocast(batch.label.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            return objective(config, model, batch, triplets, group_counts)
+
+    return training_step(model, optimizer, weighted_terms, seed)
+
+
 def objective(
     config: TrainingConfig, model: nn.Module, batch: Batch, triplets: losses.Triplets, group_counts: Tensor
 ) -> dict[str, Tensor]:
@@ -205,7 +223,8 @@ class Training:
         share = (distributed.rank(), distributed.world_size())
         drawn = batches(self.train, self.train_images, pairs, self.config.batch_size, self.device, share)
         for batch, step_seed in zip(drawn, seeds, strict=True):
-            terms = self._step(batch, int(step_seed), group_counts)
+            terms = batch_step(self.config, self.parallel, self.optimizer, batch, int(step_seed), group_counts)
+            self.schedule.step()
             rows.append(batch.rows)
             log.append(torch.stack(list(terms.values())))
             if len(log) % CHECK_EVERY == 0 or len(log) == self.steps_per_epoch:
@@ -221,17 +240,6 @@ class Training:
             "images_per_second": sum(map(len, rows)) / seconds,
             "seconds": seconds,
         }
-
-    def _step(self, batch: Batch, seed: int, group_counts: Tensor) -> dict[str, Tensor]:
-        triplets = losses.draw_triplets(batch.label, batch.forgery, torch.Generator().manual_seed(seed))
-
-        def weighted_terms() -> dict[str, Tensor]:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-                return objective(self.config, self.parallel, batch, triplets, group_counts)
-
-        terms = training_step(self.parallel, self.optimizer, weighted_terms, seed)
-        self.schedule.step()
-        return terms
 
     def _refuse_non_finite(self, log: Tensor, names: list[str], rows: list[np.ndarray]) -> None:
         """Stop at the first step and term of a log (steps, terms) that is not finite."""
