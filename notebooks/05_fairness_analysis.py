@@ -61,8 +61,8 @@ from fairdf_utils.fairness import calibration, findings, metrics, sample_size, t
 from fairdf_utils.fairness.cautions import UNITS, percent
 from fairdf_utils.fairness.pareto import undominated
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
-from fairdf_utils.figures import fairness, training
-from fairdf_utils.files import write_text
+from fairdf_utils.figures import fairness, style, training
+from fairdf_utils.files import printable, write_text
 from fairdf_utils.progress import bar
 
 pd.options.display.float_format = "{:.3f}".format
@@ -92,7 +92,7 @@ settings = uncertainty.Settings(threshold, resamples, permutations, level, clust
 paths = [Path(scores).absolute()] if scores else run.require_all("04_cross_dataset_evaluation/*/scores.parquet")
 tables, validation = {}, {}
 for path in paths:
-    name = path.parent.name if path.stem == "scores" and path.parent.name else path.stem
+    name = printable(path.parent.name if path.stem == "scores" and path.parent.name else path.stem)
     detector, seed = re.fullmatch(r"(.+?)(?:-s(\d+))?", name).groups(default="0")
     for dataset, rows in read_scores(path, by).groupby("dataset", sort=False):
         tables[detector, int(seed), dataset] = rows.reset_index(drop=True)
@@ -352,6 +352,8 @@ for key in shown:
             one.groups.loc[one.primary], level=level, title=f"{key[0]} on {key[2]}, by {one.primary}"
         )
     )
+if style.key():
+    display(HTML(style.key()))
 
 
 # %% tags=["audit"]
@@ -517,6 +519,8 @@ for key in shown:
     table = tables[key].dropna(subset=[finest])
     curve, numbers = (of(table, finest) for of in (calibration.reliability, calibration.calibration))
     display(fairness.reliability(curve, numbers, f"{key[0]} on {key[2]}"))
+if style.key():
+    display(HTML(style.key()))
 calibrated = {
     (*key, name): calibration.calibration(table.dropna(subset=[name]), name)
     for key, table in tables.items()

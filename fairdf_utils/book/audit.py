@@ -24,7 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from fairdf_utils.book import BookError
 from fairdf_utils.book.pairs import read_chapter
 from fairdf_utils.book.run_folder import read_manifest_of_run
-from fairdf_utils.files import replacing, write_text
+from fairdf_utils.files import printable, replacing, write_text
 
 CHAPTER = "05_fairness_analysis"
 STYLE = Path(__file__).with_name("audit.css")
@@ -55,7 +55,8 @@ def main_audit(options: argparse.Namespace) -> int:
         **{name: getattr(options, name) for name in ("threshold", "resamples", "level", "cluster")},
     }
     settings = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
-    settings |= {"cwd": options.notebooks, "kernel_name": "python3"}
+    os.environ["FAIRDF_LOG"] = "-"  # the chapter says how far it is on its error stream, which is passed on to this one
+    settings |= {"stderr_file": sys.stderr, "cwd": options.notebooks, "kernel_name": "python3"}
     with TemporaryDirectory(prefix="audit-") as run:
         try:
             executed = papermill.execute_notebook(chapter.notebook, None, parameters | {"run_dir": run}, **settings)
@@ -77,7 +78,7 @@ def main_audit(options: argparse.Namespace) -> int:
         print(f"\n{one['dataset']}" if len(document["data_sets"]) > 1 else "")
         print(*(f"- Mind: {caution['text']}" for caution in one["cautions"]), sep="\n")
         print(*(f"- {finding['text']}" for finding in one["findings"]), sep="\n")
-    print(f"\nThe report is {out / 'index.html'}")
+    print(f"\nThe report is {printable(out / 'index.html')}")
     return 0
 
 
@@ -95,14 +96,14 @@ def _check_paths(out: Path, read: list[str]) -> None:
 
 def _how_made(options: argparse.Namespace, versions: dict) -> dict:
     """What it takes to make the report again: command, digests of the input, versions."""
-    words = ["python", "-m", "fairdf_utils", "audit", str(options.scores), "--out", str(options.out)]
+    words = ["python", "-m", "fairdf_utils", "audit", options.scores, "--out", options.out]
     words += ["--by", *options.by] if options.by else []
-    words += ["--validation", str(options.validation)] if options.validation else []
+    words += ["--validation", options.validation] if options.validation else []
     for name in ("threshold", "resamples", "level", "cluster", "seed"):
         words += [f"--{name}", str(getattr(options, name))]
     files = [Path(path) for path in (options.scores, options.validation) if path]
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {"command": shlex.join(words), "input": digests, "versions": versions}
+    digests = {printable(path.name): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {"command": shlex.join(map(printable, words)), "input": digests, "versions": versions}
 
 
 def page(notebook: nbformat.NotebookNode, made: dict) -> str:

@@ -6,6 +6,8 @@ codes of the groups or clusters.
 
 import numpy as np
 
+BLOCK = 100_000  # images whose numbers stay in a core's cache
+
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, NaN where `whole` is not above zero."""
@@ -49,3 +51,51 @@ def weighted_auc(plan: tuple, weights: np.ndarray) -> np.ndarray:
     else:
         wins = np.einsum("fb,fb->b", fakes, reals[below] + reals[up_to]) / 2
     return ratio(wins, fakes.sum(0) * reals[-1])
+
+
+def rankings(label: np.ndarray, score: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Orders of the images by score, int (<= n,), with weights: what is won in them adds up to ties that count half.
+
+    The first is of all images, fakes first where scores tie; others say what tied images (or half of all) win if reals
+    come first.
+    """
+    fakes_first, reals_first = (np.lexsort((last, score)) for last in (label == 0, label == 1))
+    run = np.unique(score, return_inverse=True)[1]
+    share = np.bincount(run, label) / np.bincount(run)
+    tied = ((share > 0) & (share < 1))[run]
+    if not tied.any():
+        return [(1.0, fakes_first)]
+    if tied.mean() > 0.5:
+        return [(0.5, fakes_first), (0.5, reals_first)]
+    few = [order[tied[order]] for order in (reals_first, fakes_first)]
+    return [(1.0, fakes_first), (0.5, few[0]), (-0.5, few[1])]
+
+
+def dealt_auc(ranked: list[tuple[float, np.ndarray]], cells: np.ndarray, groups: int) -> np.ndarray:
+    """AUC of each group under B ways to deal units out to groups: (B, G), NaN where one lacks a class.
+
+    `ranked` are weights and the units of the images in the order of `rankings`; `cells` (units, B) are 2 * group +
+    label. BLOCK images at a time, which stay in the cache, are sorted by group and counted in whole numbers.
+    """
+    cells = cells.T.astype(np.min_scalar_type(2 * groups))  # (B, units)
+    result, deals = np.empty((len(cells), groups)), max(1, BLOCK // len(ranked[0][1]))
+    for first in range(0, len(cells), deals):
+        some = cells[first : first + deals]
+        row, wins, pairs = 2 * groups * np.arange(len(some))[:, None], 0.0, None
+        for weight, unit in ranked:
+            reals, fakes = np.zeros((2, len(some), groups), np.int64)  # of the blocks before
+            for start in range(0, len(unit), BLOCK):
+                dealt = np.take(some, unit[start : start + BLOCK], axis=1)  # (deals, images)
+                sizes = np.bincount((dealt + row).ravel(), minlength=2 * groups * len(some)).reshape(-1, groups, 2)
+                order = np.argsort(dealt >> 1, axis=1, kind="stable")  # a radix sort
+                fake = np.take_along_axis(dealt, order, axis=1).ravel() & 1  # deal by deal, group by group
+                below = np.cumsum(fake == 0, dtype=np.int32)  # reals of this block up to each image
+                won = np.append(0, np.cumsum(below * fake, dtype=np.int64))
+                ends = np.cumsum(sizes.sum(-1)).reshape(sizes.shape[:2])
+                more, hits = sizes[..., 0], sizes[..., 1]
+                before = np.cumsum(more).reshape(more.shape) - more  # those of other groups and deals
+                wins = wins + weight * (won[ends] - won[ends - more - hits] + hits * (reals - before))
+                reals, fakes = reals + more, fakes + hits
+            pairs = (fakes * reals).astype(np.float64) if pairs is None else pairs  # of all images
+        result[first : first + deals] = ratio(wins, pairs)
+    return result

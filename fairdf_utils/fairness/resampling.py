@@ -5,7 +5,7 @@ drawn with the clusters' contingency tables gives the tables of all resamples; d
 clusters of a class gives those of a detector that is blind to the groups. `uncertainty` makes intervals of both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import FIDELITIES
-from fairdf_utils.fairness.auc import auc_plan, weighted_auc
+from fairdf_utils.fairness.auc import BLOCK, auc_plan, dealt_auc, rankings, weighted_auc
 from fairdf_utils.fairness.metrics import Scored, as_arrays, checked_level, cluster_codes, contingency
 from fairdf_utils.fairness.score_table import ScoreTableError, column
+from fairdf_utils.progress import bar
 
 CLUSTERS = ("video", "identity", "img_path")
 CACHED = 64_000  # float64 numbers that stay in a core's cache: drawing is then twice as fast
@@ -95,7 +96,7 @@ def chunks(count: int, width: int, budget: int = 1_000_000) -> list[int]:
     return [size] * (count // size) + ([count % size] if count % size else [])
 
 
-def drawn_weights(members: np.ndarray, sizes: list[int], seed: int) -> Iterator[np.ndarray]:
+def drawn_weights(members: np.ndarray, sizes: Iterable[int], seed: int) -> Iterator[np.ndarray]:
     """How often each cluster is drawn: one float64 (clusters, b) for each b of `sizes`, which do not change the draws.
 
     `members` (S,) are the clusters of each stratum, in order; in every column each stratum keeps its number.
@@ -110,26 +111,38 @@ def drawn_weights(members: np.ndarray, sizes: list[int], seed: int) -> Iterator[
         yield np.bincount(place.ravel(), minlength=clusters * size).reshape(clusters, size).astype(np.float64)
 
 
-def resampled_tables(data: Clustered, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
+def _told(sizes: list[int], what: str) -> Iterator[int]:
+    """The sizes, with a bar or lines in a log where that takes long."""
+    with bar(total=sum(sizes), desc=what, unit="tables", leave=False) as shown:
+        for size in sizes:
+            yield size
+            shown.update(size)
+
+
+def resampled_tables(data: Clustered, settings: Settings, auc: bool, together: bool = True) -> tuple[np.ndarray, ...]:
     """Tables of the data (row 0) and of its B resamples: float64 (1 + B, G, 2, 2).
 
-    Beside them the AUCs of the groups, (1 + B, G), and of all images together, (1 + B,); None if not asked for.
+    Beside them the AUCs of the groups, (1 + B, G), and of all images `together`, (1 + B,); None if not asked for.
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
     cells = data.cells.reshape(len(data.cells), -1)  # (C, G * 4)
-    width, budget = (len(data.unit), 1_000_000) if auc else (len(cells), CACHED)
+    width, budget = (len(data.unit), 2 * BLOCK) if auc else (len(cells), CACHED)
     scored, plans, counts, aucs = data.scored, [], [], []
     if auc:
-        chosen = [*(scored.group == code for code in range(len(scored.names))), np.ones(len(data.unit), bool)]
+        chosen = [scored.group == code for code in range(len(scored.names))]
+        chosen += [np.ones(len(data.unit), bool)] if together else []
         plans = [auc_plan(scored.label, scored.score, data.unit, rows) for rows in chosen]
-    draws = drawn_weights(data.members, chunks(settings.resamples, width, budget), settings.seed)
-    for weights in chain([np.ones((len(cells), 1))], draws):
+    sizes = chunks(settings.resamples, width, budget if width < budget / 8 else width)  # few at a time: one is faster
+    for weights in chain(
+        [np.ones((len(cells), 1))], drawn_weights(data.members, _told(sizes, "resampling"), settings.seed)
+    ):
         counts.append((weights.T @ cells).reshape(-1, *data.cells.shape[1:]))
         if auc:
             aucs.append(np.stack([weighted_auc(plan, weights) for plan in plans], axis=-1))
     counts, aucs = np.concatenate(counts), np.concatenate(aucs) if auc else None
-    return (counts, aucs[:, :-1], aucs[:, -1]) if auc else (counts, None, None)
+    groups = len(scored.names)
+    return counts, aucs[:, :groups] if auc else None, aucs[:, -1] if auc and together else None
 
 
 def permuted_tables(table: pd.DataFrame, by: str, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
@@ -143,14 +156,15 @@ def permuted_tables(table: pd.DataFrame, by: str, settings: Settings, auc: bool)
     parts, unit = np.unique(parts, axis=0, return_inverse=True)
     pooled = Scored(scored.label, scored.score, scored.predicted, np.zeros_like(scored.group), ["all"])
     cells = contingency(pooled, unit, len(parts)).reshape(-1, 4)  # (U, 4): label, predicted
-    plan = auc_plan(scored.label, scored.score, unit, np.ones(len(unit), bool))
+    ranked = [(weight, unit[order]) for weight, order in rankings(scored.label, scored.score)] if auc else []
     rng, counts, aucs = np.random.default_rng(settings.seed), [], []
-    for size in (0, *chunks(settings.permutations, len(unit) if auc else len(parts))):
+    sizes = chunks(settings.permutations, len(unit) if auc else len(parts))
+    for size in chain([0], _told(sizes, "dealing")):
         codes = np.repeat(parts[:, 2:], max(size, 1), axis=1)  # (U, b): first the table itself
         for rows in (parts[:, 1] == label for label in (0, 1) if size):
             codes[rows] = rng.permuted(codes[rows], axis=0)
         members = [(codes == code).astype(np.float64) for code in range(len(scored.names))]
         counts.append(np.stack([(m.T @ cells).reshape(-1, 2, 2) for m in members], axis=1))
         if auc:
-            aucs.append(np.stack([weighted_auc(plan, m) for m in members], axis=1))
+            aucs.append(dealt_auc(ranked, 2 * codes + parts[:, 1:2], len(scored.names)))
     return np.concatenate(counts), np.concatenate(aucs) if auc else None

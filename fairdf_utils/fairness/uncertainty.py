@@ -7,7 +7,7 @@
 - The difference of two detectors, and an AUC, have percentile intervals from resampled whole videos.
 
 All functions take a score table, the column `by` of the groups and `Settings`. `auc=False` leaves out what needs the
-AUC, most of the time. Rates and metrics are fractions; NaN is undefined.
+AUC, most of the time; `drawn` are resamples that were made before. Rates and metrics are fractions; NaN is undefined.
 """
 
 from dataclasses import replace
@@ -68,16 +68,23 @@ def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
     return ends.mask(ends["estimate"].isna())
 
 
-def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
+def resampled(table: pd.DataFrame, by: str, settings: Settings) -> tuple[np.ndarray, ...]:
+    """The resamples that `group_intervals` and `bootstrap` share, without the AUC of all images together."""
+    return resampled_tables(clustered(table, by, settings), settings, auc=True, together=False)
+
+
+def bootstrap(
+    table: pd.DataFrame, by: str, settings: Settings, auc: bool = True, drawn: tuple | None = None
+) -> pd.DataFrame:
     """All metrics with intervals, and the floor of those that compare groups.
 
-    Index METRICS + OVERALL (of all images together); columns estimate, low, high; groups: how many the metric rests on;
-    floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
+    Index METRICS + OVERALL (of all images together; no AUC with `drawn`); columns estimate, low, high; groups: how many
+    the metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
     data = clustered(table, by, settings)
-    counts, of_groups, auc_overall = resampled_tables(data, settings, auc)
+    counts, of_groups, auc_overall = drawn or resampled_tables(data, settings, auc)
     values, groups = metrics.metrics_of(counts, of_groups, settings.fidelity)
     rates, overall = metrics.rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
     moved = of_groups[1:] - of_groups[0] if auc else None
@@ -87,7 +94,7 @@ def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True
     result = interval_of_a_gap(pd.DataFrame(values), pd.DataFrame(deviations), floor["p_value"], settings.level)
     result["groups"] = pd.DataFrame(groups, dtype="Int64").iloc[0]
     everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
-    if auc:
+    if auc_overall is not None:
         everyone.loc["auc"] = percentiles(pd.DataFrame({"auc": auc_overall}), settings.level).loc["auc"]
     everyone = everyone.reindex(metrics.OVERALL if auc else metrics.OVERALL[1:]).drop(columns="effective")
     return pd.concat([result.join(floor), everyone]).rename_axis("metric")
@@ -109,7 +116,9 @@ def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["rate", "group"])
 
 
-def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
+def group_intervals(
+    table: pd.DataFrame, by: str, settings: Settings, auc: bool = True, drawn: tuple | None = None
+) -> pd.DataFrame:
     """Rates of each group with intervals.
 
     The columns of `metrics.group_rates`, and for fpr, tpr, acc and auc: <rate>_low, <rate>_high; clusters_real,
@@ -123,7 +132,8 @@ def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool 
     for rate in RATES:
         result[[f"{rate}_low", f"{rate}_high"]] = found.loc[rate, ["low", "high"]].to_numpy()
     if auc:
-        values = pd.DataFrame(resampled_tables(data, settings, True)[1], columns=result.index)
+        drawn = drawn or resampled_tables(data, settings, auc=True, together=False)
+        values = pd.DataFrame(drawn[1], columns=result.index)
         poor = (clusters.min(1) < MINIMUM) | (values.max() - values.min() < 1e-12)
         result[["auc_low", "auc_high"]] = percentiles(values, settings.level)[["low", "high"]].mask(poor)
     result["clusters_real"], result["clusters_fake"] = clusters.T

@@ -57,8 +57,12 @@ def judge(
     everyone = uncertainty.group_intervals(table.assign(everyone="all"), "everyone", settings).loc["all"]
     ends = {"estimate": "{}", "low": "{}_low", "high": "{}_high"}
     overall = pd.DataFrame({end: [everyone[of.format(m)] for m in OVERALL] for end, of in ends.items()}, list(OVERALL))
-    groups = pd.concat({by: _groups(_known(table, by), by, settings) for by in bys}, names=["by", "group"])
-    fairness = pd.concat({by: _fairness(_known(table, by), by, settings) for by in bys}, names=["by", "metric"])
+    groups, fairness = {}, {}
+    for by in bys:
+        known = _known(table, by)
+        drawn = uncertainty.resampled(known, by, settings)
+        groups[by], fairness[by] = _groups(known, by, settings, drawn), _fairness(known, by, settings, drawn)
+    groups, fairness = pd.concat(groups, names=["by", "group"]), pd.concat(fairness, names=["by", "metric"])
     gaps = fairness.index.isin([names[0] for names in GAPS.values()], level="metric")
     fairness["p_holm"] = fairness.groupby(gaps)["p_value"].transform(uncertainty.holm)
     groups = _with_differences(table, bys, groups, settings)
@@ -75,9 +79,9 @@ def _known(table, by):
     return table[table[by].notna()]
 
 
-def _groups(table, by, settings):
+def _groups(table, by, settings, drawn):
     """Rates of each group with intervals, how many clusters they rest on, and how many they need."""
-    result = uncertainty.group_intervals(table, by, settings)
+    result = uncertainty.group_intervals(table, by, settings, drawn=drawn)
     few = {"fpr": result["clusters_real"] < uncertainty.MINIMUM, "tpr": result["clusters_fake"] < uncertainty.MINIMUM}
     result["few"] = [", ".join(rate for rate in few if few[rate][group]) for group in result.index]
     worth = design_effects(table, by, settings).xs("pooled", level=by)
@@ -88,9 +92,9 @@ def _groups(table, by, settings):
     return result
 
 
-def _fairness(table, by, settings):
+def _fairness(table, by, settings, drawn):
     """METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
-    whole = uncertainty.bootstrap(table, by, settings).loc[list(METRICS)].assign(left_out="")
+    whole = uncertainty.bootstrap(table, by, settings, drawn=drawn).loc[list(METRICS)].assign(left_out="")
     for metric, *_, labels in GAPS.values():
         part, left_out = _large_enough(table, by, labels, settings.cluster)
         if left_out:

@@ -8,12 +8,15 @@ and AUCs come in as fractions and are drawn in percent. A detector or data set h
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 
 # Okabe and Ito 2008: told apart with every common colour vision.
 DETECTOR_COLOURS = {
@@ -61,6 +64,8 @@ STYLE = {
     "text.parse_math": False,  # names of the reader's own groups may hold a $
 }
 
+_NUMBERED: dict[str, int] = {}  # names that figures gave in short
+
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw inside the style and hand back a finished figure that pyplot no longer holds."""
@@ -71,6 +76,7 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
             before = set(plt.get_fignums())
             try:
                 figure = function(*args, **kwargs)
+                _make_drawable(figure)
                 figure.draw_without_rendering()  # ticks are made while drawing, and take the style then
             finally:
                 for number in set(plt.get_fignums()) - before:
@@ -78,6 +84,31 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
         return figure
 
     return draw
+
+
+def _make_drawable(figure: Figure) -> None:
+    """Replace texts with letters that the font lacks, and very long ones, by what `key` explains."""
+    for text in figure.findobj(Text):
+        text.set_text(_drawable(text.get_text(), 90))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if (short := [_drawable(label, 60) for label in labels]) != labels:
+            axis.set_ticks(axis.get_ticklocs(), short)
+
+
+def _drawable(text: str, longest: int) -> str:
+    font = get_font(findfont(FontProperties()))
+    lacking = any(letter != "\n" and not font.get_char_index(ord(letter)) for letter in text)
+    if not lacking and max(map(len, text.split("\n"))) <= longest:
+        return text
+    number = _NUMBERED.setdefault(text, len(_NUMBERED) + 1)
+    return f"name {number}" if lacking else f"{text[: longest - 10]}… ({number})"
+
+
+def key() -> str:
+    """HTML that says which names the figures so far gave in short; empty where they needed none."""
+    named = "; ".join(f"({number}) {escape(name)}" for name, number in _NUMBERED.items())
+    return f"<p>Names that the figures cannot show as they are: {named}</p>" if named else ""
 
 
 def colours_of(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:

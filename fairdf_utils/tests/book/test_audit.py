@@ -16,6 +16,8 @@ from fairdf_utils.fairness import metrics
 from fairdf_utils.tests.fairness.score_tables import planted_table
 
 NASTY = '<b>&"x $\\frac{$'
+ODD = os.fsdecode(b"my \xff scores.csv")  # a byte that is no text
+SHOWN = r"my \xff scores.csv"
 NO_TORCH = """
 import sys
 class NoTorch:
@@ -50,7 +52,7 @@ class Page(HTMLParser):
 
 
 def two_sets():
-    first = planted_table({"male-white": (14, 14), f"male-{NASTY}": (14, 14), "female-white": (4, 0)}, frames=2)
+    first = planted_table({"male-黑人": (14, 14), f"male-{NASTY}": (14, 14), "female-white": (4, 0)}, frames=2)
     second = planted_table({"male-white": (12, 12), "female-white": (12, 12)}, seed=1, frames=1)
     return pd.concat([first.assign(dataset="first set"), second.assign(dataset=NASTY)])
 
@@ -68,9 +70,9 @@ def audit(folder, *arguments):
 def report(tmp_path_factory):
     """Folder of a report on two data sets with ugly names, its page, and what was printed."""
     folder = tmp_path_factory.mktemp("audit")
-    two_sets().drop(columns="video").to_csv(folder / "my scores.csv", index=False)
-    done = audit(folder, "my scores.csv", "--out", "out", "--by", "gender", "group")
-    assert done.returncode == 0, done.stderr
+    two_sets().drop(columns="video").to_csv(folder / ODD, index=False)
+    done = audit(folder, ODD, "--out", "out", "--by", "gender", "group")
+    assert done.returncode == 0 and not done.stderr, done.stderr
     return folder / "out", Page((folder / "out/index.html").read_text()), done.stdout
 
 
@@ -108,6 +110,7 @@ def test_severe_cautions_come_first_then_what_was_found_and_no_code(report):
     assert words.index(first["in_short"][:40]) < words.index("Groups and their intervals")
     assert "import" not in words and "By hand" not in words and NASTY in page.words()
     assert "<b>" not in (folder / "index.html").read_text()
+    assert "(1) male-黑人" in words and SHOWN in words, "what no figure or file can show as it is"
 
 
 def test_findings_json_is_strict_and_says_how_it_was_made(report):
@@ -116,9 +119,9 @@ def test_findings_json_is_strict_and_says_how_it_was_made(report):
 
     found = json.loads((report[0] / "findings.json").read_text(), parse_constant=refuse)
     made = found["made"]
-    assert made["command"].startswith("python -m fairdf_utils audit 'my scores.csv' --out out --by gender group ")
+    assert made["command"].startswith("python -m fairdf_utils audit 'my \\xff scores.csv' --out out --by gender group ")
     assert made["command"].endswith("--threshold 0.5 --resamples 40 --level 0.95 --cluster video --seed 0")
-    assert re.fullmatch("[0-9a-f]{64}", made["input"]["my scores.csv"]) and "numpy" in made["versions"]
+    assert re.fullmatch("[0-9a-f]{64}", made["input"][SHOWN]) and "numpy" in made["versions"]
     assert [one["dataset"] for one in found["data_sets"]] == ["first set", NASTY]
     assert {"kind", "by", "group", "metric", "text", "numbers"} == set(found["data_sets"][0]["findings"][0])
 
@@ -147,7 +150,7 @@ def test_the_same_input_gives_the_same_files_and_a_failed_audit_leaves_them(repo
     folder = report[0].parent
     files = {path.name: path.read_bytes() for path in report[0].iterdir()}
     assert {"index.html", "findings.json", "groups.csv", "fairness.csv"} <= set(files)
-    again = audit(folder, "my scores.csv", "--out", "out", "--by", "gender", "group")
+    again = audit(folder, ODD, "--out", "out", "--by", "gender", "group")
     assert again.returncode == 0 and files == {path.name: path.read_bytes() for path in report[0].iterdir()}
     (folder / "bad.csv").write_text("label,score,gender\n0,7,male\n")
     bad = audit(folder, "bad.csv", "--out", "out")

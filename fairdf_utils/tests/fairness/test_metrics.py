@@ -265,10 +265,7 @@ FAULTS = {
     "no column 'ethnicity'; it has: img_path": (lambda t: t, "ethnicity"),
     "no column 'intersection'.*is called 'group'": (lambda t: t, "intersection"),
     "no column 'score'": (lambda t: t.drop(columns="score"), "group"),
-    "'score' is empty .NaN. in 1 row.s., first in row 2": (
-        lambda t: t.assign(score=t["score"].where(t.index != 2)),
-        "group",
-    ),
+    "'score' is empty in 1 row, first in row 2": (lambda t: t.assign(score=t["score"].where(t.index != 2)), "group"),
     "'score', row 1 .counted from 0.: 1.7": (lambda t: t.assign(score=t["score"].where(t.index != 1, 1.7)), "group"),
     "'score', row 0 .*high is not allowed": (lambda t: t.assign(score="high"), "group"),
     "'label', row 0 .*2": (lambda t: t.assign(label=2), "group"),
@@ -293,3 +290,19 @@ def test_faulty_arguments_are_refused():
         metrics.fairness_metrics(table, fidelity="exact")
     with pytest.raises(ScoreTableError, match="logit_fake.*finite"):
         metrics.fairness_metrics(table.assign(logit_fake=np.inf), fidelity="official")
+
+
+@pytest.mark.parametrize("block", [7, 100_000])
+@pytest.mark.parametrize("digits", [1, 3, 16], ids=["mostly tied", "few tied", "no ties"])
+def test_the_aucs_of_all_deals_are_those_of_each(monkeypatch, digits, block):
+    monkeypatch.setattr(auc, "BLOCK", block)
+    rng = np.random.default_rng(digits)
+    unit, groups, deals = rng.integers(30, size=200), 4, 5
+    label = rng.integers(2, size=30)
+    score, fake = rng.random(200).round(digits), label[unit]
+    codes = rng.integers(groups - 1, size=(30, deals))  # the last group stays empty
+    ranked = [(weight, unit[order]) for weight, order in auc.rankings(fake, score)]
+    assert len(ranked) == {1: 2, 3: 3, 16: 1}[digits]
+    found = auc.dealt_auc(ranked, 2 * codes + label[:, None], groups)
+    expected = [auc.segment_auc(codes[unit, deal], groups, fake, score) for deal in range(deals)]
+    np.testing.assert_array_equal(found, expected)

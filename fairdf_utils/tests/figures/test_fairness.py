@@ -122,3 +122,20 @@ def test_differences_colour_intervals_that_exclude_zero_and_say_undefined():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert {"undefined", "0.010", "0.400", "p (Holm)"} <= set(words(figure).split("\n"))
     assert "nan" not in words(figure)
+
+
+def test_names_that_no_figure_can_show_are_numbered_and_explained(recwarn):
+    table = TABLES["ori-s0"].copy()
+    odd = {"male-white": "黑人", "male-black": "白人", "female-white": "long " * 30, "female-black": "a$x_{$b"}
+    table["group"] = table["group"].replace(odd)
+    figure = plots_fairness.reliability(calibration.reliability(table, "group"), None, "Scores on 数据")
+    ticks = plots_fairness.group_intervals(uncertainty.group_intervals(table, "group", FEW, auc=False))
+    ticks.savefig(io.BytesIO())
+    for written in (words(figure), words(ticks)):
+        assert not set("黑人白数据") & set(written) and "a$x_{$b" in written and "long long" in written
+        assert max(map(len, written.split("\n"))) <= 90
+    explained = plot_style.key()
+    numbers = {name: explained.split(f") {name}")[0].rpartition("(")[2] for name in odd.values() if "$" not in name}
+    for name in ("黑人", "白人"):
+        assert f"name {numbers[name]}" in words(ticks)
+    assert f"… ({numbers['long ' * 30]})" in words(ticks) and not recwarn.list
