@@ -111,7 +111,7 @@ def read_plan(params: str | Path, notebooks: Path) -> Plan:
     """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
 
     Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a
-    detector or corpus that is asked for twice, and, beside `corpora`, a data set that is none of them.
+    detector or corpus that is asked for twice, and a data set whose name resembles a corpus.
     """
     chapters = read_chapters(notebooks)
     path = find_parameters(params, notebooks)
@@ -186,22 +186,26 @@ def _dataset(chapter: Chapter, corpus: dict, path: Path) -> str:
 
 
 def _with_data(steps: list[Step], missing: str, path: Path) -> list[Step]:
-    """Leave out what is not there and may be missing; the chapters that declare `left_out` are told which test sets."""
-    if missing == "skip":
-        steps = [step for step in steps if not step.corpus or _at(step, step.values["corpus_root"]).is_dir()]
+    """Skip corpora and test sets that are not there; the chapters that declare `left_out` are told which test sets.
+
+    What is trained on is never skipped. A data set that is likely misspelt is refused.
+    """
     corpora, left_out = [step.corpus for step in steps if step.corpus], []
     for step in steps:
-        tested = step.values.get("test_sets", [])
-        gone = [name for name in tested if name not in corpora and not _listed(step, name, "test.csv")]
-        trained = step.values.get("train_set")
-        if trained and trained not in corpora and not _listed(step, trained, "realtrain.csv"):
-            raise BookError(f"{path}: train_set is {trained!r}, {_without(trained, corpora, step)}")
-        if gone and (missing == "refuse" or gone == tested):
-            remedy = "" if gone == tested else "; or take it out, or say `missing: skip`"
-            raise BookError(f"{path}: test_sets has {gone[0]!r}, {_without(gone[0], corpora, step)}{remedy}")
-        if gone:
-            step.given["test_sets"] = [name for name in tested if name not in gone]
-        left_out += [name for name in gone if name not in left_out]
+        for name in sorted(step.data_sets - {*corpora}):
+            close = difflib.get_close_matches(name, corpora, n=1)
+            if close and not _listed(step, name):
+                raise BookError(f"{path}: no corpus and no manifests are named {name!r}; did you mean {close[0]!r}?")
+    if missing == "refuse":
+        return steps
+    trained = {step.values.get("train_set") for step in steps}
+    gone = [s.corpus for s in steps if s.corpus and not _at(s, s.values["corpus_root"]).is_dir()]
+    steps = [step for step in steps if step.corpus not in gone or step.corpus in trained]
+    corpora = [step.corpus for step in steps if step.corpus]
+    for step in (step for step in steps if step.values.get("test_sets")):
+        tested = [name for name in step.values["test_sets"] if name in corpora or _listed(step, name)]
+        left_out += [name for name in step.values["test_sets"] if name not in [*tested, *left_out]]
+        step.given["test_sets"] = tested
     for step in steps:
         if left_out and "left_out" in step.chapter.defaults:
             step.given["left_out"] = left_out
@@ -212,15 +216,8 @@ def _at(step: Step, *names: str) -> Path:
     return step.chapter.path.parent.joinpath(*names)
 
 
-def _listed(step: Step, dataset: str, file: str) -> bool:
-    return _at(step, step.values["manifests"], dataset, file).is_file()
-
-
-def _without(dataset: str, corpora: list[str], step: Step) -> str:
-    """Why a data set cannot be used, and what may have been meant."""
-    close = difflib.get_close_matches(dataset, corpora, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the corpora are {', '.join(corpora) or 'none'}"
-    return f"which is none of the corpora that are there and has no manifests in {step.values['manifests']}; {hint}"
+def _listed(step: Step, dataset: str) -> bool:
+    return any(_at(step, step.values["manifests"], dataset).glob("*.csv"))
 
 
 def find_parameters(params: str | Path, notebooks: Path) -> Path:
