@@ -105,7 +105,11 @@ print("by hand", np.round(by_hand, 3), "  package", package.numpy().round(3))
 train = read_split(f"{manifests}/{train_set}", "train", image_root)
 scheme = scheme_of(train["group"])  # its groups in the order of their codes, here the eight
 train["group"] = pd.Categorical(train["group"], scheme)  # so that a sample keeps the codes
-pairs = batches.epoch_pairs(train, "balanced", np.random.default_rng(seed))[:pair_count]
+generator = np.random.default_rng(seed)
+pairs = batches.epoch_pairs(train, "balanced", generator)
+while len(pairs) < pair_count:  # fewer fakes than that: they are drawn again
+    pairs = np.concatenate([pairs, batches.epoch_pairs(train, "balanced", generator)])
+pairs = pairs[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
 root = image_folder(image_root, data_dir, image_size, bias)
 pictures = batches.decode(rows, root, image_size, data_dir)

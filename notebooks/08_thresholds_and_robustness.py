@@ -56,7 +56,7 @@ from fairdf_utils.book.show import show
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation import perturbations
-from fairdf_utils.fairness import calibration, metrics, thresholds, uncertainty
+from fairdf_utils.fairness import calibration, metrics, thresholds, uncertainty, verdicts
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores, video_level
 from fairdf_utils.figures import explanation, fairness
 from fairdf_utils.figures.training import contact_sheet
@@ -88,16 +88,21 @@ for path in paths:
         validation[name] = read_scores(run.require(beside), by)
 
 # %%
-names, sets = (list(dict.fromkeys(key[part] for key in tables)) for part in (0, 1))
-bys = by or [each for each in ("gender", "race", "group") if all(each in table for table in tables.values())]
-finest = bys[-1]  # the intersection, where the table has it
-unknown = sum(int(table[finest].isna().sum()) for table in tables.values())
-if unknown:
-    print(f"{unknown} rows without {finest} are left out here")
+bys = verdicts.groupings(pd.concat(tables.values()), by)
+everywhere = [name for name in bys if all(table[name].notna().any() for table in tables.values())]
+finest = verdicts.finest(pd.concat(tables.values()), everywhere or bys)  # the intersection, where the table has it
+for (name, dataset), table in tables.items():
+    if unknown := int(table[finest].isna().sum()):
+        print(f"{name} on {dataset}: {unknown} of {len(table)} rows have no {finest} and are left out here")
 tables, validation = (
-    {key: table.dropna(subset=[finest]).reset_index(drop=True) for key, table in each.items()}
+    {
+        key: table.dropna(subset=[finest]).reset_index(drop=True)
+        for key, table in each.items()
+        if any(table[finest].notna())
+    }
     for each in (tables, validation)
 )
+names, sets = (list(dict.fromkeys(key[part] for key in tables)) for part in (0, 1))
 chosen = next((name for name in names if name.startswith("fairdf-s")), names[0])
 home = sets[0]  # the data set of training comes first in a run's tables
 example = tables[chosen, home]
@@ -110,7 +115,8 @@ for (name, dataset), table in tables.items():
     if not scores and name in validation:
         tested = set(zip([dataset] * len(table), table["img_path"], strict=True))
         held_out = set(zip(validation[name]["dataset"], validation[name]["img_path"], strict=True))
-        assert not tested & held_out, "a validation image is tested"
+        if also_tested := len(tested & held_out):
+            print(f"{name}: {also_tested} images of {dataset} are validation images, too: thresholds have seen them")
 sizes = {
     dataset: table.groupby("label").agg(images=("img_path", "size"), videos=("video", "nunique")).stack()
     for (_, dataset), table in tables.items()
@@ -173,7 +179,7 @@ show(thresholds.counts_at)
 # %%
 own = {dataset: table for (name, dataset), table in tables.items() if name == chosen}
 curves = {dataset: thresholds.metrics_by_threshold(table, finest) for dataset, table in own.items()}
-assert all(curve["fpr"].is_monotonic_decreasing for curve in curves.values())
+assert all(curve["fpr"].dropna().is_monotonic_decreasing for curve in curves.values())
 assert all((curve["tpr"].diff().dropna() <= 1e-12).all() for curve in curves.values())
 figure = fairness.threshold_curves(curves, marked=threshold, title=f"{chosen}, by {finest}")
 figure.set_dpi(80)
@@ -188,12 +194,16 @@ same_set = {name: table for (name, dataset), table in tables.items() if dataset 
 curves = {name: thresholds.metrics_by_threshold(table, finest) for name, table in same_set.items()}
 at_use = {name: metrics.overall_metrics(table, threshold)["fpr"] for name, table in same_set.items()}
 for curve in curves.values():
-    everybody = curve.loc[0.0, ["fpr", "tpr", "fpr_sum"]].dropna()
-    assert np.allclose(everybody, [1, 1, 0][: len(everybody)]), "at threshold 0 everybody is called fake"
+    everybody = curve.loc[0.0].dropna()  # NaN where a class is missing, or all but one group
+    for metric, value in {"fpr": 1, "tpr": 1, "fpr_sum": 0}.items():
+        assert np.isclose(everybody.get(metric, value), value), "at threshold 0 everybody is called fake"
 fairness.threshold_curves(curves, ("fpr_sum", "tpr"), against="fpr", marked=at_use, title=f"Matched FPR, on {home}")
 
 # %%
-worst = {name: curve["fpr_sum"].idxmax() for name, curve in curves.items()}
+worst = {name: curve["fpr_sum"].idxmax() for name, curve in curves.items() if curve["fpr_sum"].notna().any()}
+print(
+    *(f"{name} has no F_FPR on {home}: fewer than two groups have real images." for name in curves if name not in worst)
+)
 for name, cut in worst.items():
     at = metrics.fairness_metrics(same_set[name], finest, cut)["fpr_sum"]
     assert np.isclose(at, curves[name]["fpr_sum"].max())
@@ -244,7 +254,10 @@ for (name, dataset), table in tables.items():
             print(f"{name} on {dataset} has no operating point {point}. {error}")
             continue
         parts.append(part.reset_index().assign(detector=name, dataset=dataset, fitted_on=fitted_on))
-operating = pd.concat(parts, ignore_index=True).drop_duplicates(["detector", "dataset", "point", "thresholds"])
+columns = ["detector", "dataset", "fitted_on", "point", "thresholds"]
+numbers = ["threshold", "acc", "fpr", "tpr", "fpr_sum", "oae", "dp", "meo"]
+operating = pd.concat(parts or [pd.DataFrame(columns=[*columns, *numbers])], ignore_index=True)
+operating = operating.drop_duplicates(["detector", "dataset", "point", "thresholds"])
 assert (operating["threshold"].between(0, 1) | (operating["thresholds"] == "per group")).all()
 if len(validation) < len(names):
     print("Without validation scores thresholds are fitted on the test set that judges them: those numbers flatter.")
@@ -253,7 +266,7 @@ if len(validation) < len(names):
 fewest = [table.loc[table["label"] == 0, finest].value_counts().min() for table in validation.values()]
 print("fewest real images of a group in validation:", min(fewest, default="no validation scores"))
 mine = operating[operating["detector"] == chosen].set_index(["dataset", "point", "thresholds"])
-mine[["fitted_on", "threshold", "acc", "fpr", "tpr", "fpr_sum", "oae", "dp", "meo"]]
+mine[["fitted_on", *numbers]]
 
 # %%
 asked = operating[operating["point"].str.startswith("FPR") & (operating["thresholds"] == "common")]
@@ -262,8 +275,9 @@ for (name, dataset), table in tables.items():
     for cut, fpr in zip(row["threshold"], row["fpr"], strict=True):
         assert np.isclose(fpr, (table.loc[table["label"] == 0, "score"] >= cut).mean(), equal_nan=True)
 reached = asked.pivot(index="detector", columns="dataset", values="fpr").reindex(columns=sets)
-span = f"{reached.min().min():.0%} to {reached.max().max():.0%}"
-print(f"In this run: where a FPR of {accepted_fpr:.0%} was asked for, the test sets show {span}.")
+if reached.notna().any(axis=None):
+    span = f"{reached.min().min():.0%} to {reached.max().max():.0%}"
+    print(f"In this run: where a FPR of {accepted_fpr:.0%} was asked for, the test sets show {span}.")
 reached
 
 # %% [markdown]
@@ -475,9 +489,9 @@ if damaged:
 figure
 
 # %%
-worst = auc.div(auc[0], axis=0).idxmin() if damaged else {}
-for severity in range(1, 6 if damaged else 1):
-    name, kind = worst[severity]
+kept = auc.div(auc[0], axis=0).dropna() if damaged else auc  # a test set of one class has no AUC
+for severity in range(1, 6 if len(kept) else 1):
+    name, kind = kept[severity].idxmin()
     lost = 100 * (auc.loc[(name, kind), 0] - auc.loc[(name, kind), severity])
     print(f"In this run: at severity {severity} {kind} costs most, {lost:.0f} points of AUC ({name}).")
 
@@ -520,12 +534,14 @@ run.finish(device=target.type, read=[*outside, *[f"{manifests}/{home}/test.csv"]
 share, price = 0.01, 10
 expected = lambda fpr, tpr: price * (1 - share) * fpr + share * (1 - tpr)  # noqa: E731
 curve = thresholds.metrics_by_threshold(validation.get(chosen, example), finest)
-cost = expected(curve["fpr"], curve["tpr"])
-tested = metrics.overall_metrics(example, cost.idxmin())
-here, there, nobody = cost.min(), expected(tested["fpr"], tested["tpr"]), expected(0, 0)  # nobody is called fake
-assert np.isclose(here, expected(*curve.loc[cost.idxmin(), ["fpr", "tpr"]]))
-print(f"threshold {cost.idxmin():.3f}: cost {here:.4f} on validation, {there:.4f} on the test set")
-print(f"{nobody:.4f} for a detector that never raises an alarm")
+cost = expected(curve["fpr"], curve["tpr"]).dropna()  # none where a class is missing
+print(f"{expected(0, 0):.4f} for a detector that never raises an alarm")
+if len(cost):
+    tested = metrics.overall_metrics(example, cost.idxmin())
+    here, there = cost.min(), expected(tested["fpr"], tested["tpr"])
+    assert np.isclose(here, expected(*curve.loc[cost.idxmin(), ["fpr", "tpr"]]))
+    on = "validation" if chosen in validation else "the test set itself"
+    print(f"threshold {cost.idxmin():.3f}: cost {here:.4f} on {on}, {there:.4f} on the test set")
 
 # %% [markdown]
 # Where fakes are rare and alarms dear, a detector must be very good to beat silence.

@@ -83,9 +83,12 @@ models, configs = {}, {}
 for name in names:
     models[name], configs[name] = load_detector(stored[name], target)
 shown = next(name for name in ("fairdf", *reversed(names)) if name in names)
-beside = reference if reference in names else names[0]
 side = configs[shown].image_size
-assert all(config.image_size == side for config in configs.values()), "explain detectors of one image size"
+if others := [name for name in names if configs[name].image_size != side]:
+    print(f"not explained, because {shown} sees images of {side} px and they do not: {', '.join(others)}")
+names = [name for name in names if name not in others]
+models = {name: models[name] for name in names}
+beside = reference if reference in names else names[0]
 pd.DataFrame({name: [configs[name].method, configs[name].sam] for name in names}, ["method", "SAM"]).T
 
 # %%
@@ -186,16 +189,17 @@ for train, test in probes.identity_folds(group, identity, source, folds=2):
 
 # %% [markdown]
 # Every attribute is read from every feature. An attribute with a class of fewer than five people is left out: it could
-# not be in every fold.
+# not be in every fold; so is one of a single class.
 
 # %%
 people = sample["dataset"] + "/" + sample["identity"].astype(str)
-targets = [name for name in probes.TARGETS if people.groupby(sample[name]).nunique().min() >= 5]
+counts = {name: people.groupby(sample[name]).nunique() for name in probes.TARGETS}
+targets = [name for name, classes in counts.items() if len(classes) > 1 and classes.min() >= 5]
 read = {name: probes.probes(found, sample, targets) for name, found in vectors.items()}
 read = pd.concat(read, names=["detector"]).reset_index(level=0).reset_index(drop=True)
-assert read["accuracy"].between(0, 1).all() and np.allclose(read["chance"], 1 / read["classes"])
+assert read["accuracy"].dropna().between(0, 1).all() and np.allclose(read["chance"], 1 / read["classes"])
 print("attributes:", ", ".join(targets), "| left out:", ", ".join(set(probes.TARGETS) - set(targets)) or "none")
-explanation.probe_table(read, "Attributes (columns) read from features (rows)")
+explanation.probe_table(read, "Attributes (columns) read from features (rows)") if len(read) else None
 
 # %% [markdown]
 # The question of disentanglement in one line each: how far above chance is the group, of what lies between chance and
@@ -205,7 +209,8 @@ explanation.probe_table(read, "Attributes (columns) read from features (rows)")
 above = read.assign(above=(read["accuracy"] - read["chance"]) / (1 - read["chance"]))
 of_people = above[above["target"].isin(["gender", "race", "group"])]
 of_people = of_people.pivot(index=["detector", "feature"], columns="target", values="above")
-of_people = of_people.loc[[(name, feature) for name in names for feature in vectors[name]]]
+order = [(name, feature) for name in names for feature in vectors[name]]
+of_people = of_people.reindex(pd.MultiIndex.from_tuples(order, names=of_people.index.names))
 if "group" in of_people:
     of_groups = of_people.loc[shown, "group"]
     assert set(of_groups.index) == set(vectors[shown])
@@ -237,10 +242,12 @@ standard = (feature - feature.mean(0)) / np.where(spread > 0, spread, 1)
 left, strength, _ = np.linalg.svd(standard.astype(np.float64), full_matrices=False)
 by_hand = left[:, :2] * strength[:2]  # (N, 2), each column up to its sign
 package = probes.embed(feature, "pca")
-assert np.allclose(np.abs(by_hand), np.abs(package), atol=1e-2 * strength[0] / np.sqrt(len(feature)))
-assert np.allclose(
-    np.abs(PCA(2).fit_transform(standard)), np.abs(package), atol=1e-2 * np.abs(package).to_numpy().max()
-)
+library = PCA(2).fit_transform(standard)
+for coordinates in (by_hand, library, package.to_numpy()):
+    assert np.allclose(np.linalg.norm(coordinates, axis=0), strength[:2], atol=1e-3 * strength[0])
+if (-np.diff(strength[:3]) > 0.05 * strength[0]).all():  # directions that vary equally are not unique
+    for coordinates in (by_hand, library):
+        assert np.allclose(np.abs(coordinates), np.abs(package), atol=1e-2 * np.abs(package).to_numpy().max())
 print(package.attrs["words"])
 
 # %%
@@ -350,13 +357,15 @@ heat_figure(beside)
 hot = {}
 for name, maps in heat.items():
     share = (maps >= 0.5).mean((1, 2))  # (N,)
-    hot[name] = pd.Series(share).groupby([faces["group"], faces["label"].map({0: "real", 1: "fake"})]).mean().unstack()
-    assert hot[name].stack().between(0, 1).all()
-most = hot[shown]["real"].idxmax()
-print(
-    f"In this run: {shown} finds the most evidence against real images in {most}, {hot[shown]['real'].max():.0%} of the"
-)
-print(f"image; the mean of the groups is {hot[shown]['real'].mean():.0%}.")
+    by_class = pd.Series(share).groupby([faces["group"], faces["label"].map({0: "real", 1: "fake"})]).mean().unstack()
+    assert by_class.stack().between(0, 1).all()
+    hot[name] = by_class.reindex(columns=["fake", "real"])
+of_reals = hot[shown]["real"].dropna()
+if len(of_reals):
+    print(
+        f"In this run: {shown} finds the most evidence against real images in {of_reals.idxmax()}, {of_reals.max():.0%}"
+    )
+    print(f"of the image; the mean of the groups is {of_reals.mean():.0%}.")
 pd.concat(hot, axis=1)
 
 # %% [markdown]
@@ -490,10 +499,14 @@ run.finish(device=target.type, read=[f"{manifests}/{name}" for name in dict.from
 # %% tags=["solution"]
 group = sample["group"].to_numpy(str)
 alone = np.full(len(sample), "")
-splits = {
-    "people apart": probes.identity_folds(group, people.to_numpy(str), alone),
-    "images apart": probes.identity_folds(group, np.arange(len(sample)).astype(str), alone),
-}
+splits = (
+    {
+        "people apart": probes.identity_folds(group, people.to_numpy(str), alone),
+        "images apart": probes.identity_folds(group, np.arange(len(sample)).astype(str), alone),
+    }
+    if "group" in targets
+    else {}
+)  # else a group has too few people
 seems = {
     feature: {how: probes.linear_probe(vector, group, folds).mean() for how, folds in splits.items()}
     for feature, vector in vectors[shown].items()
@@ -510,7 +523,7 @@ seems
 # network.)
 
 # %% tags=["solution"]
-untrained = [build(replace(configs[shown], seed=seed)).to(target).eval() for seed in range(1, 5)]
+untrained = [build(replace(configs[shown], seed=seed, weights="")).to(target).eval() for seed in range(1, 5)]
 alike = [
     np.corrcoef(trained_map.ravel(), random_map.ravel())[0, 1]
     for model in untrained

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from fairdf_utils import progress
 
 TARGETS = ("label", "forgery", "gender", "race", "group", "dataset")
+COUNTED = ("classes", "n", "identities")
 EMBEDDINGS = ("pca", "tsne")
 
 
@@ -55,10 +56,13 @@ def linear_probe(feature: np.ndarray, target: np.ndarray, folds: list[tuple[np.n
     Features are standardised by the training rows. Classes weigh the same in training, and the recalls of the classes
     present in the test rows are averaged, so that chance is 1 / classes.
 
-    `feature` float (N, D), `target` (N,), `folds` from `identity_folds`; returns float64 (number of folds,), 0..1.
+    `feature` float (N, D), `target` (N,), `folds` from `identity_folds`; returns float64 (number of folds,), 0..1. A
+    fold with a single class to train on is left out: one of a few people, most of whose images may not train.
     """
     accuracy = []
     for train, test in folds:
+        if len(np.unique(target[train])) < 2:
+            continue
         probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=300, tol=1e-3))
         called = probe.fit(feature[train], target[train]).predict(feature[test])
         accuracy.append(recall_score(target[test], called, labels=np.unique(target[test]), average="macro"))
@@ -98,12 +102,12 @@ def probes(
         if classes < 2:
             continue
         splits = identity_folds(values, identity[used], source[used], folds, seed)
-        size = {"classes": classes, "n": int(used.sum()), "identities": len(np.unique(identity[used]))}
+        size = dict(zip(COUNTED, (classes, int(used.sum()), len(np.unique(identity[used]))), strict=True))
         for name, feature in features.items():
-            fold = linear_probe(feature[used], values, splits)
-            found = {"accuracy": fold.mean(), "sd": fold.std(ddof=1), "chance": 1 / classes}
+            fold = pd.Series(linear_probe(feature[used], values, splits))
+            found = {"accuracy": fold.mean(), "sd": fold.std(), "chance": 1 / classes}
             rows.append({"feature": name, "target": target, **size, **found})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["feature", "target", *COUNTED, "accuracy", "sd", "chance"])
 
 
 def _people(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -143,3 +143,11 @@ def test_tsne_keeps_clusters_apart_and_repeats_itself():
 def test_unknown_embeddings_are_refused():
     with pytest.raises(ValueError, match="'umap' is unknown; choose one of pca, tsne"):
         embed(np.zeros((9, 3)), "umap")
+
+
+def test_a_fold_with_one_class_to_train_on_is_left_out_and_a_table_without_targets_has_its_columns(frame):
+    feature, target = one_hot(list("aabb")), np.array(list("aabb"))
+    folds = [(np.array([0, 1]), np.array([2, 3])), (np.array([0, 2]), np.array([1, 3]))]
+    assert linear_probe(feature, target, folds).tolist() == [1.0]
+    found = probes({"feature": one_hot(frame["group"])}, frame.head(0), [])
+    assert found.empty and {"feature", "target", "accuracy", "chance"} <= {*found}
