@@ -51,7 +51,7 @@ from fairdf_utils.data.csv_rows import Problem
 from fairdf_utils.data.image_checks import image_problems
 from fairdf_utils.data.manifests import SPLIT_FILES, group_table, read_leniently
 from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS, scheme_of
-from fairdf_utils.files import replacing
+from fairdf_utils.files import printable, replacing
 
 # An interval that resamples fewer videos than this is too narrow itself: with few clusters the spread between them is
 # underestimated (Cameron, Gelbach, Miller 2008 put "few" at 5 to 30).
@@ -139,7 +139,7 @@ def check(
     for file in files:
         rows, faults = read_leniently(file, images or "")
         problems += faults
-        placed = {"file": str(file), "dataset": str(file.parent.resolve()), "split": _split(file)}
+        placed = {"file": printable(file), "dataset": printable(file.parent.resolve()), "split": _split(file)}
         line = rows["source"].str.rpartition(", line ")[2].astype(int) if len(rows) else 0
         tables.append(rows.assign(**placed, line=line))
         faulty = len({fault.line for fault in faults if fault.severity == "error" and fault.line > 1})
@@ -168,7 +168,7 @@ def _files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Problem]]:
         files |= {file.resolve(): file for file in inside if file.resolve() not in files}
         if not inside:
             finding, remedy = "No CSV file in this folder", "Give a manifest, or the folder of a data set."
-            problems.append(Problem("error", "unreadable file", str(path), 0, "", "", finding, remedy))
+            problems.append(Problem("error", "unreadable file", printable(path), 0, "", "", finding, remedy))
     return list(files.values()), problems
 
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from fairdf_utils.files import printable
+
 UNKNOWN = -9  # stands for a cell that holds no known code, so that one faulty cell is reported once
 _LEAVES_ROOT = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
@@ -52,7 +54,7 @@ class Rows:
     """
 
     def __init__(self, path: str | Path, image_root: str | Path = "") -> None:
-        self.path, self.image_root = Path(path), image_root
+        self.path, self.name, self.image_root = Path(path), printable(path), image_root
         self.problems: list[Problem] = []
         self.asked: set[str] = set()
         header, rows = self._read()
@@ -86,7 +88,7 @@ class Rows:
         return [], []
 
     def _note(self, kind: str, line: int, finding: str, remedy: str) -> None:
-        self.problems.append(Problem("error", kind, str(self.path), line, "", "", finding, remedy))
+        self.problems.append(Problem("error", kind, self.name, line, "", "", finding, remedy))
 
     def require(self, columns: Iterable[str]) -> bool:
         """Whether there are rows and all ``columns``, each once; what is amiss is noted."""
@@ -111,7 +113,7 @@ class Rows:
         if not bad.any():
             return
         where = zip(self.lines[bad].tolist(), self.strings(column)[bad], strict=True)
-        file = str(self.path)
+        file = self.name
         self.problems += [Problem(severity, kind, file, line, column, cell, finding, remedy) for line, cell in where]
         if severity == "error":
             self.faulty |= bad

@@ -77,7 +77,7 @@ def read_leniently(path: str | Path, image_root: str | Path = "") -> tuple[pd.Da
     if not rows.require(form.required(rows.cells)):
         return pd.DataFrame(columns=[*COLUMNS, "source"]), sorted(rows.problems, key=lambda problem: problem.line)
     table = form.rows_of(rows)
-    table["source"] = [f"{rows.path}, line {line}" for line in rows.lines.tolist()]
+    table["source"] = [f"{rows.name}, line {line}" for line in rows.lines.tolist()]
     first = {column: table.pop(column) for column in (*COLUMNS, "source") if column in table}
     others = {column: rows.cells[column].to_numpy() for column in rows.cells if column not in rows.asked | first.keys()}
     frame = pd.DataFrame(first | table | others)[~rows.faulty]

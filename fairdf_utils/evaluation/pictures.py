@@ -8,7 +8,6 @@ is worth, and the threshold that would make a word of it is the reader's.
 """
 
 import json
-import os
 import textwrap
 from argparse import Namespace
 from collections import Counter
@@ -28,7 +27,7 @@ from fairdf_utils import progress
 from fairdf_utils.corpora import faces, videos
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.fairness.auc import segment_auc
-from fairdf_utils.files import replacing
+from fairdf_utils.files import printable, replacing
 from fairdf_utils.model.detectors import score
 from fairdf_utils.model.stored import choose_device
 from fairdf_utils.released.checkpoints import load_any_detector
@@ -175,24 +174,20 @@ def files_of(path: Path, out: Path) -> tuple[dict[Path, str], Counter]:
     Hidden files and those below `out` are not looked at. A name's bytes that are no UTF-8 are written as \\x...
     """
     if path.is_file():
-        return {path: _text(path.name)}, Counter()
+        return {path: printable(path.name)}, Counter()
     if not path.is_dir():
         raise PictureError(f"{path}: no such file or folder")
     endings, own = videos.IMAGES + videos.VIDEOS, out.resolve()
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in files if not file.resolve().is_relative_to(own)]
-    found = {file: _text(file.relative_to(path).as_posix()) for file in files if file.suffix.lower() in endings}
-    skipped = Counter(_text(file.suffix.lower()) or "no suffix" for file in files if file not in found)
+    found = {file: printable(file.relative_to(path).as_posix()) for file in files if file.suffix.lower() in endings}
+    skipped = Counter(printable(file.suffix.lower()) or "no suffix" for file in files if file not in found)
     if not found:
         others = f"; it has {_counted(skipped)}" if skipped else ""
         raise PictureError(
             f"{path} holds no picture and no video{others}; looked for {' '.join(endings)}, sub-folders too"
         )
     return found, skipped
-
-
-def _text(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _counted(counts: Counter) -> str:

@@ -521,6 +521,14 @@ def test_files_that_cannot_be_read_do_not_stop_the_others(tmp_path):
     assert len(report.files) == 8
 
 
+def test_names_with_bytes_that_are_no_text(tmp_path):
+    folder = _write(_tables(), tmp_path / os.fsdecode(b"caf\xe9"))
+    (folder / os.fsdecode(b"t\xe9st.csv")).write_text("img_path\na.png\n")
+    report = check([folder])
+    assert len(report.errors) and all("caf\\xe9/t\\xe9st.csv" in file for file in report.errors["file"])
+    str(report).encode("utf-8")
+
+
 def test_a_file_named_twice_is_checked_once(tmp_path):
     folder = _write(_tables(), tmp_path / "ffpp")
     (tmp_path / "link").symlink_to(folder)
