@@ -356,13 +356,14 @@ else:
 # compare the images of a batch (worst groups, triplets, pairs), so a batch cannot be cut into smaller steps. But the
 # encoders can be cut: the loss needs only their 8 x 8 maps, of all images at once, and whatever the backward pass wants
 # to know of an encoder can be computed a second time when it gets there (`Encoder.forward`, shown in chapter 2). The
-# price is a forward pass more, about a third of the time. Counted from the tensors that PyTorch keeps for one and two
-# pairs, for Xception at 256 px and 16 pairs, beside 1 GiB for weights, gradient, momentum and SAM's copy of weights:
+# price is a forward pass more, a third of the time or a little more. Counted from the tensors that PyTorch keeps for
+# one and two pairs, for Xception at 256 px and 16 pairs, beside 1 GiB for the weights, their gradient, their momentum
+# and SAM's copy of them:
 #
 # | parameters | float32 | bfloat16 | what it changes |
 # |---|---|---|---|
 # | as they are | 16.8 GiB | 8.9 GiB | |
-# | `checkpoint_activations: true` | 6.3 GiB | 3.3 GiB | nothing: same weights to the last bit |
+# | `checkpoint_activations: true` | 6.3 GiB | 3.3 GiB | nothing: the same weights, on a CPU to the last bit |
 # | `micro_batch: 4` | 2.4 GiB | 1.3 GiB | batch norms see 4 pairs at a time, and count 4 times a step |
 #
 # With batch norms that use running statistics, or without any, micro-batches give the gradient of the whole batch up

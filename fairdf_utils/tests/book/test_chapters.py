@@ -58,7 +58,8 @@ def test_a_shipped_parameters_file_asks_for_trainings_that_are_accepted(path):
 def test_the_parameters_for_real_corpora_are_the_papers(params, fidelity, precision):
     for config in configurations(params).values():
         given = {"fidelity": fidelity, "precision": precision}
-        given |= {name: getattr(config, name) for name in ("detector", "method", "seed", "sam")}
+        free = ("detector", "method", "seed", "sam", "checkpoint_activations")  # the last changes memory alone
+        given |= {name: getattr(config, name) for name in free}
         assert config == TrainingConfig(**given)
     steps = read_plan(params, NOTEBOOKS).steps
     assert [step.corpus for step in steps if step.corpus] == ["ffpp", "dfdc", "celebdf", "dfd"]
