@@ -193,7 +193,7 @@ def _with_data(steps: list[Step], missing: str, path: Path) -> list[Step]:
     corpora, left_out = [step.corpus for step in steps if step.corpus], []
     for step in steps:
         for name in sorted(step.data_sets - {*corpora}):
-            close = difflib.get_close_matches(name, corpora, n=1)
+            close = difflib.get_close_matches(name, {*corpora} - step.data_sets, n=1)
             if close and not _listed(step, name):
                 raise BookError(f"{path}: no corpus and no manifests are named {name!r}; did you mean {close[0]!r}?")
     if missing == "refuse":

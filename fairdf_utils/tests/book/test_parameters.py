@@ -132,6 +132,11 @@ def test_what_is_missing_may_be_skipped_and_is_told(book):
     assert "left_out" not in given[FAIR]
     (book.parent / "ffpp").rmdir()  # what is trained on stays: the preflight will miss it
     assert "01_data_preparation/ffpp" in given_of(book, values)
+    few = {
+        "corpora": values["corpora"][:2],
+        "prepared": "../other",
+    }  # dfd is not taken for dfdc, which is tested on, too
+    assert given_of(book, {**values, **few})[SCORED]["left_out"] == ["dfdc", "dfd", "celebdf"]
     given = given_of(book, {**values, "missing": "refuse"})
     assert given[SCORED]["test_sets"] == sets and list(given)[:3] == [f"01_data_preparation/{n}" for n in sets[:3]]
 
