@@ -108,12 +108,16 @@ def _reproduce(options) -> int:
     from fairdf_utils.book.parameters import read_plan
     from fairdf_utils.preflight.bill import estimate
 
-    plan = read_plan(options.params, Path(options.notebooks))
+    plan = read_plan(options.params, Path(options.notebooks), look=False)
     _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
     if options.estimate or not options.profile:  # a profile's machines are others
-        print(estimate(plan, options.run, options.notebooks), flush=True)
-    if options.estimate:
-        return 0
+        bill = estimate(plan, options.run, options.notebooks)
+        print(bill, flush=True)
+        if options.estimate:
+            return 0
+        if bill.too_large:
+            remedy = "give a smaller micro_batch, checkpoint_activations or a smaller batch_size"
+            raise BookError(f"{', '.join(bill.too_large)}: a step needs more memory than the device has; {remedy}")
     try:
         reproduce(options.params, options.run, options.notebooks, options.jobs, options.profile)
     except StepFailed as error:

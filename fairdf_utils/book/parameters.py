@@ -107,8 +107,10 @@ class Plan:
         return next(step for step in self.steps if step.folder == "/".join(folder))
 
 
-def read_plan(params: str | Path, notebooks: Path) -> Plan:
+def read_plan(params: str | Path, notebooks: Path, look: bool = True) -> Plan:
     """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
+
+    Without `look` the data sets beside `corpora` are not looked for: the preflight names them with all other faults.
 
     Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a
     detector or corpus that is asked for twice, and a data set whose name resembles a corpus.
@@ -143,7 +145,7 @@ def read_plan(params: str | Path, notebooks: Path) -> Plan:
     for name, count in Counter(step.folder for step in steps).items():
         if count > 1:
             raise BookError(f"{path} asks for {name} twice; give each row its own detector or dataset name")
-    if corpora or missing == "skip":
+    if corpora and look or missing == "skip":
         steps = _with_data(steps, missing, path)
     return Plan(steps, jobs)
 

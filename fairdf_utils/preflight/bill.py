@@ -45,6 +45,11 @@ class Bill:
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
+    @property
+    def too_large(self) -> list[str]:
+        """The detectors that the device has no memory for."""
+        return [row.detector for row in self.trainings.itertuples() if "OutOfMemory" in row.error]
+
 
 def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT) -> Bill:
     """Measure what the extractions and trainings of a plan that are not done yet will take, with their scores.
@@ -138,8 +143,7 @@ def _lines(bill: Bill) -> Iterator[str]:
         yield f"trainings and scores: {_span(hours)} one after the other{together}"
     for row in bill.trainings.itertuples():
         if row.error:
-            remedy = " (micro_batch or checkpoint_activations take less)" if "OutOfMemory" in row.error else ""
-            yield f"{row.detector}: {row.error}{remedy}"
+            yield f"{row.detector}: {row.error}"
         elif row.pairs < row.batch_size:
             yield f"{row.detector}: {row.pairs:.0f} of {row.batch_size} pairs were timed, time and memory scaled up"
     for folder, rows in bill.disk[bill.disk["bytes"] > 0].groupby("folder", sort=False):

@@ -4,6 +4,7 @@ Files are read, videos are not opened, and nothing is written that stays. Each c
 once for each different set of them, however many steps have it. torch is imported where a check needs it.
 """
 
+import difflib
 import math
 import shutil
 import tempfile
@@ -33,7 +34,7 @@ RANGES = {
     **dict.fromkeys(("threads", "seed", "resampling_seed"), (0, math.inf)),
     "pair_count": (8, math.inf),
 }
-FILES = ("scores", "validation_scores", "checkpoint")
+FILES = ("mapping", "scores", "validation_scores", "checkpoint")
 CHOICES = {"missing": ("refuse", "skip")}
 GB = 1e9
 
@@ -89,8 +90,11 @@ def _corpus(place: Place, values: dict) -> Iterator[str]:
     yield from _said(ValueError, extraction.refuse_unusable, recipe, dataset, values["workers"])
     yield from _said(ValueError, extraction.refuse_other_parameters, begun, recipe)
     annotations = [place.path(path) for path in values["annotations"]]
+    gone = [path for path in annotations if not path.is_file()]
+    yield from (f"annotations: there is no file {path}" for path in gone)
     mapping = place.path(values["mapping"]) if values["mapping"] else None
-    yield from _said(ValueError, read_annotations, annotations, layout, mapping, 100, about="annotations: ")
+    if not gone and (mapping is None or mapping.is_file()):
+        yield from _said(ValueError, read_annotations, annotations, layout, mapping, 100, about="annotations: ")
     if values["split_by"] != "identity":
         yield from _said(ValueError, splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
         if values.get("persons") == "faces":
@@ -129,10 +133,13 @@ def _split_faults(place: Place, values: dict, key: str, folder: Path, parts: tup
     if folder in place.corpora:
         return
     if not folder.is_dir():
-        there = sorted(path.name for path in folder.parent.glob("*/") if any(path.glob("*.csv")))
+        there = {path.name for path in folder.parent.glob("*/") if any(path.glob("*.csv"))}
+        there = sorted(there | {path.name for path in place.corpora if path.parent == folder.parent})
+        close = difflib.get_close_matches(folder.name, there, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(there) or 'none'}."
         yield (
-            f"{key} names {folder.name!r}, and there is no folder {folder} (manifests there: "
-            f"{', '.join(there) or 'none'}): prepare it with chapter 1 or `corpora`, or correct the name"
+            f"{key} names {folder.name!r}, which has no manifests in {folder.parent}; {hint} Prepare it with chapter 1 "
+            "or `corpora`, correct the name, or say `missing: skip` for a test set"
         )
         return
     for part in parts:

@@ -57,8 +57,9 @@ def test_steps_images_and_bytes_are_counted(plan, corpus, tmp_path, monkeypatch)
 
 def test_what_cannot_be_measured_is_said(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{"error": "OutOfMemoryError: CUDA"} for _ in given])
-    said = str(estimate(plan, tmp_path / "run", NOTEBOOKS))
-    assert "ori: OutOfMemoryError: CUDA (micro_batch or checkpoint_activations take less)" in said
+    bill = estimate(plan, tmp_path / "run", NOTEBOOKS)
+    said = str(bill)
+    assert "ori: OutOfMemoryError: CUDA" in said and bill.too_large == ["ori", "balanced"]
     assert "trainings and scores: unknown" in said
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{} for _ in given])
     assert "took more than the 3 s" in str(estimate(plan, tmp_path / "run", NOTEBOOKS, limit=3))

@@ -76,7 +76,7 @@ def test_ten_faults_are_one_list_and_nothing_is_run(tmp_path, capsys):
     for words in (
         "corpus_root: /nosuch/corpus: no such folder",
         "test_sets names ffpp twice",
-        "test_sets names 'nosuch', and there is no folder",
+        "test_sets names 'nosuch', which has no manifests in",
         "device 'cuda:99' is not there",
         "image_size must be 8 times a power of two",
         'unknown backbone "xcepton"; close matches: xception',
@@ -121,7 +121,7 @@ def test_each_value_is_judged(faults_of):
     ):
         assert said.count(words) == 1, words
     said = "\n".join(faults_of(manifests="/nosuch", backbone="vit_small_patch16_224", image_size=128))
-    assert "train_set names 'ffpp', and there is no folder" in said and "vit_small_patch16_224" in said
+    assert "train_set names 'ffpp', which has no manifests in" in said and "vit_small_patch16_224" in said
 
 
 def test_manifests_of_other_images_need_their_folder(faults_of, corpus):
@@ -153,7 +153,7 @@ def test_a_corpus_is_looked_at(faults_of, ffpp):
         (
             "holds no videos in the layout 'ffpp'",
             "use at least 1 frame",
-            "annotations: /nosuch.csv: cannot be read",
+            "annotations: there is no file /nosuch.csv",
             "split_by: /nosuch/train.json: cannot be read",
         ),
         said,
