@@ -125,7 +125,7 @@ def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
 def _validation(checkpoint: Path) -> dict[str, pd.DataFrame]:
     """What chapter 4 keeps of the detector of a run: label and score of its validation faces and videos; or nothing."""
     folder = checkpoint.resolve().parent  # <run>/03_sam_training/<detector>-s<seed>
-    folder = folder.parents[1] / "04_cross_dataset_evaluation" / folder.name / "validation"
+    folder = folder.parent.parent / "04_cross_dataset_evaluation" / folder.name / "validation"
     files = {"face": folder / "scores.parquet", "video": folder / "video_scores.parquet"}
     try:
         if min(file.stat().st_mtime for file in files.values()) < checkpoint.stat().st_mtime:
@@ -213,7 +213,7 @@ def score_file(detector: Detector, path: Path, name: str, out: Path, frames: int
     except videos.VideoError as error:  # after the last frame that could be decoded
         trouble = f"cannot be read{' to its end' if read else ''}: {error.reason}"
     except Exception as error:  # whatever else a strange file brings about is no reason to stop
-        trouble, read = f"{type(error).__name__}: {error}".splitlines()[0], read - 1
+        trouble, read = f"{type(error).__name__}: {error}".splitlines()[0], max(0, read - 1)
     if not crops:
         reasons = [trouble] * bool(trouble)
         if read or not trouble:

@@ -251,6 +251,18 @@ def test_whatever_a_file_brings_about_is_told_and_the_others_go_on(run, finder, 
     assert code == 1 and table["file"].tolist() == ["a.png", "b.png"]
     assert table["reason"].tolist() == ["RuntimeError: odd", ""]
 
+    def broken(path, count):
+        raise RuntimeError("strange")
+        yield
+
+    monkeypatch.setattr(pictures.videos, "read_frames", broken)
+    assert scored(run, tmp_path / "faces")[1]["reason"].tolist() == ["RuntimeError: strange"] * 2
+
+
+def test_a_checkpoint_in_the_root_has_nothing_beside_it():
+    assert pictures._validation(pictures.Path("/best.safetensors")) == {}
+    assert "not recorded" in pictures._origin(pictures.Path("/best.safetensors"))
+
 
 def test_a_name_that_leaves_no_room_for_more_is_no_reason_to_stop(run, finder, tmp_path, capsys):
     save(tmp_path / "faces", f"{'a' * 245}.png", picture(1))
