@@ -20,7 +20,7 @@ def bar(iterable=None, **options) -> tqdm.std.tqdm:
     log = os.environ.get("FAIRDF_LOG", "")
     if "ipykernel" in sys.modules and not log:
         return tqdm.auto.tqdm(iterable, disable=True, **options)
-    shown = {"bar_format": "{desc} {n_fmt}/{total_fmt} {unit}, {remaining} left", "mininterval": SECONDS}
+    shown = {"bar_format": "{desc} {n_fmt}/{total_fmt} {unit}, {remaining} left", "mininterval": SECONDS, "position": 0}
     return tqdm.std.tqdm(iterable, file=_Lines(log.removeprefix("-")), delay=SECONDS, **shown, **options)
 
 

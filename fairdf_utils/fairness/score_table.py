@@ -28,6 +28,7 @@ OTHER_NAMES = {  # what other projects call the columns
 }
 HINTS = {
     "intersection": " The intersection of gender and race is called 'group'.",
+    "identity": " Resample whole videos instead: cluster 'video'.",
     "video": " Without videos, copy img_path into it: every image is then its own cluster.",
 }
 REMEDY = "write decimal points, divide by 100 if percent, apply the sigmoid if logits"
@@ -204,15 +205,17 @@ def _named(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def _words(values: pd.Series) -> pd.Series:
     """Names as text without blanks around them; None where a cell is missing or empty."""
-    words = values.convert_dtypes().astype("string").str.strip()  # codes 1.0 and 2.0 of a parquet file are "1", "2"
+    words = values.astype("string").str.strip()
+    if words.str.fullmatch(r"(-?\d+\.0)?").all():
+        words = words.str.removesuffix(".0")  # codes that became floats beside an empty cell
     return words.astype(object).where(words.notna() & (words != ""), None)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     """The file as it is, indexed by "line" or "row" for messages; what it is, its first bytes say."""
-    if path.suffix.lower() in NO_CSV:
-        raise ScoreTableError("no CSV table: save it as .csv (with commas) or .parquet.")
     data = path.read_bytes()
+    if path.suffix.lower() in NO_CSV or data.startswith(b"PK"):  # a zip archive, as workbooks are
+        raise ScoreTableError("no CSV table: save it as .csv (with commas) or .parquet.")
     for magic, packing in PACKED.items():
         if data.startswith(magic):
             try:
@@ -271,6 +274,10 @@ def _check_header(header: list[str], line: int) -> None:
     first = header[0].strip()
     if first.startswith("#") or first.lower().startswith("sep="):
         raise ScoreTableError(f"line {line} ('{','.join(header)[:40]}') names no columns: delete it.")
+    if len(header) > 1:
+        return
     for mark, what in SEPARATORS.items():
-        if len(header) == 1 and mark in first:
+        if "label" in first.lower().split(mark):
             raise ScoreTableError(f"it separates its columns with {what}: save it as .csv with commas.")
+    text = "the first line names the columns, with commas between them."
+    raise ScoreTableError(f"line {line} ('{first[:40]}') is no header: {text}")

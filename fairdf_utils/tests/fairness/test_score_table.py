@@ -130,6 +130,8 @@ def test_groups_of_codes_and_of_gaps_are_joined(tmp_path):
     assert read_scores(path)["group"].isna().all()
     pd.DataFrame({"label": [0, 1], "score": [0.1, 0.9], "skin": [1.0, None]}).to_parquet(tmp_path / "given.parquet")
     assert read_scores(tmp_path / "given.parquet", ["skin"])["skin"].tolist() == ["1", None]
+    path.write_text("label,score,skin,video\n0,0.1,1.0,1.0\n1,0.9,,1.5\n")
+    assert read_scores(path, ["skin"])[["skin", "video"]].to_numpy().tolist() == [["1", "1.0"], [None, "1.5"]]
 
 
 def test_names_are_text_as_it_stands_in_the_file(tmp_path):
@@ -178,7 +180,10 @@ BAD = [  # name of a file, its content, what is said of it
     ("a.csv", "label,score,sex\n0,0.1,male\n", "none of the columns gender, race, group; .*It has: label, score, sex"),
     ("a.csv", b"label,score,gender\n0,0.1,male\n0,0.1,f\xe9minin\n", "line 3 is no text in UTF-8"),
     ("a.csv", b"\xff\xfe\x00label", "line 1 is no text in UTF-8"),
-    ("a.xlsx", "PK", "save it as .csv"),
+    ("a.csv", "Results of my model\n", "line 1 .'Results of my model'. is no header: the first line names the columns"),
+    ("a.csv", "label score gender\n", "separates its columns with blanks"),
+    ("a.xlsx", "", "save it as .csv"),
+    ("a.zip", "PK", "save it as .csv"),
     ("a.csv.gz", PACKED[:-30], "packed file .gzip. is damaged or cut off"),
     ("a.csv.zst", b"\x28\xb5\x2f\xfdnothing", "packed file .zstd. is damaged"),
     ("a.parquet", b"PAR1 and no more", "parquet file is damaged or cut off"),
