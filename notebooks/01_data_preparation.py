@@ -76,7 +76,7 @@ from fairdf_utils.corpora.persons import identify
 from fairdf_utils.data import checks
 from fairdf_utils.data.batches import check_images, load_image
 from fairdf_utils.data.manifests import SPLIT_FILES, find_leaks, group_table, read_manifest, read_split
-from fairdf_utils.data.vocabulary import DATASETS, GROUPS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import DATASETS, GROUPS, SIX_GROUPS, scheme_of
 from fairdf_utils.fairness import metrics, sample_size
 from fairdf_utils.figures import data, training
 from fairdf_utils.rendered.images import image_folder
@@ -165,7 +165,7 @@ tables = {name: group_table(frame) for name, frame in benchmark.items()}
 groups = pd.concat(tables, names=["split", "group"])
 assert all(table["images"].sum() == len(benchmark[name]) for name, table in tables.items()), "nobody is left out"
 assert (groups["reals"] + groups["fakes"] == groups["images"]).all()
-groups["images"].unstack("split")[list(benchmark)].reindex(GROUPS)
+groups["images"].unstack("split")[list(benchmark)].reindex(scheme_of(groups.index.get_level_values("group")))
 
 # %%
 training.group_counts(next(iter(tables.values())), title=next(iter(tables)))

@@ -193,7 +193,7 @@ for train, test in probes.identity_folds(group, identity, source, folds=2):
 
 # %%
 people = sample["dataset"] + "/" + sample["identity"].astype(str)
-counts = {name: people.groupby(sample[name]).nunique() for name in probes.TARGETS}
+counts = {name: people.groupby(sample[name]).nunique() for name in probes.TARGETS if name in sample}
 targets = [name for name, classes in counts.items() if len(classes) > 1 and classes.min() >= 5]
 read = {name: probes.probes(found, sample, targets) for name, found in vectors.items()}
 read = pd.concat(read, names=["detector"]).reset_index(level=0).reset_index(drop=True)
