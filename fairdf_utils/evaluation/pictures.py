@@ -88,7 +88,7 @@ def main_predict(options: Namespace) -> int:
             table.to_csv(partial, index=False)
     print(in_words(table))
     if skipped:
-        print(f"{skipped.total():,} files skipped, by suffix: {_counted(skipped)}")
+        print(f"files skipped, by suffix: {_counted(skipped)}")
     drawn = table.loc[(table["part"] != "") & ~table["reason"].str.startswith(NOT_DRAWN), "file"].nunique()
     pictures = f" and {drawn:,} annotated picture{'s' * (drawn != 1)}" if drawn else "; there is nothing to draw"
     print(f"\nwrote {out / 'scores.csv'}{pictures}")
