@@ -28,7 +28,7 @@ from scipy.sparse.csgraph import connected_components
 from fairdf_utils.corpora.partition import partition
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import SPLIT_FILES, counted, write_manifest
-from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import SIX_GROUP_DATASETS, SIX_GROUPS, scheme_of
 
 SPLITS = tuple(SPLIT_FILES)
 TOLERANCE = 0.05  # of the images
@@ -288,7 +288,7 @@ def write_splits(split: Split, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as aside:
         for name, table in tables.items():
-            write_manifest(table, Path(aside) / name, SIX_GROUPS if six else GROUPS)
+            write_manifest(table, Path(aside) / name, SIX_GROUPS if six else scheme_of(split.rows["group"]))
         for name in tables:
             os.replace(Path(aside) / name, folder / name)
     return [folder / name for name in tables]

@@ -142,7 +142,8 @@ class Rows:
         empty = paths == ""
         absolute, leaving = leaves_root(paths)
         outside = f" and not below image_root {str(self.image_root)!r}" if self.image_root else ""
-        remedy = "Make the path relative to the image root, or give the folder that it starts from as image_root."
+        start = "the folder that it starts from as image_root (of the check: --images)"
+        remedy = f"Make the path relative to the image root, or give {start}."
         below = 'Remove ".."; a manifest may only name images below its image root.'
         self.reject(empty, "bad cell", column, "There is no path", "Give the image's path relative to the image root.")
         self.reject(absolute, "path outside the root", column, f"The path is absolute{outside}", remedy)

@@ -88,22 +88,22 @@ def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] 
     """Write canonical rows in the released columns; the same rows give the same bytes.
 
     Celeb-DF and DFD (known by the folder's name) are written with their six groups, unless ``groups`` says otherwise
-    (:data:`GROUPS` or :data:`SIX_GROUPS`). Groups of another scheme get the column ``group`` in place of the codes. A
+    (:data:`GROUPS`, :data:`SIX_GROUPS` or a scheme of one's own, which gets the column ``group`` in place of codes). A
     file of fakes whose forgeries are all known gets ``spe_label``; a file of fakes and reals together gets ``forgery``.
     Columns that are not canonical follow. The file is written atomically, missing folders are made.
 
     Raises a ManifestError if there are no rows, a canonical column is missing, or a row could not be read back.
     """
     path = Path(path)
-    own = "group" in frame and scheme_of(frame["group"]) != GROUPS
-    needed = [column for column in COLUMNS if not (own and column in released_columns.ATTRIBUTES)]
+    if groups is None:
+        scheme = scheme_of(frame["group"]) if "group" in frame else GROUPS
+        groups = SIX_GROUPS if scheme == GROUPS and path.parent.name in SIX_GROUP_DATASETS else scheme
+    coded = scheme_of(groups) == GROUPS
+    needed = [column for column in COLUMNS if coded or column not in released_columns.ATTRIBUTES]
     missing = [column for column in needed if column not in frame.columns]
     if missing or frame.empty:
         what = f"column {', '.join(missing)} is missing" if missing else "there are no rows"
         raise ManifestError(f"{path}: cannot be written, {what}. Pass the canonical columns, at least one row.")
-    if groups is None:
-        six = path.parent.name in SIX_GROUP_DATASETS and not own
-        groups = SIX_GROUPS if six else scheme_of(frame["group"])
     _refuse_unreadable(frame, path, groups)
     table = released_columns.table_of(frame, tuple(groups))
     with replacing(path) as partial:
@@ -111,7 +111,8 @@ def write_manifest(frame: pd.DataFrame, path: str | Path, groups: Sequence[str] 
 
 
 def _refuse_unreadable(frame: pd.DataFrame, path: Path, groups: Sequence[str]) -> None:
-    told = frame["group"] if scheme_of(groups) != GROUPS else frame["gender"] + "-" + frame["race"]
+    coded = scheme_of(groups) == GROUPS
+    told = frame["gender"] + "-" + frame["race"] if coded else frame["group"].str.strip().replace("", None)
     fake = frame["forgery"].isin([*FORGERIES[1:], "fake"])
     outside = np.logical_or(*leaves_root(frame["img_path"]))
     good = frame["group"].isin(groups) & (frame["group"] == told) & ~outside

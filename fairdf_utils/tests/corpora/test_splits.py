@@ -405,3 +405,14 @@ def test_a_failed_write_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_splits(split(_paired(10), seed=1), tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_groups_of_ones_own_are_divided_and_written_as_one_scheme(tmp_path):
+    """One file may hold only names of the eight: it is written in the same columns as the others."""
+    videos = [(f"v{n}", f"p{n}", "", "male-white" if n % 3 else "male-hispanic", 2) for n in range(30)]
+    videos += [(f"f{n}", f"p{n}", f"p{n}", "male-white", 2) for n in range(30)]
+    rows = _rows(*videos).drop(columns=["gender", "race"])
+    write_splits(split(rows), tmp_path / "own")
+    read = pd.concat([read_split(tmp_path / "own", name) for name in ("train", "val", "test")])
+    assert sorted(read["img_path"]) == sorted(rows["img_path"])
+    assert read["group"].value_counts().to_dict() == rows["group"].value_counts().to_dict()

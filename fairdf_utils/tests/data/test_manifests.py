@@ -137,6 +137,13 @@ def test_groups_of_ones_own_are_a_scheme_and_other_columns_follow(tmp_path):
     assert again.drop(columns="source").equals(rows.drop(columns="source"))
 
 
+@pytest.mark.parametrize("name", ["", " ", " old"])
+def test_a_group_that_would_not_come_back_is_not_written(tmp_path, name):
+    with pytest.raises(ManifestError, match="row 1 has group"):
+        write_manifest(_frame(_row(), _row(frame=1)).assign(group=["young", name]), tmp_path / "own/test.csv")
+    assert not (tmp_path / "own/test.csv").exists()
+
+
 def test_a_column_of_groups_wins_over_the_codes_and_names_of_the_eight_are_the_eight(tmp_path):
     rows = read_manifest(_file(tmp_path, f"{EIGHT},group", "a/1.png,0,1,1,-1,-1,0,A"))
     assert rows[["group", "gender", "race"]].iloc[0].tolist() == ["A", "male", "asian"]
