@@ -6,7 +6,7 @@ import torch
 
 from fairdf_utils.data.batches import batches, epoch_pairs, group_sizes
 from fairdf_utils.model.config import TrainingConfig
-from fairdf_utils.training.loop import Training
+from fairdf_utils.training.loop import Training, batch_step
 
 READING = ("item", "cpu", "tolist", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__", "__array__")
 
@@ -25,7 +25,7 @@ def make_step(corpus, training_set, validation_set, tmp_path):
         pairs = epoch_pairs(training_set, "natural", np.random.default_rng(0))
         batch = next(batches(training_set, training.train_images, pairs, 8, training.device))
         counts = torch.from_numpy(group_sizes(training_set)).to(device)
-        return training.model, lambda: training._step(batch, 0, counts)
+        return training.model, lambda: batch_step(config, training.model, training.optimizer, batch, 0, counts)
 
     return make
 
