@@ -175,23 +175,19 @@ def _add_preparation(commands) -> None:
         "the faces. Every video gets a row in OUT/<data set>/ledger.csv. The same call goes on with a run that was "
         "killed. The exit code is 1 if the manifests hold errors, or if there is no face.",
     )
-    made.add_argument("corpus_root", metavar="root", help="folder of the corpus, as its owners lay it out")
+    made.add_argument("root", help="folder of the corpus, as its owners lay it out")
     made.add_argument("--layout", required=True, choices=("ffpp", "dfd", "celebdf", "dfdc", "folder"))
-    made.add_argument("--out", required=True, dest="prepared", help="gets crops, ledger and manifests/<data set>")
+    made.add_argument("--out", required=True, help="gets crops, ledger and manifests/<data set>")
     made.add_argument("--annotations", nargs="+", default=[], help="CSV files of the corpus's demographics")
     made.add_argument("--mapping", default="", help="of dfdc: CSV file from annotation ids to file names")
     made.add_argument("--split-by", default="identity", help="folder of FF++'s lists, or Celeb-DF's test list, instead")
     made.add_argument("--dataset", default="", help="name of the data set (default: the layout)")
     made.add_argument("--frames", type=_at_least_one, default=30, help="of each video (default: %(default)s)")
-    made.add_argument(
-        "--size", type=_at_least_one, default=256, dest="crop_size", help="side of a crop, px (default: %(default)s)"
-    )
+    made.add_argument("--size", type=_at_least_one, default=256, help="side of a crop, px (default: %(default)s)")
     made.add_argument("--margin", type=float, default=1.3, help="side of a crop in faces (default: %(default)s)")
-    made.add_argument(
-        "--format", choices=("png", "jpg"), default="png", dest="image_format", help="of crops (default: %(default)s)"
-    )
+    made.add_argument("--format", choices=("png", "jpg"), default="png", help="of crops (default: %(default)s)")
     made.add_argument("--compression", default="c23", help="of ffpp and dfd: raw, c23, c40 (default: %(default)s)")
-    made.add_argument("--jobs", type=int, default=-1, dest="workers", help="processes; -1 takes all cores (default)")
+    made.add_argument("--jobs", type=int, default=-1, help="processes; -1 takes all cores (default)")
     made.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
     made.add_argument(
         "--persons", choices=("names", "faces"), default="names", help="who is who: by file names or faces"

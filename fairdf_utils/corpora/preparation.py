@@ -119,13 +119,13 @@ def prepare(
 
 def main_prepare(options: argparse.Namespace) -> int:
     """The sub-command `prepare`: 0, or 1 if no video gave a face or the manifests hold errors."""
-    names = "corpus_root layout prepared dataset annotations mapping split_by persons same_person compression frames"
-    made = prepare(
-        **{name: getattr(options, name) for name in f"{names} crop_size margin image_format workers seed".split()}
-    )
+    same = "layout dataset annotations mapping split_by persons same_person compression frames margin seed"
+    given = {name: getattr(options, name) for name in same.split()}
+    given |= {"crop_size": options.size, "image_format": options.format, "workers": options.jobs}
+    made = prepare(options.root, prepared=options.out, **given)
     print(f"\n{made}\n" if str(made) else "")
     if made.report is None:
         print("No annotations were given: there are faces now, and no manifests.")
         return int(not made.ledger["found"].any())
-    print(f"Give the chapters manifests: {Path(options.prepared, 'manifests')} and image_root: {options.prepared}")
+    print(f"Give the chapters manifests: {Path(options.out, 'manifests')} and image_root: {options.out}")
     return int(len(made.report.errors) > 0)
