@@ -47,10 +47,10 @@ class Problem(NamedTuple):
 class Rows:
     """The cells of one CSV file as strings; checks note their findings in ``problems`` and mark rows as faulty.
 
-    Columns are separated by commas, semicolons or tabs, as the header is. ``cells`` (N, columns) leave out nameless
-    columns and rows with a wrong number of cells, which are noted; ``lines`` int (N,) are those that each row ends on;
-    ``faulty`` bool (N,) are the rows with an error; ``asked`` holds the columns read so far. Absolute image paths below
-    ``image_root`` become relative to it.
+    Cells are separated by commas, semicolons, tabs or bars, as those of the header are. ``cells`` (N, columns) leave
+    out nameless columns and rows with a wrong number of cells, which are noted; ``lines`` int (N,) are those that each
+    row ends on; ``faulty`` bool (N,) are the rows with an error; ``asked`` holds the columns read so far. Absolute
+    image paths below ``image_root`` become relative to it.
     """
 
     def __init__(self, path: str | Path, image_root: str | Path = "") -> None:
@@ -71,7 +71,7 @@ class Rows:
     def _read(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
         try:
             with open(self.path, newline="", encoding="utf-8-sig") as handle:
-                reader = csv.reader(handle, delimiter=max(",;\t", key=handle.readline().count))
+                reader = csv.reader(handle, delimiter=max(",;\t|", key=handle.readline().count))
                 handle.seek(0)
                 header = [name.strip() for name in next(reader, [])]
                 rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
@@ -139,7 +139,7 @@ class Rows:
         for root in _spellings(self.image_root):
             paths = [path.removeprefix(root) for path in paths]
         paths = np.array(paths, dtype=object)
-        empty = paths == ""
+        empty = np.array([not path.strip() for path in paths], dtype=bool)
         absolute, leaving = leaves_root(paths)
         outside = f" and not below image_root {str(self.image_root)!r}" if self.image_root else ""
         start = "the folder that it starts from as image_root (of the check: --images)"

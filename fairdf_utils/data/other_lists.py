@@ -22,9 +22,9 @@ TONE = "Skin Tone"
 
 def required(header: Iterable[str]) -> tuple[str, ...]:
     """The columns that a file with this header must have; it may call the gender "Gender" or "Predicted Gender"."""
-    genders = [name for name in header if name in ("Gender", "Predicted Gender")] or ["Ground Truth Gender"]
-    toned = any(name.endswith(TONE) for name in header)
-    return (FIRST, "Target", genders[0], *(() if toned else ("Ground Truth Race",)), "Intersection")
+    attributes = ["Gender"] if any(name.endswith(TONE) for name in header) else ["Gender", "Race"]
+    forms = [[prefix + name for prefix in ("Ground Truth ", "Predicted ", "")] for name in attributes]
+    return (FIRST, "Target", *(next((n for n in names if n in header), names[0]) for names in forms), "Intersection")
 
 
 def rows_of(rows: Rows) -> dict[str, np.ndarray]:

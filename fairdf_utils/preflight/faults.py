@@ -20,7 +20,7 @@ from fairdf_utils.corpora.annotations import read_annotations
 from fairdf_utils.corpora.persons import refuse_persons
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import SPLIT_FILES
-from fairdf_utils.data.vocabulary import FORGERIES
+from fairdf_utils.data.vocabulary import FORGERIES, scheme_of
 from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.preflight.place import Place, dataset_of, existing
@@ -109,6 +109,14 @@ def _training_set(place: Place, values: dict) -> Iterator[str]:
         forgeries = set(videos["forgery"]) if isinstance(videos, pd.DataFrame) else set()
     else:
         forgeries = {name for rows in place.split(folder, "train") for name in rows["forgery"].unique()}
+        trained, validated = (
+            {group for rows in place.split(folder, part) for group in rows["group"]} for part in ("train", "val")
+        )
+        if other := sorted(validated.difference(scheme := scheme_of(trained))):
+            yield (
+                f"train_set {values['train_set']!r} has validation groups that its training groups, "
+                f"{', '.join(scheme)}, lack: {', '.join(other)}; give both groups of one scheme"
+            )
     unnamed = sorted(forgeries - set(FORGERIES))
     if unnamed and values["method"] in ("fairdf", "ucf"):
         yield (

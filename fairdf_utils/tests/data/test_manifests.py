@@ -160,12 +160,13 @@ def test_a_column_of_groups_wins_over_the_codes_and_names_of_the_eight_are_the_e
         f",{EIGHT},Unnamed: 0\n7,{{row}},7\n",  # pandas' index, written twice
         f"{EIGHT}\n{{row}}\n".replace(",", ";"),
         f"{EIGHT}\n{{row}}\n".replace(",", "\t"),
+        f"{EIGHT}\n{{row}}\n".replace(",", "|"),
         "\ufeff" + f"{EIGHT}\r\n{{row}}\r\n",
         f" {EIGHT} \n{{row}}\n".replace(",", " , "),
     ],
 )
 def test_what_spreadsheets_and_tables_write_is_read(tmp_path, text):
-    mark = next(mark for mark in (" , ", ";", "\t", ",") if mark in text)
+    mark = next(mark for mark in (" , ", ";", "\t", "|", ",") if mark in text)
     for cells in (("a/1.png", 0, 1, 1, -1, -1, 0), ("a/1.png", "0.0", "1.0", "1.0", "-1.0", "-1.0", "0.0")):
         path = tmp_path / "test.csv"
         path.write_bytes(text.format(row=mark.join(map(str, cells))).encode())
@@ -213,6 +214,8 @@ GOOD = "a/1.png,0,1,1,-1,-1,0"
         ([EIGHT, r"C:\data\2.png,0,1,1,-1,-1,0"], 2, "img_path", "relative to the image root"),
         ([EIGHT, "a/../../2.png,0,1,1,-1,-1,0"], 2, "img_path", 'Remove ".."'),
         ([EIGHT, ",0,1,1,-1,-1,0"], 2, "img_path", "Give the image's path"),
+        ([EIGHT, " ,0,1,1,-1,-1,0"], 2, "img_path", "Give the image's path"),
+        (["img_path,label,group", "a/2.png,0, "], 2, "group", "Fill the cell in"),
         ([EIGHT + ",spe_label", "a/2.png,1,1,1,-1,-1,0,6"], 2, "spe_label", "Use one of 1, 2, 3, 4, 5"),
         ([EIGHT + ",spe_label", "a/2.png,0,1,1,-1,-1,0,2"], 2, "spe_label", "Only fakes"),
         ([EIGHT + ",forgery", "a/2.png,1,1,1,-1,-1,0,DeepFake"], 2, "forgery", "Use one of real, Deepfakes"),

@@ -211,3 +211,15 @@ def test_of_several_processes_the_first_speaks(tmp_path, capsys, monkeypatch):
     assert main(train) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: 2 faults; nothing has been run:") and "epochs is 0" in said
+
+
+def test_groups_of_ones_own_that_are_validated_but_not_trained(faults_of, tmp_path):
+    """The images are named by absolute paths, and found."""
+    for name in ("faketrain", "realtrain", "fakeval", "realval"):
+        (tmp_path / f"{name}.png").touch()
+        (tmp_path / "own").mkdir(exist_ok=True)
+        row = f"{tmp_path}/{name}.png,{int('fake' in name)},{'old' if name == 'fakeval' else 'young'}"
+        (tmp_path / f"own/{name}.csv").write_text(f"img_path,label,group\n{row}\n")
+    own = {"manifests": str(tmp_path), "image_root": str(tmp_path), "train_set": "own", "grid": GRID[:1]}
+    found = [fault for fault in faults_of(**own) if "test_sets" not in fault]
+    assert len(found) == 1 and "training groups, young, lack: old; give both groups of one scheme" in found[0]
