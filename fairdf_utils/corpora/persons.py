@@ -280,13 +280,13 @@ def shared_faces(rows: pd.DataFrame, image_root: str | Path, threshold: float = 
 
     ``rows`` are as `checks.check` has them: canonical ones with ``file``, ``line``, ``dataset`` and ``split``.
     """
+    refuse_persons("faces", threshold=threshold)
     remedy = "Look at both. If it is one person, keep its videos in one split; some groups are joined too often."
     for _, part in rows[(rows["label"] == 0) & (rows["split"] != "")].groupby("dataset"):
-        vectors = embed(part, image_root)
-        if part["split"].nunique() < 2 or vectors.empty:
+        if part["split"].nunique() < 2 or (vectors := embed(part, image_root)).empty:
             continue
         at = part.drop_duplicates("video").set_index("video").loc[vectors.index]
-        order, names = at["split"].map(list(SPLIT_FILES).index).to_numpy(), at["identity"].to_numpy()
+        order, names = at["split"].map(list(SPLIT_FILES).index).to_numpy(), pd.factorize(at["identity"])[0]
 
         def look(distances: np.ndarray, start: int, order=order, names=names) -> np.ndarray:
             own = slice(start, start + len(distances))

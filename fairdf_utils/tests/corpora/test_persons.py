@@ -165,5 +165,6 @@ def test_check_finds_a_face_in_two_splits(filmed, tmp_path, capsys):
     one = more.iloc[0]
     assert one["value"] == "clip0b" and one["file"].endswith("realtest.csv") and one["line"] == 2
     assert "from that of 'clip0a' in train" in one["finding"] and "realtrain.csv, line 2" in one["finding"]
-    assert command_line.main(["check", str(tmp_path / "dfdc"), "--faces"]) == 2
-    assert "--images ROOT" in capsys.readouterr().err
+    for wrong, said in (([], "--images ROOT"), (["--images", str(root), "--same-person", "nan"], "same_person is nan")):
+        assert command_line.main(["check", str(tmp_path / "dfdc"), "--faces", *wrong]) == 2
+        assert said in capsys.readouterr().err

@@ -101,7 +101,9 @@ def test_the_other_layouts_go_the_same_way(tmp_path, layout):
         tmp_path / layout, layout, tmp_path / "out", annotations=[tmp_path / "annotations" / ANNOTATIONS[layout]],
         mapping=tmp_path / "annotations" / MAPPING if layout == "dfdc" else "",
         split_by=tested if layout == "celebdf" else "identity", frames=2, crop_size=64,
+        persons="faces" if layout == "dfdc" else "names", same_person=0.33,
     )  # fmt: skip
+    assert (tmp_path / "out/dfdc/persons.csv").exists() == (layout == "dfdc")
     assert set(made.ledger["video"]) == {clip.video for clip in clips}
     assert len(made.merged.rows) == made.ledger["found"].sum() >= 0.8 * 2 * len(clips)
     shown = made.merged.rows.drop_duplicates("video").set_index("video")
