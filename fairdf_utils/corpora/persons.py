@@ -8,11 +8,9 @@ average linkage joins below a threshold show one face.
 Only real videos are compared. A fake shows a mixture of two faces, near to both and equal to neither, so it follows its
 original; whose face was put on it, DFDC does not say.
 
-The network separates some groups less than others. Measured on rendered persons, twelve a group, each in two scenes:
-distances of one person in two scenes reach from 0.2 to 0.6, of two persons of a group from 0.24 up, so they overlap.
-At 0.33 it takes 16 % of the pairs of Asian women, 15 % of Asian men, 11 % and 8 % of black women and men and 3 % of
-white women and men for one person, and misses 17 of 23 black persons and 28 of 70 others. Nothing was
-measured on real persons.
+The network separates some groups less than others. On rendered persons filmed twice, at a distance of 0.33, it took
+16 % of the pairs of Asian women for one person and 3 % of white ones, and 17 of 23 black persons for two against 28 of
+70 others (the page "Getting the corpora" has all groups). Nothing was measured on real persons.
 """
 
 from __future__ import annotations
