@@ -191,7 +191,7 @@ def test_a_profile_that_is_not_there_is_refused_with_those_that_are(tmp_path, mo
     ],
 )
 def test_what_is_refused_before_anything_runs(tmp_path, capsys, change, message):
-    book, run = write_book(tmp_path, ONE), tmp_path / "run"
+    book, run = write_book(tmp_path, ONE, chapters="01 03"), tmp_path / "run"
     change(book, run)
     assert main(["reproduce", "--params", "cpu", "--run", str(run), "--notebooks", str(book)]) == 2
     error = capsys.readouterr().err
