@@ -600,7 +600,7 @@ def both_ways(key, other):
     yield "common FPR", uncertainty.paired_difference(a, b, finest, at_common, False, threshold_b=cut_b)
 
 
-nothing = uncertainty.paired_difference(example, example, finest, settings)
+nothing = uncertainty.paired_difference(example, example, finest, settings, auc=False)
 assert (nothing[["estimate", "low", "high"]].fillna(0) == 0).all().all(), "no detector differs from itself"
 
 # %%

@@ -1,10 +1,13 @@
 """Who does not look at a bar reads lines: in the log of a step, or on the error stream."""
 
+import re
 import sys
 
 import pytest
 
 from fairdf_utils import progress
+from fairdf_utils.fairness import uncertainty
+from fairdf_utils.tests.fairness.score_tables import video_table
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +35,13 @@ def test_a_kernel_writes_into_the_log_of_its_step_and_else_nowhere(tmp_path, mon
     assert capsys.readouterr() == ("", "")
     first, *lines = log.read_text().splitlines()
     assert first == "+ papermill" and lines[-1].startswith("dfdc 3/3 ")
+
+
+def test_an_audit_says_on_its_error_stream_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setenv("FAIRDF_LOG", "-")
+    for _ in progress.bar("a", desc="tables"):
+        uncertainty.bootstrap(video_table(), "group", uncertainty.Settings(resamples=4000, permutations=4000))
+    lines = capsys.readouterr().err.splitlines()
+    assert {line.split()[0] for line in lines} == {"tables", "resampling", "dealing"}
+    assert all(re.fullmatch(r"\w+ \d+/\d+ \w+, [\d:?]+ left", line) for line in lines), "no marks of a terminal"
