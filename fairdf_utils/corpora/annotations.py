@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.data.csv_rows import ManifestError
+from fairdf_utils.data.csv_rows import ManifestError, separator_of
 from fairdf_utils.data.vocabulary import COLUMNS, GENDERS, GROUPS, RACES, SIX_GROUP_DATASETS
 
 MAPPING_COLUMNS = ("annotation_id", "file_name")  # of the user's list for DFDC
 _ATTRIBUTES = ("male", "asian", "white", "black")
 _VALUES = {**{str(value): value for value in (1, -1, 0)}, "1.0": 1, "-1.0": -1, "0.0": 0}
-_KINDS = {"0": 0, "1": 1, "real": 0, "fake": 1}
+_KINDS = {"0": 0, "1": 1, "real": 0, "fake": 1, "0.0": 0, "1.0": 1}
 
 # The folder of an annotated frame -> the video's name in its corpus.
 _FF_TREE = re.compile(r"(?:.*/)?(?:original|manipulated)_sequences/([^/]+)/(?:.*/)?([^/]+)")
@@ -118,15 +118,16 @@ def read_annotations(
 def _cells(path: Path, needed: Sequence[str], without_asian: bool = False, first: int | None = None) -> pd.DataFrame:
     """The ``needed`` columns of a CSV file as strings, in any case and order; line n + 2 is row n."""
     try:
-        table = pd.read_csv(
-            path,
-            usecols=lambda name: name.strip().lower() in needed,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,  # so that row n stands on line n + 2
-            encoding="utf-8-sig",
-            nrows=first,
-        )
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            table = pd.read_csv(
+                handle,
+                sep=separator_of(handle),
+                usecols=lambda name: name.strip().lower() in needed,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,  # so that row n stands on line n + 2
+                nrows=first,
+            )
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror}). Correct the path.") from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

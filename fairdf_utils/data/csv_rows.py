@@ -8,7 +8,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import pandas as pd
@@ -71,8 +71,7 @@ class Rows:
     def _read(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
         try:
             with open(self.path, newline="", encoding="utf-8-sig") as handle:
-                reader = csv.reader(handle, delimiter=max(",;\t|", key=handle.readline().count))
-                handle.seek(0)
+                reader = csv.reader(handle, delimiter=separator_of(handle))
                 header = [name.strip() for name in next(reader, [])]
                 rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
         except OSError as error:
@@ -160,6 +159,13 @@ class Rows:
         """The column's cells without blanks around them; none may be empty where they are ``needed``."""
         self.cells[column] = self.cells[column].str.strip()
         return self.filled(column) if needed else self.strings(column)
+
+
+def separator_of(handle: TextIO) -> str:
+    """What separates the cells of a CSV file, by its header; the file is read from its start again."""
+    separator = max(",;\t|", key=handle.readline().count)
+    handle.seek(0)
+    return separator
 
 
 def _plain(name: str) -> str:

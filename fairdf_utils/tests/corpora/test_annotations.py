@@ -64,6 +64,15 @@ def test_a_path_names_its_video_and_frame(tmp_path, dataset, path, video, frame)
     assert row["source"] == f"{tmp_path / 'A.csv'}, line 2"
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_cells_may_be_separated_otherwise(tmp_path, mark):
+    lines = ("path,label,male,asian,white,black", f"{FF}/frame1.png,1.0,1,1,-1,-1", f"{FF}/frame2.png,7,1,1,-1,-1")
+    lines = [line.replace(",", mark) for line in lines]
+    assert read_annotations([_file(tmp_path, *lines[:2])], "ffpp")["race"].tolist() == ["asian"]
+    with pytest.raises(ManifestError, match="A.csv, line 3, column label"):
+        read_annotations([_file(tmp_path, *lines)], "ffpp")
+
+
 def test_columns_are_matched_whatever_their_case_and_order(tmp_path):
     first = _file(tmp_path, " Black,WHITE,Asian,Bald,Male,Label,PATH", f"-1,1,-1,7,-1,fake,{FF}/frame0.png")
     second = _file(tmp_path, HEADER, f"0,{FF}/frame10.png,1,1.0,-1,-1,-1,5", name="B.csv")
