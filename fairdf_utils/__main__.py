@@ -112,7 +112,7 @@ def _reproduce(options) -> int:
     _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
     if options.estimate or not options.profile:  # a profile's machines are others
         bill = estimate(plan, options.run, options.notebooks)
-        print(bill, flush=True)
+        print(bill, end="\n" * bool(str(bill)), flush=True)
         if options.estimate:
             return 0
         if bill.too_large:

@@ -20,11 +20,11 @@ from fairdf_utils.corpora.annotations import read_annotations
 from fairdf_utils.corpora.persons import refuse_persons
 from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import SPLIT_FILES
-from fairdf_utils.data.vocabulary import FORGERIES, scheme_of
+from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, scheme_of
 from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.preflight.place import Place, dataset_of, existing
-from fairdf_utils.preflight.sizes import bytes_by_folder
+from fairdf_utils.preflight.sizes import bytes_by_folder, sets_of
 from fairdf_utils.rendered import images
 
 # What chapters take themselves; the classes above check the rest.
@@ -230,6 +230,19 @@ def _judging(place: Place, values: dict) -> Iterator[str]:
         yield from _said(ValueError, Settings, **{name: value})
 
 
+def _grouped(place: Place, values: dict) -> Iterator[str]:
+    """Columns to judge by, where the scores are those of this run."""
+    if values["scores"] or not values["by"]:
+        return
+    tested = [rows for _, sets in sets_of(place) for part in sets for rows in place.split(*part)]
+    known = dict.fromkeys(COLUMNS) | {name: None for rows in tested for name in rows.columns}
+    for name in values["by"]:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            yield f"by names {name!r}, a column of no manifest; {hint}"
+
+
 def _within(name: str) -> Callable[[Place, dict], Iterator[str]]:
     low, high = RANGES[name]
 
@@ -316,6 +329,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("image_size", "bias", "image_root"), _rendering),
     (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
     (("persons", "split_by", "same_person"), _persons),
+    (("by", "scores"), _grouped),
     *(((name,), _within(name)) for name in RANGES),
     *(((name,), _one_of(name)) for name in CHOICES),
     *(((name,), _file(name)) for name in FILES),

@@ -149,10 +149,10 @@ def extraction(root: Path, paths: Sequence[str], recipe: dict) -> Iterator[dict]
     from fairdf_utils.corpora.layouts import locate
     from fairdf_utils.corpora.videos import VideoError
 
-    counts, started = Counter(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        for number, path in enumerate(paths):
+        for number, path in enumerate(paths):  # the first one loads the detector of faces
             (made := Path(folder, str(number))).mkdir()
+            counts, started = Counter(), time.perf_counter()
             with suppress(VideoError):  # the ledger will say so
                 write_crops(locate(root, path), made, recipe | {"frames": min(FRAMES, recipe["frames"])}, counts)
             if counts["decoded"]:
