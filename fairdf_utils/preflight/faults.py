@@ -9,7 +9,7 @@ import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -35,7 +35,6 @@ RANGES = {
     "pair_count": (8, math.inf),
 }
 FILES = ("mapping", "scores", "validation_scores", "checkpoint")
-CHOICES = {"missing": ("refuse", "skip")}
 GB = 1e9
 
 
@@ -68,7 +67,7 @@ def _listed(steps: list[str]) -> str:
     return ", ".join(steps[:2]) + (f" and {len(steps) - 2} more" if len(steps) > 2 else "")
 
 
-def _said(kind: type, call: Callable, *arguments, about: str = "", **options) -> Iterator[str]:
+def _said(kind: type | tuple, call: Callable, *arguments, about: str = "", **options) -> Iterator[str]:
     """What a call of the code that will run says against its arguments."""
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -77,15 +76,18 @@ def _said(kind: type, call: Callable, *arguments, about: str = "", **options) ->
         yield about + " ".join(str(error).split())
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}" if close else f"there are {', '.join(known) or 'none'}"
+
+
 def _corpus(place: Place, values: dict) -> Iterator[str]:
     if not values["corpus_root"]:
         return
     videos, layout, dataset = place.videos(values), values["layout"], dataset_of(values)
     if not isinstance(videos, pd.DataFrame):
         yield f"corpus_root: {videos}"
-    recipe = extraction.recipe_of(
-        layout, values["compression"], values["frames"], values["crop_size"], values["margin"]
-    )
+    recipe = extraction.recipe_of(layout, *(values[name] for name in ("compression", "frames", "crop_size", "margin")))
     begun = place.path(f"{values['prepared']}/{dataset}/parameters.json")
     yield from _said(ValueError, extraction.refuse_unusable, recipe, dataset, values["workers"])
     yield from _said(ValueError, extraction.refuse_other_parameters, begun, recipe)
@@ -97,8 +99,6 @@ def _corpus(place: Place, values: dict) -> Iterator[str]:
         yield from _said(ValueError, read_annotations, annotations, layout, mapping, 100, about="annotations: ")
     if values["split_by"] != "identity":
         yield from _said(ValueError, splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
-        if values.get("persons") == "faces":
-            yield f"persons is 'faces', and split_by {values['split_by']!r} divides by names: change one of them"
 
 
 def _training_set(place: Place, values: dict) -> Iterator[str]:
@@ -143,11 +143,9 @@ def _split_faults(place: Place, values: dict, key: str, folder: Path, parts: tup
     if not folder.is_dir():
         there = {path.name for path in folder.parent.glob("*/") if any(path.glob("*.csv"))}
         there = sorted(there | {path.name for path in place.corpora if path.parent == folder.parent})
-        close = difflib.get_close_matches(folder.name, there, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(there) or 'none'}."
         yield (
-            f"{key} names {folder.name!r}, which has no manifests in {folder.parent}; {hint} Prepare it with chapter 1 "
-            "or `corpora`, correct the name, or say `missing: skip` for a test set"
+            f"{key} names {folder.name!r}, which has no manifests in {folder.parent}; {_meant(folder.name, there)}. "
+            "Prepare it with chapter 1 or `corpora`, correct the name, or say `missing: skip` for a test set"
         )
         return
     for part in parts:
@@ -159,15 +157,14 @@ def _split_faults(place: Place, values: dict, key: str, folder: Path, parts: tup
 
 
 def _image_faults(place: Place, image_root: str, folder: Path, rows: pd.DataFrame) -> Iterator[str]:
-    root = place.path(image_root) if image_root else None
-    if root is None:
+    if not image_root:
         drawn = {path for file in images.MANIFESTS.glob("*/*.csv") for path in place.manifest(file)["img_path"]}
         if lacking := len(set(rows["img_path"]) - drawn):
             yield (
                 f'image_root is "", which is the embedded benchmark, and it has not {lacking:,} images of {folder}: '
                 "give the folder that their img_path starts from"
             )
-    elif not root.is_dir():
+    elif not (root := place.path(image_root)).is_dir():
         yield f"image_root {image_root!r} is no folder ({root}): give the one that img_path starts from"
     else:
         from fairdf_utils.data.batches import check_images  # brings torch
@@ -212,12 +209,7 @@ def _backbone(place: Place, values: dict) -> Iterator[str]:
             wrong.append(f'weights: there is no file {weights}: put a state dict there, or give "imagenet" or ""')
             weights = ""
     yield from wrong
-    try:
-        Encoder(name, 256 if wrong else size, 8, weights)
-    except (ValueError, OSError) as error:
-        yield " ".join(str(error).split())
-    except Exception as error:  # a model of timm that takes one image size only says so in its own way
-        yield f"backbone {name!r} cannot take {size} px ({error}): choose a convolutional backbone"
+    yield from _said((ValueError, OSError), Encoder, name, 256 if wrong else size, 8, weights)
 
 
 def _rendering(place: Place, values: dict) -> Iterator[str]:
@@ -238,40 +230,24 @@ def _grouped(place: Place, values: dict) -> Iterator[str]:
     known = dict.fromkeys(COLUMNS) | {name: None for rows in tested for name in rows.columns}
     for name in values["by"]:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            yield f"by names {name!r}, a column of no manifest; {hint}"
+            yield f"by names {name!r}, a column of no manifest; {_meant(name, known)}"
 
 
-def _within(name: str) -> Callable[[Place, dict], Iterator[str]]:
-    low, high = RANGES[name]
-
-    def check(place: Place, values: dict) -> Iterator[str]:
-        if not low <= values[name] <= high:
-            bound = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
-            yield f"{name} is {values[name]}: give a number {bound}"
-
-    return check
+def _within(_: Place, values: dict) -> Iterator[str]:
+    for name, value in values.items():
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            yield f"{name} is {value}: give a number from {low:g}" + (f" to {high:g}" if high < math.inf else "")
 
 
 def _persons(place: Place, values: dict) -> Iterator[str]:
     yield from _said(ValueError, refuse_persons, values["persons"], values["split_by"], values["same_person"])
 
 
-def _one_of(name: str) -> Callable[[Place, dict], Iterator[str]]:
-    def check(place: Place, values: dict) -> Iterator[str]:
-        if values[name] not in CHOICES[name]:
-            yield f"{name} {values[name]!r} is unknown: choose one of {', '.join(CHOICES[name])}"
-
-    return check
-
-
-def _file(name: str) -> Callable[[Place, dict], Iterator[str]]:
-    def check(place: Place, values: dict) -> Iterator[str]:
-        if values[name] and not place.path(values[name]).is_file():
-            yield f"{name}: there is no file {place.path(values[name])}; paths start from {place.notebooks}"
-
-    return check
+def _file(place: Place, values: dict) -> Iterator[str]:
+    for name, value in values.items():
+        if value and not place.path(value).is_file():
+            yield f"{name}: there is no file {place.path(value)}; paths start from {place.notebooks}"
 
 
 def _trained_here(_: Place, values: dict) -> Iterator[str]:
@@ -279,16 +255,14 @@ def _trained_here(_: Place, values: dict) -> Iterator[str]:
         yield "checkpoint_file is for chapter 4 alone, by papermill: a whole run scores the detectors that it trains"
 
 
-def _writable(name: str) -> Callable[[Place, dict], Iterator[str]]:
-    def check(place: Place, values: dict) -> Iterator[str]:
-        path = place.run if name == "run_dir" else place.path(values[name])
+def _writable(place: Place, values: dict) -> Iterator[str]:
+    for name, value in values.items():
+        path = place.run if name == "run_dir" else place.path(value)
         try:
             with tempfile.TemporaryFile(dir=existing(path)):
                 pass
         except OSError as error:
             yield f"{name} {path} cannot be written ({error.strerror}): choose another folder"
-
-    return check
 
 
 def _disk(place: Place, _: dict) -> Iterator[str]:
@@ -307,18 +281,7 @@ def _disk(place: Place, _: dict) -> Iterator[str]:
             )
 
 
-_CORPUS = (
-    "layout",
-    "compression",
-    "frames",
-    "crop_size",
-    "margin",
-    "workers",
-    "annotations",
-    "mapping",
-    "split_by",
-    "persons",
-)
+_CORPUS = ("layout", "compression", "frames", "crop_size", "margin", "workers", "annotations", "mapping", "split_by")
 CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("corpus_root", "dataset", "prepared", *_CORPUS), _corpus),
     (("method", "manifests", "train_set", "image_root"), _training_set),
@@ -330,10 +293,9 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
     (("persons", "split_by", "same_person"), _persons),
     (("by", "scores"), _grouped),
-    *(((name,), _within(name)) for name in RANGES),
-    *(((name,), _one_of(name)) for name in CHOICES),
-    *(((name,), _file(name)) for name in FILES),
-    *(((name,), _writable(name)) for name in ("run_dir", "data_dir", "prepared")),
+    *(((name,), _within) for name in RANGES),
+    *(((name,), _file) for name in FILES),
+    *(((name,), _writable) for name in ("run_dir", "data_dir", "prepared")),
     (("checkpoint_file",), _trained_here),
     (("run_dir",), _disk),
 ]

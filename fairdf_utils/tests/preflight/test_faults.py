@@ -119,7 +119,7 @@ def test_each_value_is_judged(faults_of):
         "checkpoint: there is no file",
         "checkpoint_file is for chapter 4 alone",
         "micro_batch is -1",
-        "by names 'gendr', a column of no manifest; did you mean 'gender'?",
+        "by names 'gendr', a column of no manifest; did you mean 'gender'",
     ):
         assert said.count(words) == 1, words
     said = "\n".join(faults_of(manifests="/nosuch", backbone="vit_small_patch16_224", image_size=128))
