@@ -38,6 +38,7 @@ run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
 manifests: str = "../data_manifests/synthetic"  # one sub-folder a data set
 train_set: str = "ffpp"  # the data set that chapter 3 trained on; its validation images are scored too
 test_sets: list = ["ffpp", "dfdc", "celebdf", "dfd"]  # sub-folders of manifests, the intra one first
+left_out: list = []  # test sets that are not there; `missing: skip` of a parameters file fills it in
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
@@ -104,6 +105,8 @@ facts = pd.DataFrame(
     }
 ).T
 assert facts["images"].sum() == sum(map(len, tests.values()))
+if left_out:
+    print(f"Not tested, because they are not there: {', '.join(left_out)}. Nothing below speaks of them.")
 facts
 
 # %% [markdown]
@@ -403,11 +406,12 @@ Image.fromarray(np.hstack([Image.open(path.with_name(f"{path.name}.scored.png"))
 # | `scores.*` | one row per image of the test sets: annotations, logits, score; parquet and csv |
 # | `video_scores.*` | one row per video, the same columns |
 # | `validation/` | both for the validation images of the training set |
-# | `results.csv` | the numbers of 4.5, by level and data set |
+# | `results.csv` | the numbers of 4.5, by level and data set; none for a set that was left out |
 # | `portraits/` | the pictures of 4.9 |
 
 # %%
-results.to_csv(run.path("results.csv"))
+absent = pd.MultiIndex.from_product([["frames", "videos"], left_out], names=results.index.names)
+results.reindex(results.index.append(absent)).to_csv(run.path("results.csv"))
 written = [score_table.read_scores(run.path(f"scores.{ending}")) for ending in ("parquet", "csv")]
 assert [len(table) for table in written] == [len(scores)] * 2
 read = [*(f"{manifests}/{name}/test.csv" for name in test_sets), *val_files]

@@ -42,6 +42,7 @@ level: float = 0.95  # coverage that the intervals aim at
 cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path
 resampling_seed: int = 0  # of bootstrap and permutations
 reference: str = "ori"  # detector that the others are compared with
+left_out: list = []  # test sets that are not there; `missing: skip` of a parameters file fills it in
 
 # %%
 import json
@@ -168,6 +169,8 @@ for (detector, seed, dataset), verdict in found.items():
     severe = sum(one["severe"] for one in verdict.cautions)
     print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {findings.in_short(verdict.findings)}"
           + f" Severe cautions: {severe}." * (severe > 0))  # fmt: skip
+if left_out:
+    print(f"Not tested, because they are not there: {', '.join(left_out)}. No verdict speaks of them.")
 
 # %% tags=["audit"]
 for key in shown:
@@ -690,6 +693,8 @@ again = [
 ]
 assert np.allclose(results["fpr_sum"], again, equal_nan=True)
 results = results[["auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr"]].reset_index()
+absent = [dict(zip(names, (*key, name), strict=True)) for name in left_out for key in runs]
+results = pd.concat([results, pd.DataFrame(absent)], ignore_index=True) if absent else results  # rows without numbers
 flat = summary.set_axis([f"{name} {block}" for block, name in summary.columns], axis=1).reset_index()
 saved = {"results": results, "fairness": unfairness, "groups": groups, "differences": differences}
 saved |= {"thresholds": operating, "calibration": calibrated, "summary": flat}
@@ -700,7 +705,8 @@ said = [
      "in_short": findings.in_short(one.findings), "cautions": one.cautions, "findings": one.findings}
     for key, one in found.items()
 ]  # fmt: skip
-document = pd.Series({"settings": vars(settings), "data_sets": said, "comparisons": sentences})
+document = {"settings": vars(settings), "data_sets": said, "left_out": left_out, "comparisons": sentences}
+document = pd.Series(document)
 write_text(run.path("findings.json"), json.dumps(json.loads(document.to_json()), indent=2) + "\n")  # NaN becomes null
 run.finish(read=[path for path in (scores, validation_scores) if path])
 results

@@ -148,8 +148,11 @@ def result_table(run: Path) -> str:
         return ""
     table = pd.read_csv(path)
     measured = table.select_dtypes("float").columns
+    absent = table.loc[table[measured].isna().all(axis=1), "dataset"].unique()
     table[measured] *= 100
-    return table.to_string(index=False, float_format="{:.1f}".format, na_rep="-")
+    words = [table.to_string(index=False, float_format="{:.1f}".format, na_rep="-")]
+    words += [f"not tested, because they are not there: {', '.join(absent)}"] if len(absent) else []
+    return "\n".join(words)
 
 
 def _report(step: Step, run: Path) -> str:
