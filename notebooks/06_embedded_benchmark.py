@@ -34,7 +34,7 @@
 
 # %% tags=["parameters"]
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
-image_size: int = 64  # pixels, 64 to 512
+benchmark_size: int = 64  # pixels, 64 to 512
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
 threshold: float = 0.5  # an image is called fake when its score reaches it
 resamples: int = 1000  # resampled test sets, and permutations
@@ -188,11 +188,11 @@ show(people.named_generator)
 # %%
 assert np.array_equal(people.named_generator(0, "face", "ffpp-0001").uniform(size=3), by_hand)
 some = benchmark["dfdc"].sample(12, random_state=0)
-rendered = images.render_rows(some, image_size, bias)  # (12, H, H, 3)
-assert np.array_equal(rendered[::-1], images.render_rows(some[::-1], image_size, bias)), "order does not matter"
+rendered = images.render_rows(some, benchmark_size, bias)  # (12, H, H, 3)
+assert np.array_equal(rendered[::-1], images.render_rows(some[::-1], benchmark_size, bias)), "order does not matter"
 with tempfile.TemporaryDirectory() as folder:
     write_manifest(some, f"{folder}/lists/dfdc/test.csv")
-    root = images.generate(folder, image_size, bias, manifests=f"{folder}/lists", workers=2)
+    root = images.generate(folder, benchmark_size, bias, manifests=f"{folder}/lists", workers=2)
     stored = [np.asarray(Image.open(root / path)) for path in some["img_path"]]
 assert np.array_equal(rendered, stored), "nor do the processes: what is stored is what is rendered"
 
@@ -359,10 +359,10 @@ training.image_grid(shots, titles, columns=3)
 
 # %%
 seen = benchmark["ffpp"].query("label == 0 and frame == 0")
-truth = images.ground_truth(seen, image_size, bias)
+truth = images.ground_truth(seen, benchmark_size, bias)
 law = 1 - 0.30 * bias * truth["melanin"]
-assert np.allclose(law, truth["gain"] / images.ground_truth(seen, image_size, 0.0)["gain"])
-grey = [images.render_rows(seen, image_size, knob).mean(-1) for knob in (bias, 0.0)]  # two (200, H, H)
+assert np.allclose(law, truth["gain"] / images.ground_truth(seen, benchmark_size, 0.0)["gain"])
+grey = [images.render_rows(seen, benchmark_size, knob).mean(-1) for knob in (bias, 0.0)]  # two (200, H, H)
 brightness = grey[0].mean((1, 2)) / grey[1].mean((1, 2))
 edges = [
     np.abs(4 * g[:, 1:-1, 1:-1] - g[:, 2:, 1:-1] - g[:, :-2, 1:-1] - g[:, 1:-1, 2:] - g[:, 1:-1, :-2]).mean((1, 2))
@@ -380,7 +380,7 @@ contrast.groupby(truth["poor"].map({False: "good", True: "poor"}).to_numpy()).ag
 trained_on = read_split(images.MANIFESTS / "ffpp", "train")
 everything = pd.concat([*benchmark.values(), trained_on, read_split(images.MANIFESTS / "ffpp", "val")])
 everything = everything.reset_index(drop=True)
-everything = everything.join(images.ground_truth(everything, image_size, bias))
+everything = everything.join(images.ground_truth(everything, benchmark_size, bias))
 counted = everything.groupby(["group", "label"])["poor"].agg(["sum", "size"]).unstack().reindex(GROUPS)
 capture = pd.DataFrame({"gain": everything.groupby("group")["gain"].mean().reindex(GROUPS)})
 for label, name, share in ((0, "real", pd.Series(images.POOR_REALS)), (1, "fake", images.POOR_FAKES)):
@@ -442,7 +442,7 @@ pd.DataFrame(shares | {"prior, training set": drawn / drawn.sum()}).round(3)
 # also answers to a poor capture ($+2$), *blind* does not. Beside them stand the detectors of the run.
 
 # %%
-tested = benchmark["ffpp"].assign(poor=images.ground_truth(benchmark["ffpp"], image_size, bias)["poor"])
+tested = benchmark["ffpp"].assign(poor=images.ground_truth(benchmark["ffpp"], benchmark_size, bias)["poor"])
 noise = np.random.default_rng(seed)
 of_video = pd.Series(noise.normal(0, 0.9, tested["video"].nunique()), index=tested["video"].unique())
 evidence = 2.0 * tested["label"] - 1.0 + tested["video"].map(of_video) + noise.normal(0, 0.4, len(tested))
@@ -579,7 +579,7 @@ capture.rename_axis("group").to_csv(run.path("capture.csv"))
 truths.to_csv(run.path("truth.csv"))
 found.to_csv(run.path("found.csv"))
 contact_sheet.savefig(run.path("contact_sheet.png"), dpi=120)
-summary = {"bias": bias, "image_size": image_size, "exposure_error": float(error)}
+summary = {"bias": bias, "image_size": benchmark_size, "exposure_error": float(error)}
 summary |= {"singled_out": verdict["found"].astype(int).to_dict(), "as_built": verdict["found, as built"].to_dict()}
 write_text(run.path("summary.json"), json.dumps(summary, indent=1, default=int) + "\n")
 run.finish(device="cpu", read=[images.MANIFESTS])
@@ -600,7 +600,7 @@ sorted(path.name for path in run.folder.glob("[!.]*"))
 # rendering anything.
 
 # %% tags=["solution"]
-off = images.ground_truth(benchmark["ffpp"], image_size, bias=0.0)
+off = images.ground_truth(benchmark["ffpp"], benchmark_size, bias=0.0)
 assert not off["poor"].any()  # no poor captures
 assert off["gain"].between(*images.DOMAINS["ffpp"].gain).all()  # exposure within the camera's range for everybody
 assert group_table(trained_on)["images"].nunique() > 1  # the prior stays
