@@ -273,8 +273,9 @@ print(f"{int(seen[0].sum())} of {seen[0].numel()} units dropped, the same ones i
 #
 # The table sets this run's parameters beside those of the published experiment. A small network without ImageNet
 # weights does not learn with the paper's settings. Kaiming initialisation of the 1 x 1 blocks, no dropout on the logits
-# and a smaller margin scale make it learn; AdamW replaces SGD to need fewer epochs. `params/gpu.yaml` holds the paper's
-# values, apart from the corrected network and, where the device is fast at it, bf16 arithmetic.
+# and a smaller margin scale make it learn; AdamW replaces SGD to need fewer epochs. `params/paper.yaml` holds
+# the paper's values; so does `params/gpu.yaml`, apart from the corrected network and, where the device is fast at it,
+# bf16 arithmetic.
 
 # %%
 paper, ours = asdict(TrainingConfig(fidelity="official")), asdict(config)
@@ -312,8 +313,8 @@ history[["epoch", "loss", "val_auc", "val_fpr_sum", "val_oae"]].round(3)
 training.history(history)
 
 # %% [markdown]
-# **What you should see.** The loss falls while the validation AUC rises well above 0.5 and levels off as the cosine
-# schedule ends. The term `fairness` falls least: it alone trains the fused head, it listens to the worst groups only,
+# **What you should see.** The loss falls while the validation AUC rises well above 0.5 and levels off as the schedule
+# ends. The term `fairness` falls least: it alone trains the fused head, it listens to the worst groups only,
 # and it starts from the $\log 2 \approx 0.69$ of a constant answer, so this short budget leaves it far above the
 # agnostic term. F_FPR is no quality by itself: an epoch that answers the same for everybody scores a perfect zero at
 # an AUC of one half. The best epoch is chosen by AUC, so the published detector need not be the fairest one; F_FPR on

@@ -110,9 +110,9 @@ if left_out:
 facts
 
 # %% [markdown]
-# **What you should see.** The intra set shares its forgeries with the training set, though no person. Two of the cross
-# sets hold fewer forgeries and no asian group, as their models do. Differences between test sets are therefore
-# differences of population, camera and forgery at once.
+# **What you should see.** In the embedded benchmark, as in its models, the intra set shares its forgeries with the
+# training set, though no person, and two of the cross sets hold fewer forgeries and no asian group. Differences between
+# test sets are therefore differences of population, camera and forgery at once.
 #
 # ## 4.2 Softmax: from two logits to a score
 #

@@ -644,7 +644,7 @@ fairness.differences(panels) if len(panels) else None
 # **Why.** This is the table that papers print: methods by test sets, in percent, fairness (smaller is better) and AUC,
 # means over the seeds. It stands in both conventions, because the released script that made the published numbers is
 # `official`. The last five columns are empty: the paper's numbers are not ours to copy. Fill them in from the paper,
-# and mind that they belong to other data than the embedded benchmark's.
+# and mind that they belong to other data than this run's.
 
 # %%
 layout = {"fpr_sum": "F_FPR", "oae": "F_OAE", "dp": "F_DP", "meo": "F_MEO", "auc": "AUC"}
@@ -665,9 +665,9 @@ for name in layout.values():
 summary.map(lambda value: value if isinstance(value, str) else f"{value:.1f}")
 
 # %% [markdown]
-# Where the method stands last, it has lost *here*: with a small network, few epochs and rendered faces. SAM spends its
-# second pass on flatness, and with a fixed number of epochs it may simply not have learned the rare groups yet. That
-# is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`), not an excuse; nor is it a verdict
+# Where the method stands last, it has lost *here*; on the embedded benchmark that is with a small network, few epochs
+# and rendered faces. SAM spends its second pass on flatness, and with a fixed number of epochs it may simply not have
+# learned the rare groups yet. That is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`), not an excuse; nor is it a verdict
 # on the method at the paper's size. 5.9 says in words what was found.
 
 # %% [markdown] tags=["audit"]

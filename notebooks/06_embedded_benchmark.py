@@ -30,7 +30,8 @@
 # training method removes a known shortcut. **What it cannot show:** anything about real people. The faces are drawings,
 # the "races" are ranges of drawing parameters, and no rate measured on them says how a detector treats anybody.
 #
-# Nothing in this chapter is needed for the result of chapters 1 to 5. It opens the box that they run on.
+# Nothing in this chapter is needed for the result of chapters 1 to 5. It opens the box that they run on unless they
+# are given a corpus; also then it draws its own images, at its own size, and reads the embedded lists.
 
 # %% tags=["parameters"]
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/

@@ -16,7 +16,8 @@ def bytes_by_folder(place: Place, crops: Mapping[str, float | None] | None = Non
     """
     for values in place.corpora.values():
         name = dataset_of(values)
-        each = (crops or {}).get(name) or PNG * 3 * values["crop_size"] ** 2
+        measured = (crops or {}).get(name) or 0.0  # NaN where no face was found in what was measured
+        each = measured if measured > 0 else PNG * 3 * values["crop_size"] ** 2
         yield (
             place.path(values["prepared"]),
             f"crops of {name}",
