@@ -667,8 +667,8 @@ summary.map(lambda value: value if isinstance(value, str) else f"{value:.1f}")
 # %% [markdown]
 # Where the method stands last, it has lost *here*; on the embedded benchmark that is with a small network, few epochs
 # and rendered faces. SAM spends its second pass on flatness, and with a fixed number of epochs it may simply not have
-# learned the rare groups yet. That is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`), not an excuse; nor is it a verdict
-# on the method at the paper's size. 5.9 says in words what was found.
+# learned the rare groups yet. That is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`),
+# not an excuse; nor is it a verdict on the method at the paper's size. 5.9 says in words what was found.
 
 # %% [markdown] tags=["audit"]
 # **What may be concluded.** That this *trained* detector treats groups unlike on *this* test set at *this* threshold,
