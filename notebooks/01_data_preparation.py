@@ -141,7 +141,8 @@ print(pd.DataFrame({"eight groups": eight, "six groups": [*six, "", ""]}))
 
 # %% [markdown]
 # The package translates a file when it is read, and nowhere else; from then on a group is a name. It also reads the
-# form that the authors released later (`Image Path`, `Ground Truth Race`, ...).
+# forms that the authors released later (`Image Path`, `Ground Truth Race` or `Skin Tone`, ...), and a column `group`
+# with names of your own.
 
 # %%
 assert tuple(eight) == GROUPS and tuple(six) == SIX_GROUPS

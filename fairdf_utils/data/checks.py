@@ -192,7 +192,7 @@ def _row_problems(rows: pd.DataFrame) -> Iterator[Problem]:
     for column in ("label", "gender", "race"):
         if column in rows:
             yield from _flips(rows, column)
-    yield from _flips(rows[rows["race"].isna()] if "race" in rows else rows, "group")
+    yield from _flips(rows[~rows["group"].isin(GROUPS)], "group")
     schemes = {}
     for dataset, part in rows.groupby("dataset"):
         trained = part.loc[part["split"] == "train", "group"]

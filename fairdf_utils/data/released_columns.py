@@ -68,9 +68,14 @@ def _groups(rows: Rows) -> dict[str, np.ndarray]:
         table = names_of(_group_codes(rows))
     else:
         table = {name: rows.words(name, needed="group" not in rows.cells) for name in ATTRIBUTES if name in rows.cells}
-    if "group" in rows.cells:
-        return table | {"group": rows.words("group")}
-    return {"group": table["gender"] + "-" + table["race"]} | table
+    both = table["gender"] + "-" + table["race"] if len(table) > 1 else None
+    if "group" not in rows.cells:
+        return {"group": both} | table
+    group = rows.words("group")
+    if both is not None:
+        contradicts = np.isin(group, GROUPS) & (group != both)
+        rows.reject(contradicts, CONTRADICTION, "group", "It contradicts gender and race", "Correct one of them.")
+    return table | {"group": group}
 
 
 def names_of(code: np.ndarray, scheme: Sequence[str] = GROUPS, second: str = "race") -> dict[str, np.ndarray]:

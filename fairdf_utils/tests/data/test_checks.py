@@ -644,10 +644,13 @@ def test_groups_of_ones_own_with_absolute_paths_are_checked_by_their_scheme(tmp_
     assert set(check([folder]).findings["kind"]) == {"path outside the root"}
 
 
-def test_a_video_in_two_groups_of_ones_own_is_found(tmp_path):
+@pytest.mark.parametrize("beside", ["", ",male,white"])
+def test_a_video_in_two_groups_of_ones_own_is_found(tmp_path, beside):
     lines = [
-        f"crops/{video}_{frame}.png,{video % 2},{'ab'[frame == 2 == video]}" for video in (1, 2) for frame in range(4)
+        f"crops/{video}_{frame}.png,{video % 2},{'ab'[frame == 2 == video]}{beside}"
+        for video in (1, 2)
+        for frame in range(4)
     ]
-    (tmp_path / "test.csv").write_text("\n".join(["img_path,label,group", *lines]))
+    (tmp_path / "test.csv").write_text("\n".join(["img_path,label,group" + ",gender,race" * bool(beside), *lines]))
     found = check([tmp_path]).errors
     assert found[["kind", "column", "line"]].to_numpy().tolist() == [["demographic flip", "group", 8]]

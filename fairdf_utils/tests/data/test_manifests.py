@@ -216,6 +216,8 @@ GOOD = "a/1.png,0,1,1,-1,-1,0"
         ([EIGHT, ",0,1,1,-1,-1,0"], 2, "img_path", "Give the image's path"),
         ([EIGHT, " ,0,1,1,-1,-1,0"], 2, "img_path", "Give the image's path"),
         (["img_path,label,group", "a/2.png,0, "], 2, "group", "Fill the cell in"),
+        ([EIGHT + ",group", "a/2.png,0,1,1,-1,-1,0,male-white"], 2, "group", "contradicts gender and race"),
+        (["img_path,label,group,gender,race", "a/2.png,0,male-white,male,"], 2, "group", "contradicts gender and race"),
         ([EIGHT + ",spe_label", "a/2.png,1,1,1,-1,-1,0,6"], 2, "spe_label", "Use one of 1, 2, 3, 4, 5"),
         ([EIGHT + ",spe_label", "a/2.png,0,1,1,-1,-1,0,2"], 2, "spe_label", "Only fakes"),
         ([EIGHT + ",forgery", "a/2.png,1,1,1,-1,-1,0,DeepFake"], 2, "forgery", "Use one of real, Deepfakes"),
