@@ -32,9 +32,9 @@ class Bill:
 
     `trainings` has a row a detector: `detector`, `trainings` (seeds that are not done), `steps` and `images` (scored,
     for validation too) of all of them, `step` and `image` (seconds of one), `pairs` (that were timed) of `batch_size`,
-    `precision`, `hours`, `memory` (bytes at the peak of one), `stored` (bytes of all checkpoints). `corpora` has a row
-    a corpus: `dataset`, `videos` (still to be read), `frames`, `frame` (seconds of one), `processes`, `hours`. `disk`
-    has `folder`, `what` and `bytes`.
+    `on` (device and precision), `hours`, `memory` (bytes at the peak of one), `stored` (bytes of all checkpoints).
+    `corpora` has a row a corpus: `dataset`, `videos` (still to be read), `frames`, `frame` (seconds of one), `crop`
+    (bytes of one), `processes`, `hours`. `disk` has `folder`, `what` and `bytes`.
     """
 
     trainings: pd.DataFrame
@@ -66,9 +66,10 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
     calls = {repr(row["call"]): row["call"] for row in [*corpora, *trainings]}
     found = dict(zip(calls, measure.measure(list(calls.values()), limit), strict=True))
     for row in [*corpora, *trainings]:
-        told = found[repr(row.pop("call"))]
-        row["error"] = told.get("error", "" if told else f"it took more than the {limit:g} s for all measurements")
-        row |= {name: told.get(name, NAN) for name in row.pop("wanted")}
+        told, wanted = found[repr(row.pop("call"))], row.pop("wanted")
+        row |= {name: told.get(name, NAN) for name in wanted}
+        late = f"not measured within the {limit:g} s for all measurements"
+        row["error"] = told.get("error", "" if wanted[-1] in told else late)
     for row in corpora:
         row["hours"] = row["videos"] * row["frames"] * row["frame"] / row["processes"] / HOUR
     for row in trainings:
@@ -77,7 +78,9 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
     disk = list(bytes_by_folder(place, {row["dataset"]: row["crop"] for row in corpora}))
     disk += [(place.run, "checkpoints", row["stored"]) for row in trainings]
     disk = pd.DataFrame(disk, columns=["folder", "what", "bytes"])
-    return Bill(pd.DataFrame(trainings), pd.DataFrame(corpora), disk, min(plan.jobs, os.cpu_count() or 1))
+    on_cpu = all(str(row["on"]).startswith("cpu") for row in trainings)  # steps on one GPU take turns
+    at_a_time = min(plan.jobs, os.cpu_count() or 1) if on_cpu else 1
+    return Bill(pd.DataFrame(trainings), pd.DataFrame(corpora), disk, at_a_time)
 
 
 def _trainings(place: Place) -> list[dict]:
@@ -103,7 +106,7 @@ def _row_of(config: TrainingConfig, values: dict) -> dict:
         **dict.fromkeys(("trainings", "steps", "images"), 0),
         "batch_size": config.batch_size,
         "call": (measure.training, (same, values["device"], values["threads"])),
-        "wanted": ("step", "image", "pairs", "precision", "memory", "stored"),
+        "wanted": ("step", "pairs", "on", "memory", "stored", "image"),
     }
 
 
@@ -127,7 +130,7 @@ def _corpora(place: Place) -> Iterator[dict]:
                     measure.extraction,
                     (root, paths.iloc[[len(paths) // 3, 2 * len(paths) // 3]].tolist(), recipe),
                 ),
-                "wanted": ("frame", "crop"),
+                "wanted": ("crop", "frame"),
             }
 
 
@@ -144,7 +147,7 @@ def _lines(bill: Bill) -> Iterator[str]:
     for row in bill.trainings.itertuples():
         if row.error:
             yield f"{row.detector}: {row.error}"
-        elif row.pairs < row.batch_size:
+        if row.pairs < row.batch_size:
             yield f"{row.detector}: {row.pairs:.0f} of {row.batch_size} pairs were timed, time and memory scaled up"
     for folder, rows in bill.disk[bill.disk["bytes"] > 0].groupby("folder", sort=False):
         parts = rows.groupby("what", sort=False)["bytes"].sum()
@@ -160,7 +163,7 @@ def _table(rows: pd.DataFrame) -> str:
             "trainings": rows["trainings"],
             "steps": rows["steps"],
             "s a step": rows["step"].map("{:.2g}".format),
-            "precision": rows["precision"],
+            "on": rows["on"],
             "images scored": rows["images"],
             "ms an image": (rows["image"] * 1000).map("{:.2g}".format),
             "GB of memory": (rows["memory"] / GB).map("{:.1f}".format),

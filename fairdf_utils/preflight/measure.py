@@ -60,7 +60,7 @@ def _work(sender: Connection, calls: Sequence[tuple[Callable, tuple]]) -> None:
             for result in function(*arguments):
                 sender.send((number, result))
         except Exception as error:  # of torch, its devices, or a video: the bill has no number then, and says why
-            sender.send((number, {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}))
+            sender.send((number, {"error": f"{type(error).__name__}: {error}".splitlines()[0]}))
 
 
 def training(config: TrainingConfig, device: str, threads: int) -> Iterator[dict]:
@@ -69,8 +69,9 @@ def training(config: TrainingConfig, device: str, threads: int) -> Iterator[dict
     Yields
     ------
     dict
-        `step` (seconds of one with the whole batch), `pairs` (that were timed), `memory` (bytes at the peak: of the
-        GPU, or of this process), `stored` (bytes of the checkpoints) and, last, `image` (seconds to score one).
+        `step` (seconds of one with the whole batch), `pairs` (that were timed), `on` (device and precision), `memory`
+        (bytes at the peak: of the GPU, or of this process), `stored` (bytes of the checkpoints) and, last, `image`
+        (seconds to score one).
     """
     import torch
 
@@ -87,7 +88,10 @@ def training(config: TrainingConfig, device: str, threads: int) -> Iterator[dict
     optimizer, _ = build_optimizer(config, model, 1)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     moments = 2 if config.optimizer == "adamw" else 1
-    result = {"stored": weights * (1 + 2 * (1 + moments)), "precision": config.precision}  # best, last and previous
+    result = {
+        "stored": weights * (1 + 2 * (1 + moments)),
+        "on": f"{target.type} {config.precision}",
+    }  # best, last and previous
     base, pairs, size = _peak(target), 1 if target.type == "cpu" else config.batch_size, 0
     while pairs > size:
         size, count = pairs, 1

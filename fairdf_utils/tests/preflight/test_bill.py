@@ -17,7 +17,7 @@ from fairdf_utils.tests.corpora.tiny_videos import astronaut_clip, write_video
 from fairdf_utils.tests.small import small
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-TOLD = {"step": 2.0, "image": 0.5, "pairs": 4, "precision": "float32", "memory": 10**9, "stored": 1000}
+TOLD = {"step": 2.0, "image": 0.5, "pairs": 4, "on": "cpu float32", "memory": 10**9, "stored": 1000}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_what_cannot_be_measured_is_said(plan, tmp_path, monkeypatch):
     assert "ori: OutOfMemoryError: CUDA" in said and bill.too_large == ["ori", "balanced"]
     assert "trainings and scores: unknown" in said
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{} for _ in given])
-    assert "took more than the 3 s" in str(estimate(plan, tmp_path / "run", NOTEBOOKS, limit=3))
+    assert "ori: not measured within the 3 s" in str(estimate(plan, tmp_path / "run", NOTEBOOKS, limit=3))
 
 
 def test_what_was_measured_before_an_error_or_a_death_is_kept():
