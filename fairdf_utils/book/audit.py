@@ -85,8 +85,8 @@ def main_audit(options: argparse.Namespace) -> int:
 def _check_paths(out: Path, read: list[str]) -> None:
     """Refuse files that are not there and a folder that cannot be written, before anything is computed."""
     for path in read:
-        if not Path(path).is_file():
-            raise BookError(f"there is no file {path}")
+        if not (Path(path).is_file() and os.access(path, os.R_OK)):
+            raise BookError(f"there is no file {path}, or none that may be read")
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise BookError(f"--out {out}: {there} is a file, no folder. Give another folder.")

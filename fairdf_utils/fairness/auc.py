@@ -54,21 +54,16 @@ def weighted_auc(plan: tuple, weights: np.ndarray) -> np.ndarray:
 
 
 def rankings(label: np.ndarray, score: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Orders of the images by score, int (<= n,), with weights: what is won in them adds up to ties that count half.
+    """Weights and orders of the images by score, int (<= n,): what is won in them adds up to ties that count half.
 
-    The first is of all images, fakes first where scores tie; others say what tied images (or half of all) win if reals
-    come first.
+    The first order is of all images, fakes before reals of their score; the others, of those that tie alone, say how
+    much more is won if the reals come first.
     """
     fakes_first, reals_first = (np.lexsort((last, score)) for last in (label == 0, label == 1))
     run = np.unique(score, return_inverse=True)[1]
     share = np.bincount(run, label) / np.bincount(run)
     tied = ((share > 0) & (share < 1))[run]
-    if not tied.any():
-        return [(1.0, fakes_first)]
-    if tied.mean() > 0.5:
-        return [(0.5, fakes_first), (0.5, reals_first)]
-    few = [order[tied[order]] for order in (reals_first, fakes_first)]
-    return [(1.0, fakes_first), (0.5, few[0]), (-0.5, few[1])]
+    return [(1.0, fakes_first), (0.5, reals_first[tied[reals_first]]), (-0.5, fakes_first[tied[fakes_first]])]
 
 
 def dealt_auc(ranked: list[tuple[float, np.ndarray]], cells: np.ndarray, groups: int) -> np.ndarray:

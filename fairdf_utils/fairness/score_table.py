@@ -150,9 +150,7 @@ def read_scores(path: str | Path, by: Sequence[str] = ()) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no score table at {printable(path)}; chapter 04 writes one, or give the path of your own"
-        )
+        raise FileNotFoundError(f"no score table at {printable(path)}; chapter 4 writes one, or give your own")
     try:
         return _completed(_read_table(path), by)
     except ScoreTableError as error:
@@ -252,9 +250,7 @@ def _csv(text: str) -> pd.DataFrame:
                 lines.append(start)
             start = reader.line_num + 1
     except csv.Error:
-        raise ScoreTableError(
-            f"line {start}: a cell that begins with a quotation mark does not end with one."
-        ) from None
+        raise ScoreTableError(f"line {start}: a quotation mark opens a cell, and none closes it.") from None
     if not rows:
         raise ScoreTableError("the file is empty: nothing to judge.")
     header = rows.pop(0)
@@ -271,13 +267,10 @@ def _csv(text: str) -> pd.DataFrame:
 
 def _check_header(header: list[str], line: int) -> None:
     """Refuse a first line that is no header with commas."""
-    first = header[0].strip()
-    if first.startswith("#") or first.lower().startswith("sep="):
-        raise ScoreTableError(f"line {line} ('{','.join(header)[:40]}') names no columns: delete it.")
-    if len(header) > 1:
-        return
+    first = header[0].strip().lower()
     for mark, what in SEPARATORS.items():
-        if "label" in first.lower().split(mark):
+        if len(header) == 1 and "label" in first.split(mark):
             raise ScoreTableError(f"it separates its columns with {what}: save it as .csv with commas.")
-    text = "the first line names the columns, with commas between them."
-    raise ScoreTableError(f"line {line} ('{first[:40]}') is no header: {text}")
+    if len(header) == 1 or first.startswith(("#", "sep=")):
+        text = "the first line names the columns, with commas between them."
+        raise ScoreTableError(f"line {line} ('{','.join(header)[:40]}') is no header: {text}")

@@ -89,7 +89,7 @@ def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
 def _make_drawable(figure: Figure) -> None:
     """Replace texts with letters that the font lacks, and very long ones, by what `key` explains."""
     for text in figure.findobj(Text):
-        text.set_text(_drawable(text.get_text(), 90))
+        text.set_text(_drawable(text.get_text(), 120))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         labels = [label.get_text() for label in axis.get_ticklabels()]
         if (short := [_drawable(label, 60) for label in labels]) != labels:

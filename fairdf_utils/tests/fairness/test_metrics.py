@@ -302,7 +302,7 @@ def test_the_aucs_of_all_deals_are_those_of_each(monkeypatch, digits, block):
     score, fake = rng.random(200).round(digits), label[unit]
     codes = rng.integers(groups - 1, size=(30, deals))  # the last group stays empty
     ranked = [(weight, unit[order]) for weight, order in auc.rankings(fake, score)]
-    assert len(ranked) == {1: 2, 3: 3, 16: 1}[digits]
+    assert (len(ranked[1][1]) > 100, len(ranked[1][1]) > 0) == (digits == 1, digits < 16)
     found = auc.dealt_auc(ranked, 2 * codes + label[:, None], groups)
     expected = [auc.segment_auc(codes[unit, deal], groups, fake, score) for deal in range(deals)]
     np.testing.assert_array_equal(found, expected)

@@ -133,7 +133,7 @@ def test_names_that_no_figure_can_show_are_numbered_and_explained(recwarn):
     ticks.savefig(io.BytesIO())
     for written in (words(figure), words(ticks)):
         assert not set("黑人白数据") & set(written) and "a$x_{$b" in written and "long long" in written
-        assert max(map(len, written.split("\n"))) <= 90
+        assert max(map(len, written.split("\n"))) <= 120
     explained = plot_style.key()
     numbers = {name: explained.split(f") {name}")[0].rpartition("(")[2] for name in odd.values() if "$" not in name}
     for name in ("黑人", "白人"):
