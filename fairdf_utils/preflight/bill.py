@@ -162,10 +162,10 @@ def _table(rows: pd.DataFrame) -> str:
             "detector": rows["detector"],
             "trainings": rows["trainings"],
             "steps": rows["steps"],
-            "s a step": rows["step"].map("{:.2g}".format),
+            "s a step": rows["step"].map("{:.3g}".format),
             "on": rows["on"],
             "images scored": rows["images"],
-            "ms an image": (rows["image"] * 1000).map("{:.2g}".format),
+            "ms an image": (rows["image"] * 1000).map("{:.3g}".format),
             "GB of memory": (rows["memory"] / GB).map("{:.1f}".format),
             "time": rows["hours"].map(_span),
         }

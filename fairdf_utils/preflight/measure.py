@@ -1,9 +1,9 @@
 """Two steps of a training, a scored batch and a few frames, timed in a process of its own that can be ended."""
 
 import multiprocessing
+import re
 import resource
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -82,21 +82,17 @@ def training(config: TrainingConfig, device: str, threads: int) -> Iterator[dict
 
     target = choose_device(device, threads)
     config = replace(config, weights="", precision=choose_precision(config.precision, target))
-    if target.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(target)
     model = build(config).to(target, memory_format=torch.channels_last).train()
     optimizer, _ = build_optimizer(config, model, 1)
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     moments = 2 if config.optimizer == "adamw" else 1
-    result = {
-        "stored": weights * (1 + 2 * (1 + moments)),
-        "on": f"{target.type} {config.precision}",
-    }  # best, last and previous
-    base, pairs, size = _peak(target), 1 if target.type == "cpu" else config.batch_size, 0
+    stored = weights * (1 + 2 * (1 + moments))  # best, and last and previous with their optimizer
+    result = {"stored": stored, "on": f"{target.type} {config.precision}"}
+    pairs, size = 1 if target.type == "cpu" else config.batch_size, 0
     while pairs > size:
         size, count = pairs, 1
         for _ in range(2):  # the first step allocates
-            started = time.perf_counter()
+            base, started = _peak(target, anew=True), time.perf_counter()
             for _ in range(count):
                 _step(config, model, optimizer, target, size)
             took = (time.perf_counter() - started) / count
@@ -138,13 +134,20 @@ def _step(config, model, optimizer, target, pairs: int) -> None:
         torch.cuda.synchronize(target)
 
 
-def _peak(target) -> int:
-    """Most bytes held so far: on a GPU by tensors, on a CPU by this process."""
+def _peak(target, anew: bool = False) -> int:
+    """Most bytes held: on a GPU by tensors, on a CPU by this process; `anew` forgets what is no longer held."""
     if target.type == "cuda":
         import torch
 
+        if anew:
+            torch.cuda.reset_peak_memory_stats(target)
         return torch.cuda.max_memory_allocated(target)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    status = Path("/proc/self/status")
+    with suppress(OSError):  # no Linux: the peak is that since the process began
+        if anew:
+            status.with_name("clear_refs").write_text("5")
+    found = re.search(r"VmHWM:\s+(\d+)", status.read_text() if status.exists() else "")
+    return 1024 * int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def extraction(root: Path, paths: Sequence[str], recipe: dict) -> Iterator[dict]:
