@@ -137,7 +137,7 @@ def _test_sets(place: Place, values: dict) -> Iterator[str]:
 
 
 def _split_faults(place: Place, values: dict, key: str, folder: Path, parts: tuple[str, ...]) -> Iterator[str]:
-    """Faults of a data set's manifests, and of the folder that their images are in."""
+    """Faults of a data set's manifests, and images that they name in vain."""
     if folder in place.corpora:
         return
     if not folder.is_dir():
@@ -164,12 +164,16 @@ def _image_faults(place: Place, image_root: str, folder: Path, rows: pd.DataFram
                 f'image_root is "", which is the embedded benchmark, and it has not {lacking:,} images of {folder}: '
                 "give the folder that their img_path starts from"
             )
-    elif not (root := place.path(image_root)).is_dir():
-        yield f"image_root {image_root!r} is no folder ({root}): give the one that img_path starts from"
-    else:
+    elif (root := place.path(image_root)).is_dir():
         from fairdf_utils.data.batches import check_images  # brings torch
 
         yield from _said(ManifestError, check_images, rows, root)
+
+
+def _image_root(place: Place, values: dict) -> Iterator[str]:
+    root, made = place.path(values["image_root"]), [place.path(made["prepared"]) for made in place.corpora.values()]
+    if not root.is_dir() and root not in made:
+        yield f"image_root {values['image_root']!r} is no folder ({root}): give the one that img_path starts from"
 
 
 def _device(place: Place, values: dict) -> Iterator[str]:
@@ -289,6 +293,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("backbone", "image_size", "weights"), _backbone),
     (("precision", "processes", *(field.name for field in fields(TrainingConfig))), _training),
     (("device", "processes"), _device),
+    (("image_root",), _image_root),
     (("image_size", "bias", "image_root"), _rendering),
     (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
     (("persons", "split_by", "same_person"), _persons),

@@ -117,6 +117,7 @@ def test_each_value_is_judged(faults_of):
         "pair_count is 4: give a number from 8",
         "batch_size 32 must be a multiple of the 3 processes",
         "checkpoint: there is no file",
+        "image_root 'nosuch' is no folder",
         "checkpoint_file is for chapter 4 alone",
         "micro_batch is -1",
         "by names 'gendr', a column of no manifest; did you mean 'gender'",
@@ -212,7 +213,7 @@ def test_of_several_processes_the_first_speaks(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     assert main(train) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: 2 faults; nothing has been run:") and "epochs is 0" in said
+    assert said.startswith("error: 3 faults; nothing has been run:") and "epochs is 0" in said
 
 
 def test_groups_of_ones_own_that_are_validated_but_not_trained(faults_of, tmp_path):
