@@ -1,7 +1,9 @@
 """Files that are whole or not there, and locks."""
 
+import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,16 +11,31 @@ from typing import TextIO
 
 
 @contextmanager
+def needing_room(folder: Path) -> Iterator[None]:
+    """Raise an OSError that names `folder` and the remedy where the block fails because the disk is full."""
+    try:
+        yield
+    except Exception as error:  # torch and safetensors have errors of their own
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < 2**16
+        if not full:
+            raise
+        what = f"no room left in {folder}. What was finished is kept: make room, and the same command goes on"
+        raise OSError(errno.ENOSPC, what) from error
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """The path of a temporary file that takes the place of `path` when the block ends.
 
-    When the block fails, the temporary file is removed and `path` stays as it was. Missing folders are made.
+    When the block fails, the temporary file is removed and `path` stays as it was; an OSError says so where the disk is
+    full. Missing folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
+        with needing_room(path.parent):
+            yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

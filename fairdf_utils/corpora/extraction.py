@@ -27,7 +27,7 @@ from fairdf_utils.corpora.faces import align, find
 from fairdf_utils.corpora.layouts import CorpusError, find_videos, locate
 from fairdf_utils.corpora.videos import VideoError, read_frames
 from fairdf_utils.data.vocabulary import DATASETS
-from fairdf_utils.files import locked, replacing, write_text
+from fairdf_utils.files import locked, needing_room, replacing, write_text
 from fairdf_utils.progress import bar
 from fairdf_utils.workers import end_with_parent
 
@@ -201,7 +201,8 @@ def _extract_video(video: dict, root: Path, folder: Path, recipe: dict) -> dict:
         made = Path(partial, "crops")
         made.mkdir()
         try:
-            write_crops(locate(root, video["path"]), made, recipe, counts)
+            with needing_room(folder):
+                write_crops(locate(root, video["path"]), made, recipe, counts)
         except VideoError as error:
             reason = error.reason
         except OSError:

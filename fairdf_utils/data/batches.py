@@ -67,6 +67,8 @@ def decode(frame: pd.DataFrame, image_root: Path, size: int, cache_dir: str | Pa
         # Pillow releases the interpreter lock while it decodes, so threads use every core.
         with replacing(target) as partial, ThreadPoolExecutor(os.cpu_count()) as pool:
             pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            with partial.open("r+b") as file:  # a map without room behind it kills the process, not the call
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
 
             def fill(i: int) -> None:
                 pixels[i] = load_image(paths[i], size, sources[i])
