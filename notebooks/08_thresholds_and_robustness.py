@@ -201,9 +201,8 @@ fairness.threshold_curves(curves, ("fpr_sum", "tpr"), against="fpr", marked=at_u
 
 # %%
 worst = {name: curve["fpr_sum"].idxmax() for name, curve in curves.items() if curve["fpr_sum"].notna().any()}
-print(
-    *(f"{name} has no F_FPR on {home}: fewer than two groups have real images." for name in curves if name not in worst)
-)
+for name in sorted(curves.keys() - worst.keys()):
+    print(f"{name} has no F_FPR on {home}: fewer than two groups have real images.")
 for name, cut in worst.items():
     at = metrics.fairness_metrics(same_set[name], finest, cut)["fpr_sum"]
     assert np.isclose(at, curves[name]["fpr_sum"].max())
