@@ -61,8 +61,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
         with torch.cuda.device(device):
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        fast = device.type == "cpu" and has
+        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private: another torch may lack them
+        fast = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in asked)
     if precision == "bfloat16" and not fast:
         what = f"this {device.type} device has no bfloat16 instructions that torch names (on a CPU AMX or AVX512-BF16)"
         warnings.warn(f"{what}: a step can take ten times as long as in float32; use precision auto", stacklevel=2)
@@ -77,11 +77,9 @@ def save_detector(
     `groups` are those of its training set, in the order of their codes. Equal arguments give equal bytes.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {
-        "config": json.dumps(asdict(config) | {"epoch": epoch, "groups": list(groups)})
-    }  # one entry: several have no fixed order
+    stored = json.dumps(asdict(config) | {"epoch": epoch, "groups": list(groups)})
     with replacing(path) as partial:
-        safetensors.torch.save_file(weights, partial, metadata)
+        safetensors.torch.save_file(weights, partial, {"config": stored})  # one entry: several have no fixed order
 
 
 def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, TrainingConfig]:

@@ -204,6 +204,7 @@ GOOD = [  # name of a file and content, each the same table
     ("A.CSV", PLAIN.replace(",", " , ").replace("01", " 01")),
     ("a.csv", PLAIN.replace("a,NA", '"a","NA"')),
     ("a.csv", PLAIN.replace("0,0.25", "real,0.25").replace("1,0.75", " FAKE,7.5e-1")),
+    ("a.csv", PLAIN.replace("0,0.25", "False,0.25").replace("1,0.75", " TRUE,0.75")),
     ("a.csv", PLAIN.replace(",score", ",score,").replace("25\n", "25,0\n").replace("75\n", "75,1\n")),
     ("a.csv", PLAIN + "\n,,,\n"),
     ("text.csv.gz", PLAIN),

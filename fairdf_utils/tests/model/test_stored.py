@@ -65,12 +65,21 @@ def test_absent_devices_are_refused(device):
     assert choose_device("cpu") == CPU
 
 
-@pytest.mark.parametrize("amx, avx512, chosen", [(1, 0, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")])
+@pytest.mark.parametrize(
+    "amx, avx512, chosen",
+    [
+        *[(1, 0, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")],
+        *[(None, 1, "bfloat16"), (1, None, "bfloat16"), (0, None, "float32"), (None, None, "float32")],
+    ],
+)
 def test_automatic_precision_is_bfloat16_only_where_a_cpu_has_instructions_for_it(
     monkeypatch, tmp_path, amx, avx512, chosen
 ):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512))
+    for name, has in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx512)):
+        if has is None:  # a torch without the question
+            monkeypatch.delattr(torch.cpu, name, raising=False)
+        else:
+            monkeypatch.setattr(torch.cpu, name, lambda has=has: bool(has), raising=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose_precision("auto", CPU) == chosen
