@@ -8,13 +8,12 @@ average linkage joins below a threshold show one face.
 Only real videos are compared. A fake shows a mixture of two faces, near to both and equal to neither, so it follows its
 original; whose face was put on it, DFDC does not say.
 
-The network separates some groups less than others. On rendered persons filmed twice, at a distance of 0.33, it took
-16 % of the pairs of Asian women for one person and 3 % of white ones, and 17 of 23 black persons for two against 28 of
-70 others (the page "Getting the corpora" has all groups). Nothing was measured on real persons.
+The network separates some groups less than others: the page "Getting the corpora" says how much for rendered persons.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -46,7 +45,6 @@ SAME_PERSON = 0.5  # dlib's authors say 0.6 for two photographs; a mean of crops
 CROPS = 3  # of a video, evenly spaced
 CACHE = "face_embeddings.parquet"  # below the image root
 SAVED_EVERY = 200  # videos
-BLOCK = 128  # MiB of distances at a time
 NEAR = 0.1  # of the threshold: a video as near to it is doubtful
 NOMINAL = (
     "WARNING: DFDC names clips, not persons, and its actors are in many clips: this split shares no clip, but persons. "
@@ -198,7 +196,7 @@ def _margins(vectors: np.ndarray, face: np.ndarray) -> np.ndarray:
         same = face[start : start + len(distances), None] == face
         return np.stack([np.where(same, distances, 0).max(1), np.where(same, np.inf, distances).min(1)], axis=1)
 
-    return np.concatenate(list(pairwise_distances_chunked(vectors, reduce_func=both, working_memory=BLOCK))).T
+    return np.concatenate(list(pairwise_distances_chunked(vectors, reduce_func=both, working_memory=128))).T  # MiB
 
 
 def embed(crops: pd.DataFrame, image_root: str | Path, jobs: int = -1) -> pd.DataFrame:
@@ -217,13 +215,9 @@ def embed(crops: pd.DataFrame, image_root: str | Path, jobs: int = -1) -> pd.Dat
     waiting = [(keys[video], files) for video, files in chosen.items() if keys[video] not in found]
     parallel = Parallel(jobs if len(waiting) > 1 else 1, return_as="generator_unordered", batch_size=1)
     results = parallel(delayed(_mean_embedding)(*video) for video in waiting)
-    try:
-        for number, (key, vector) in enumerate(bar(results, total=len(waiting), desc="faces", unit="video"), 1):
-            found[key] = vector
-            if number % SAVED_EVERY == 0:
-                _save(found, root / CACHE)
-    finally:
-        if waiting:
+    for number, (key, vector) in enumerate(bar(results, total=len(waiting), desc="faces", unit="video"), 1):
+        found[key] = vector
+        if number % SAVED_EVERY == 0 or number == len(waiting):
             _save(found, root / CACHE)
     vectors = pd.DataFrame.from_dict({video: found[key] for video, key in keys.items()}, orient="index")
     return vectors.dropna().rename_axis("video")
@@ -240,8 +234,9 @@ def _save(found: dict[str, np.ndarray], path: Path) -> None:
     try:
         with replacing(path) as partial:
             table.set_axis(table.columns.astype(str), axis=1).to_parquet(partial)
-    except PermissionError:
-        pass
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
 
 
 def _mean_embedding(key: str, files: Sequence[Path]) -> tuple[str, np.ndarray]:
@@ -286,23 +281,19 @@ def shared_faces(rows: pd.DataFrame, image_root: str | Path, threshold: float = 
         at = part.drop_duplicates("video").set_index("video").loc[vectors.index]
         order, names = at["split"].map(list(SPLIT_FILES).index).to_numpy(), pd.factorize(at["identity"])[0]
 
-        def look(distances: np.ndarray, start: int, order=order, names=names) -> np.ndarray:
-            own = slice(start, start + len(distances))
-            other = names[own, None] != names  # what has one name is reported as a leaked identity
-            close = np.where(other & (order < order[own, None]), distances, np.inf)
-            below = (distances < threshold) & other
-            return np.stack(
-                [close.argmin(1), close.min(1), (close < threshold).sum(1), below.sum(1), other.sum(1)], axis=1
-            )
-
-        chunks = pairwise_distances_chunked(vectors.to_numpy(), reduce_func=look, working_memory=BLOCK)
-        nearest, distance, count, below, pairs = np.concatenate(list(chunks)).T
-        often = f"of all pairs with two names {below.sum() / max(pairs.sum(), 1):.1%} are closer than {threshold:g}"
-        for number in np.argsort(distance, kind="stable")[: (distance < threshold).sum()]:
-            one, other = at.iloc[number], at.iloc[int(nearest[number])]
-            more = f", and {count[number] - 1:,.0f} more are near" if count[number] > 1 else ""
+        near = radius_neighbors_graph(vectors.to_numpy(), threshold, mode="distance").tocoo()
+        pairs = pd.DataFrame({"one": near.row, "other": near.col, "distance": near.data})
+        # What has one name is reported as a leaked identity.
+        pairs = pairs[names[pairs["one"]] != names[pairs["other"]]]
+        share = len(pairs) / max(len(names) ** 2 - (np.bincount(names) ** 2).sum(), 1)
+        often = f"of all pairs with two names {share:.1%} are closer than {threshold:g}"
+        pairs = pairs[order[pairs["other"]] < order[pairs["one"]]].sort_values("distance", kind="stable")
+        counts = pairs["one"].value_counts()
+        for pair in pairs.drop_duplicates("one").itertuples():
+            one, other = at.iloc[pair.one], at.iloc[pair.other]
+            more = f", and {counts[pair.one] - 1:,} more are near" if counts[pair.one] > 1 else ""
             finding = (
-                f"Its face in {one.split} is {distance[number]:.2f} from that of {other.name!r} in {other.split} "
+                f"Its face in {one.split} is {pair.distance:.2f} from that of {other.name!r} in {other.split} "
                 f"({other.file}, line {other.line}){more}; {often}"
             )
             yield Problem("warning", "face in two splits", one.file, one.line, "video", one.name, finding, remedy)

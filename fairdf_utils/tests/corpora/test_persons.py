@@ -1,5 +1,6 @@
 """Persons by their faces: rendered persons, a cache that survives a kill, and faces in two splits."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -123,6 +124,22 @@ def test_embeddings_are_kept_and_a_changed_crop_is_looked_at_again(filmed, tmp_p
     for path in part.loc[part["video"] == "clip0a", "img_path"]:
         (tmp_path / path).write_bytes(b"no picture")
     assert embed(part, tmp_path, jobs=1).index.tolist() == ["clip1a"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_root_that_nothing_can_be_written_to_is_looked_at_all_the_same(filmed, monkeypatch, number):
+    root, rows = filmed
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(persons, "CACHE", "absent.parquet")
+    monkeypatch.setattr(persons, "replacing", refuse)
+    monkeypatch.setattr(persons, "_embedding", lambda image: np.ones(128))
+    assert len(embed(rows.head(1), root, jobs=1)) == 1
+    number = errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"):
+        embed(rows.head(1), root, jobs=1)
 
 
 def test_a_killed_run_goes_on(filmed, tmp_path):
