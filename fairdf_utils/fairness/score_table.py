@@ -35,7 +35,7 @@ REMEDY = "write decimal points, divide by 100 if percent, apply the sigmoid if l
 LABELS = {"real": 0, "fake": 1, "false": 0, "true": 1}  # False and True are what a column of booleans becomes
 LOGIT = (np.isfinite, "A logit must be a finite number.")
 NUMBERS = {  # column -> what is allowed (a function of the array), and what to do
-    "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake), one of these two words, or False or True."),
+    "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake), one of these words, or False or True."),
     "score": (lambda x: (x >= 0) & (x <= 1), f"A score is P(fake), from 0 to 1: {REMEDY}."),
     "logit_real": LOGIT,
     "logit_fake": LOGIT,
