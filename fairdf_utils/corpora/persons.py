@@ -233,7 +233,7 @@ def _save(found: dict[str, np.ndarray], path: Path) -> None:
     table = pd.DataFrame.from_dict(found, orient="index").dropna()
     try:
         with replacing(path) as partial:
-            table.set_axis(table.columns.astype(str), axis=1).to_parquet(partial)
+            table.rename(columns=str).to_parquet(partial)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

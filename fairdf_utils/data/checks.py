@@ -50,7 +50,7 @@ import pandas as pd
 from fairdf_utils.data.csv_rows import Problem
 from fairdf_utils.data.image_checks import image_problems
 from fairdf_utils.data.manifests import SPLIT_FILES, group_table, read_leniently
-from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS, scheme_of
+from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS, counted, scheme_of
 from fairdf_utils.files import printable, replacing
 
 # An interval that resamples fewer videos than this is too narrow itself: with few clusters the spread between them is
@@ -83,21 +83,16 @@ class Report:
 
     def __str__(self) -> str:
         alike = self.findings.groupby(["severity", "kind", "column", "remedy"], sort=False)
-        counts = [_counted(len(self.errors), "error"), _counted(len(self.warnings), "warning")]
+        counts = [counted(len(self.errors), "errors"), counted(len(self.warnings), "warnings")]
         advice = "Correct the errors first." if len(self.errors) else "They can be used."
-        verdict = f"Verdict: {' and '.join(counts)} in {_counted(len(self.files), 'file')}. {advice}"
+        verdict = f"Verdict: {' and '.join(counts)} in {counted(len(self.files), 'files')}. {advice}"
         files = "\n".join(map(_file_line, self.files.itertuples()))
         return "\n\n".join([*(_fold(*sort, findings) for sort, findings in alike), files, verdict])
 
 
-def _counted(number: int, noun: str) -> str:
-    """For instance "1 video", "1,476 videos"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _fold(severity: str, kind: str, column: str, remedy: str, findings: pd.DataFrame) -> str:
     head = f"{severity.upper()}: {kind}" + (f", column {column}" if column else "")
-    lines = [f"{head}, {_counted(len(findings), 'finding')}. {remedy}"]
+    lines = [f"{head}, {counted(len(findings), 'findings')}. {remedy}"]
     for one in findings.head(SHOWN).itertuples():
         value = one.value if len(one.value) <= VALUE_LENGTH else one.value[:VALUE_LENGTH] + "…"
         line = f", line {one.line}" if one.line else ""
@@ -108,8 +103,8 @@ def _fold(severity: str, kind: str, column: str, remedy: str, findings: pd.DataF
 
 
 def _file_line(file) -> str:
-    counts = [_counted(file.rows, "row"), _counted(file.videos, "video"), _counted(file.groups, "group")]
-    faulty = f" ({_counted(file.faulty, 'faulty row')} left out)" if file.faulty else ""
+    counts = [counted(file.rows, "rows"), counted(file.videos, "videos"), counted(file.groups, "groups")]
+    faulty = f" ({counted(file.faulty, 'faulty rows')} left out)" if file.faulty else ""
     return f"{file.file}: {', '.join(counts)}{faulty}"
 
 
@@ -299,7 +294,7 @@ def _misnamed(rows: pd.DataFrame) -> list[Problem]:
         named = stems.str.startswith(word) & ~stems.str.contains(other, regex=False)
         wrong = rows[named & (rows["label"] == label)]
         bad, counts = wrong.drop_duplicates("file"), wrong["file"].value_counts()
-        finding = [f"It is named {word}, and has {_counted(counts[file], 'row')} of {other}s" for file in bad["file"]]
+        finding = [f"It is named {word}, and has {counted(counts[file], 'rows')} of {other}s" for file in bad["file"]]
         remedy = f"Move them to a file of {other}s, or correct the label: released loaders go by the file's name."
         problems += _at(bad, "error", "misnamed file", "label", finding, remedy)
     return problems
@@ -323,7 +318,7 @@ def _group_problems(rows: pd.DataFrame, scheme: Sequence[str]) -> Iterator[Probl
     remedy = f"Show an interval with each of its rates, or add videos: below {FEW_VIDEOS} even that is too narrow."
     for one in first[first["group"].map(table["videos"]) < FEW_VIDEOS].itertuples():
         halves = f"{by_class.get((0, one.group), 0)} of reals, {by_class.get((1, one.group), 0)} of fakes"
-        finding = f"It rests on {_counted(table.at[one.group, 'videos'], 'video')} in {name} ({halves})"
+        finding = f"It rests on {counted(table.at[one.group, 'videos'], 'videos')} in {name} ({halves})"
         yield Problem("warning", "few videos", one.file, one.line, "group", one.group, finding, remedy)
     if scheme == GROUPS and Path(rows["dataset"].iloc[0]).name in SIX_GROUP_DATASETS:
         scheme = SIX_GROUPS

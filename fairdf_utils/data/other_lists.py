@@ -17,25 +17,24 @@ from fairdf_utils.data.released_columns import CONTRADICTION, names_of
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, RACES, TONE_GROUPS, TONES
 
 FIRST = "Image Path"
-TONE = "Skin Tone"
 
 
 def required(header: Iterable[str]) -> tuple[str, ...]:
     """The columns that a file with this header must have; it may call the gender "Gender" or "Predicted Gender"."""
-    attributes = ["Gender"] if any(name.endswith(TONE) for name in header) else ["Gender", "Race"]
+    attributes = ["Gender"] if any(name.endswith("Skin Tone") for name in header) else ["Gender", "Race"]
     forms = [[prefix + name for prefix in ("Ground Truth ", "Predicted ", "")] for name in attributes]
     return (FIRST, "Target", *(next((n for n in names if n in header), names[0]) for names in forms), "Intersection")
 
 
 def rows_of(rows: Rows) -> dict[str, np.ndarray]:
     """The canonical columns as arrays (N,), with ``skin_tone`` in place of ``race`` where the file has it."""
-    paths = rows.image_paths("Image Path")
+    paths = rows.image_paths(FIRST)
     label = rows.codes("Target", (0, 1))
     crop = from_crop_names(paths)
     known = (crop["dataset"] != "").to_numpy()
     finding = "Its name follows no known pattern; its video is taken to be the path up to the last underscore"
     remedy = "Rename it to 0_<forgery>_<video>_<frame>.png, or judge intervals over videos with care."
-    rows.reject(~known, "unsure value", "Image Path", finding, remedy, severity="warning")
+    rows.reject(~known, "unsure value", FIRST, finding, remedy, severity="warning")
     own_video, own_frame = video_and_frame(paths)
     return {
         "img_path": paths,

@@ -39,3 +39,9 @@ def group_order(labels: pd.Series) -> list[str]:
         return list(labels.cat.categories)  # a category without images stays visible, with n = 0
     known = (*GROUPS, *GENDERS, *RACES, *FORGERIES, *DATASETS)
     return sorted(labels.unique(), key=lambda v: (known.index(v) if v in known else len(known), str(v)))
+
+
+def counted(number: int, nouns: str) -> str:
+    """3, "videos" -> "3 videos"; one person, two people."""
+    singular = {"people": "person"}.get(nouns, nouns.removesuffix("s"))
+    return f"{int(number):,} {singular if number == 1 else nouns}"

@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.fairness.score_table import counted
+from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 
 FEW_CLUSTERS = 30  # of a class in the whole data set

@@ -18,8 +18,8 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.fairness.cautions import UNITS, percent
-from fairdf_utils.fairness.score_table import counted
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings, holm
 
 PLANNED = 0.2  # width of the interval that a group should have, as a fraction: plus or minus ten points

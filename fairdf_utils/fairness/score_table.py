@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 
+from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.files import printable, replacing
 from fairdf_utils.progress import bar
 
@@ -31,12 +32,14 @@ HINTS = {
     "identity": " Resample whole videos instead: cluster 'video'.",
     "video": " Without videos, copy img_path into it: every image is then its own cluster.",
 }
-REMEDY = "write decimal points, divide by 100 if percent, apply the sigmoid if logits"
 LABELS = {"real": 0, "fake": 1, "false": 0, "true": 1}  # False and True are what a column of booleans becomes
 LOGIT = (np.isfinite, "A logit must be a finite number.")
 NUMBERS = {  # column -> what is allowed (a function of the array), and what to do
     "label": (lambda x: (x == 0) | (x == 1), "A label is 0 (real) or 1 (fake), one of these words, or False or True."),
-    "score": (lambda x: (x >= 0) & (x <= 1), f"A score is P(fake), from 0 to 1: {REMEDY}."),
+    "score": (
+        lambda x: (x >= 0) & (x <= 1),
+        "A score is P(fake), from 0 to 1: write decimal points, divide by 100 if percent, apply the sigmoid if logits.",
+    ),
     "logit_real": LOGIT,
     "logit_fake": LOGIT,
 }
@@ -82,12 +85,6 @@ def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
 def _place(table, row):
     """Where a row is found: its line in the file that is being read, or its place in the table."""
     return f"line {table.index[row]}" if table.index.name == "line" else f"row {row} (counted from 0)"
-
-
-def counted(number: int, nouns: str) -> str:
-    """3, "videos" -> "3 videos"; one person, two people."""
-    singular = {"people": "person"}.get(nouns, nouns.removesuffix("s"))
-    return f"{int(number):,} {singular if number == 1 else nouns}"
 
 
 def sigmoid(logit: np.ndarray | pd.Series) -> np.ndarray | pd.Series:
