@@ -15,10 +15,9 @@ from joblib import effective_n_jobs
 from fairdf_utils.corpora.extraction import recipe_of
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.preflight import measure
-from fairdf_utils.preflight.place import Place, dataset_of
-from fairdf_utils.preflight.sizes import bytes_by_folder, sets_of
+from fairdf_utils.preflight.place import GB, Place
 
-GB, HOUR, NAN = 1e9, 3600, float("nan")
+HOUR = 3600
 LIMIT = 90  # seconds that all measurements together may take
 NOT_IN_IT = (
     "Not in it: chapters 2 and 5 to 9, rendering, decoding crops for the first time, the start of each notebook, and "
@@ -62,76 +61,59 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
     limit : seconds after which measuring ends
     """
     place = Place(plan, run, notebooks)
-    corpora, trainings = list(_corpora(place)), _trainings(place)
+    corpora, trainings = _corpora(place), _trainings(place)
     calls = {repr(row["call"]): row["call"] for row in [*corpora, *trainings]}
-    found = dict(zip(calls, measure.measure(list(calls.values()), limit), strict=True))
-    for row in [*corpora, *trainings]:
-        told, wanted = found[repr(row.pop("call"))], row.pop("wanted")
-        row |= {name: told.get(name, NAN) for name in wanted}
-        late = f"not measured within the {limit:g} s for all measurements"
-        row["error"] = told.get("error", "" if wanted[-1] in told else late)
-    for row in corpora:
-        row["hours"] = row["videos"] * row["frames"] * row["frame"] / row["processes"] / HOUR
-    for row in trainings:
-        row["hours"] = (row["steps"] * row["step"] + row["images"] * row["image"]) / HOUR
-        row["stored"] *= row["trainings"]
-    disk = list(bytes_by_folder(place, {row["dataset"]: row["crop"] for row in corpora}))
-    disk += [(place.run, "checkpoints", row["stored"]) for row in trainings]
-    disk = pd.DataFrame(disk, columns=["folder", "what", "bytes"])
-    on_cpu = all(str(row["on"]).startswith("cpu") for row in trainings)  # steps on one GPU take turns
+    told = dict(zip(calls, measure.measure(list(calls.values()), limit), strict=True))
+    corpora = _table(corpora, told, "dataset videos frames processes crop frame", limit)
+    counts = "detector trainings steps images batch_size"
+    trainings = _table(trainings, told, f"{counts} step pairs on memory stored image", limit)
+    corpora["hours"] = corpora["videos"] * corpora["frames"] * corpora["frame"] / corpora["processes"] / HOUR
+    seconds = trainings["steps"] * trainings["step"] + trainings["images"] * trainings["image"]
+    trainings["hours"], trainings["stored"] = seconds / HOUR, trainings["stored"] * trainings["trainings"]
+    disk = list(place.needs(corpora.set_index("dataset")["crop"].dropna()))
+    disk += [(place.run, "checkpoints", size) for size in trainings["stored"]]
+    on_cpu = trainings["on"].astype(str).str.startswith("cpu").all()  # steps on one GPU take turns
     at_a_time = min(plan.jobs, os.cpu_count() or 1) if on_cpu else 1
-    return Bill(pd.DataFrame(trainings), pd.DataFrame(corpora), disk, at_a_time)
+    return Bill(trainings, corpora, pd.DataFrame(disk, columns=["folder", "what", "bytes"]), at_a_time)
+
+
+def _table(rows: list[dict], told: dict[str, dict], columns: str, limit: float) -> pd.DataFrame:
+    """The rows with what their calls told; an `error` where the last column was not measured."""
+    columns, late = columns.split(), f"not measured within the {limit:g} s for all measurements"
+    table = pd.DataFrame([row | told[repr(row["call"])] for row in rows], columns=[*columns, "error"])
+    return table.fillna({"error": table[columns[-1]].isna().map({True: late, False: ""})})
 
 
 def _trainings(place: Place) -> list[dict]:
-    """A row a detector: what there is to do, and the call that measures it."""
+    """What each detector has left to do, and the `call` that measures it, the same one for what takes equally long."""
     rows = {}
-    for values, sets in sets_of(place):
-        config = TrainingConfig(**{field.name: values[field.name] for field in fields(TrainingConfig)})
-        epochs = config.epochs - _epochs_done(place.run / f"03_sam_training/{config.detector}-s{config.seed}")
+    for step, sets in place.trainings():
+        config = TrainingConfig(**{field.name: step.values[field.name] for field in fields(TrainingConfig)})
+        history = place.run / step.folder / "history.csv"
+        epochs = config.epochs - (len(pd.read_csv(history)) if history.exists() else 0)
         if epochs > 0:
-            row = rows.setdefault(config.detector, _row_of(config, values))
+            kind = config.method if config.method in ("fairdf", "ucf") else "ori"
+            same = replace(config, detector="", method=kind, seed=0, epochs=1, weights="")
+            call = measure.training, (same, step.values["device"], step.values["threads"])
+            new = {"detector": config.detector, "batch_size": config.batch_size, "call": call}
+            row = rows.setdefault(config.detector, new | dict.fromkeys(("trainings", "steps", "images"), 0))
             row["trainings"] += 1
-            row["steps"] += epochs * max(1, place.images(*sets[0], label=1) // config.batch_size)
+            row["steps"] += epochs * max(1, place.images(*sets[0], labels=[1]) // config.batch_size)
             row["images"] += epochs * place.images(*sets[1]) + sum(place.images(*part) for part in sets[1:])
     return list(rows.values())
 
 
-def _row_of(config: TrainingConfig, values: dict) -> dict:
-    """Nothing to do yet; the call is the same for what takes equally long."""
-    kind = config.method if config.method in ("fairdf", "ucf") else "ori"
-    same = replace(config, detector="", method=kind, seed=0, epochs=1, weights="")
-    return {
-        "detector": config.detector,
-        **dict.fromkeys(("trainings", "steps", "images"), 0),
-        "batch_size": config.batch_size,
-        "call": (measure.training, (same, values["device"], values["threads"])),
-        "wanted": ("step", "pairs", "on", "memory", "stored", "image"),
-    }
-
-
-def _epochs_done(folder: Path) -> int:
-    history = folder / "history.csv"
-    return len(pd.read_csv(history)) if history.exists() else 0
-
-
-def _corpora(place: Place) -> Iterator[dict]:
-    """A row a corpus with videos that are still to be read, and the call that measures it."""
-    for values in place.corpora.values():
-        paths, root = place.waiting(values)["path"], place.path(values["corpus_root"]).absolute()
-        recipe = recipe_of(*(values[name] for name in ("layout", "compression", "frames", "crop_size", "margin")))
-        if len(paths):
-            yield {
-                "dataset": dataset_of(values),
-                "videos": len(paths),
-                "frames": values["frames"],
-                "processes": effective_n_jobs(values["workers"]),
-                "call": (
-                    measure.extraction,
-                    (root, paths.iloc[[len(paths) // 3, 2 * len(paths) // 3]].tolist(), recipe),
-                ),
-                "wanted": ("crop", "frame"),
-            }
+def _corpora(place: Place) -> list[dict]:
+    """What each corpus has left to read, and the `call` that measures it, on two of its videos."""
+    rows = []
+    for folder, values in place.corpora.items():
+        paths, root = place.waiting(folder)["path"], place.path(values["corpus_root"]).absolute()
+        if count := len(paths):
+            recipe = recipe_of(*(values[name] for name in ("layout", "compression", "frames", "crop_size", "margin")))
+            call = measure.extraction, (root, paths.iloc[[count // 3, 2 * count // 3]].tolist(), recipe)
+            row = {"dataset": folder.name, "videos": count, "frames": values["frames"], "call": call}
+            rows.append(row | {"processes": effective_n_jobs(values["workers"])})
+    return rows
 
 
 def _lines(bill: Bill) -> Iterator[str]:
@@ -140,7 +122,7 @@ def _lines(bill: Bill) -> Iterator[str]:
         many = f"{row.videos:,} videos x {row.frames} frames with {row.processes} processes"
         yield f"faces of {row.dataset}: {many}, {took}"
     if len(bill.trainings):
-        yield _table(bill.trainings)
+        yield _shown(bill.trainings)
         hours = bill.trainings["hours"].sum(skipna=False)
         together = f", {_span(hours / bill.at_a_time)} with {bill.at_a_time} at a time" if bill.at_a_time > 1 else ""
         yield f"trainings and scores: {_span(hours)} one after the other{together}"
@@ -156,21 +138,12 @@ def _lines(bill: Bill) -> Iterator[str]:
         yield NOT_IN_IT
 
 
-def _table(rows: pd.DataFrame) -> str:
-    shown = pd.DataFrame(
-        {
-            "detector": rows["detector"],
-            "trainings": rows["trainings"],
-            "steps": rows["steps"],
-            "s a step": rows["step"].map("{:.3g}".format),
-            "on": rows["on"],
-            "images scored": rows["images"],
-            "ms an image": (rows["image"] * 1000).map("{:.3g}".format),
-            "GB of memory": (rows["memory"] / GB).map("{:.1f}".format),
-            "time": rows["hours"].map(_span),
-        }
-    )
-    return shown.to_string(index=False)
+def _shown(rows: pd.DataFrame) -> str:
+    names = {"detector": "detector", "trainings": "trainings", "steps": "steps", "step": "s a step", "on": "on"}
+    names |= {"images": "images scored", "image": "ms an image", "memory": "GB of memory", "hours": "time"}
+    forms = {"step": "{:.3g}".format, "image": "{:.3g}".format, "memory": "{:.1f}".format, "hours": _span}
+    rows = rows.assign(image=rows["image"] * 1000, memory=rows["memory"] / GB)
+    return rows.to_string(index=False, columns=list(names), header=list(names.values()), formatters=forms)
 
 
 def _span(hours: float) -> str:

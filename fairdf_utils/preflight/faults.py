@@ -17,14 +17,11 @@ import pandas as pd
 
 from fairdf_utils.corpora import extraction, splits
 from fairdf_utils.corpora.annotations import read_annotations
-from fairdf_utils.corpora.persons import refuse_persons
-from fairdf_utils.data.csv_rows import ManifestError
 from fairdf_utils.data.manifests import SPLIT_FILES
 from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, scheme_of
 from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.model.config import TrainingConfig
-from fairdf_utils.preflight.place import Place, dataset_of, existing
-from fairdf_utils.preflight.sizes import bytes_by_folder, sets_of
+from fairdf_utils.preflight.place import GB, Place, existing
 from fairdf_utils.rendered import images
 
 # What chapters take themselves; the classes above check the rest.
@@ -33,9 +30,9 @@ RANGES = {
     **dict.fromkeys(("processes", "robustness_images", "explained_images"), (1, math.inf)),
     **dict.fromkeys(("threads", "seed", "resampling_seed"), (0, math.inf)),
     "pair_count": (8, math.inf),
+    "benchmark_size": (64, 512),
 }
 FILES = ("mapping", "scores", "validation_scores", "checkpoint")
-GB = 1e9
 
 
 def find_faults(plan, run: str | Path, notebooks: str | Path, elsewhere: bool = False) -> list[str]:
@@ -67,12 +64,12 @@ def _listed(steps: list[str]) -> str:
     return ", ".join(steps[:2]) + (f" and {len(steps) - 2} more" if len(steps) > 2 else "")
 
 
-def _said(kind: type | tuple, call: Callable, *arguments, about: str = "", **options) -> Iterator[str]:
+def _said(call: Callable, *arguments, about: str = "", **options) -> Iterator[str]:
     """What a call of the code that will run says against its arguments."""
     try:
         with warnings.catch_warnings(action="ignore"):
             call(*arguments, **options)
-    except kind as error:
+    except (ValueError, OSError, RuntimeError) as error:
         yield about + " ".join(str(error).split())
 
 
@@ -84,43 +81,45 @@ def _meant(name: str, known: Iterable[str]) -> str:
 def _corpus(place: Place, values: dict) -> Iterator[str]:
     if not values["corpus_root"]:
         return
-    videos, layout, dataset = place.videos(values), values["layout"], dataset_of(values)
-    if not isinstance(videos, pd.DataFrame):
-        yield f"corpus_root: {videos}"
+    layout, dataset = values["layout"], values["dataset"] or values["layout"]
+    if refused := place.videos(values).attrs.get("refused"):
+        yield f"corpus_root: {refused}"
     recipe = extraction.recipe_of(layout, *(values[name] for name in ("compression", "frames", "crop_size", "margin")))
     begun = place.path(f"{values['prepared']}/{dataset}/parameters.json")
-    yield from _said(ValueError, extraction.refuse_unusable, recipe, dataset, values["workers"])
-    yield from _said(ValueError, extraction.refuse_other_parameters, begun, recipe)
+    yield from _said(extraction.refuse_unusable, recipe, dataset, values["workers"])
+    yield from _said(extraction.refuse_other_parameters, begun, recipe)
     annotations = [place.path(path) for path in values["annotations"]]
     gone = [path for path in annotations if not path.is_file()]
     yield from (f"annotations: there is no file {path}" for path in gone)
     mapping = place.path(values["mapping"]) if values["mapping"] else None
     if not gone and (mapping is None or mapping.is_file()):
-        yield from _said(ValueError, read_annotations, annotations, layout, mapping, 100, about="annotations: ")
+        yield from _said(read_annotations, annotations, layout, mapping, 100, about="annotations: ")
     if values["split_by"] != "identity":
-        yield from _said(ValueError, splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
+        yield from _said(splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
 
 
 def _training_set(place: Place, values: dict) -> Iterator[str]:
     folder = place.path(f"{values['manifests']}/{values['train_set']}")
     yield from _split_faults(place, values, "train_set", folder, ("train", "val"))
-    if folder in place.corpora:
-        videos = place.videos(place.corpora[folder])
-        forgeries = set(videos["forgery"]) if isinstance(videos, pd.DataFrame) else set()
-    else:
-        forgeries = {name for rows in place.split(folder, "train") for name in rows["forgery"].unique()}
-        trained, validated = (
-            {group for rows in place.split(folder, part) for group in rows["group"]} for part in ("train", "val")
+    trained, validated = (place.split(folder, part) for part in ("train", "val"))
+    if folder in place.corpora or not len(trained):
+        return
+    if 0 in (counts := [int((trained["label"] == label).sum()) for label in (0, 1)]):
+        yield f"train_set {folder.name!r} has {counts[0]:,} reals and {counts[1]:,} fakes to train on: give both"
+    if other := sorted(set(validated["group"]).difference(scheme := scheme_of(trained["group"]))):
+        yield (
+            f"train_set {folder.name!r} has validation groups that its training groups, {', '.join(scheme)}, lack: "
+            f"{', '.join(other)}; give both groups of one scheme"
         )
-        if other := sorted(validated.difference(scheme := scheme_of(trained))):
-            yield (
-                f"train_set {values['train_set']!r} has validation groups that its training groups, "
-                f"{', '.join(scheme)}, lack: {', '.join(other)}; give both groups of one scheme"
-            )
-    unnamed = sorted(forgeries - set(FORGERIES))
+
+
+def _forgeries(place: Place, values: dict) -> Iterator[str]:
+    folder = place.path(f"{values['manifests']}/{values['train_set']}")
+    rows = place.videos(place.corpora[folder]) if folder in place.corpora else place.split(folder, "train")
+    unnamed = sorted(set(rows["forgery"]).difference(FORGERIES))
     if unnamed and values["method"] in ("fairdf", "ucf"):
         yield (
-            f"train_set {values['train_set']!r} has fakes of unknown forgery ({', '.join(unnamed)}), and method "
+            f"train_set {folder.name!r} has fakes of unknown forgery ({', '.join(unnamed)}), and method "
             f"{values['method']!r} learns to tell forgeries apart: train on FF++, or choose another method"
         )
 
@@ -150,24 +149,20 @@ def _split_faults(place: Place, values: dict, key: str, folder: Path, parts: tup
         return
     for part in parts:
         for name in SPLIT_FILES[part]:
-            if isinstance(error := place.manifest(folder / name), ManifestError):
-                yield str(error)
-    if rows := [rows for part in parts for rows in place.split(folder, part)]:
-        yield from _image_faults(place, values["image_root"], folder, pd.concat(rows))
-
-
-def _image_faults(place: Place, image_root: str, folder: Path, rows: pd.DataFrame) -> Iterator[str]:
-    if not image_root:
+            if refused := place.manifest(folder / name).attrs.get("refused"):
+                yield refused
+    rows = pd.concat([place.split(folder, part) for part in parts])
+    if not values["image_root"]:
         drawn = {path for file in images.MANIFESTS.glob("*/*.csv") for path in place.manifest(file)["img_path"]}
         if lacking := len(set(rows["img_path"]) - drawn):
             yield (
                 f'image_root is "", which is the embedded benchmark, and it has not {lacking:,} images of {folder}: '
                 "give the folder that their img_path starts from"
             )
-    elif (root := place.path(image_root)).is_dir():
+    elif (root := place.path(values["image_root"])).is_dir():
         from fairdf_utils.data.batches import check_images  # brings torch
 
-        yield from _said(ManifestError, check_images, rows, root)
+        yield from _said(check_images, rows, root)
 
 
 def _image_root(place: Place, values: dict) -> Iterator[str]:
@@ -180,9 +175,9 @@ def _device(place: Place, values: dict) -> Iterator[str]:
     processes = values.get("processes", 1)
     if values["device"] in ("auto", "cpu") and processes < 2:
         return
-    from fairdf_utils.model.stored import DetectorError, choose_device
+    from fairdf_utils.model.stored import choose_device
 
-    yield from _said(DetectorError, choose_device, values["device"])
+    yield from _said(choose_device, values["device"])
     if values["device"] != "cpu":
         import torch
 
@@ -194,7 +189,7 @@ def _training(place: Place, values: dict) -> Iterator[str]:
     """What TrainingConfig says to each of its fields, alone; it stops at the first."""
     for name in (field.name for field in fields(TrainingConfig)):
         if name in values and name not in RANGES:
-            yield from _said(ValueError, TrainingConfig, **{name: values[name]})
+            yield from _said(TrainingConfig, **{name: values[name]})
     if values["processes"] > 0 and values["batch_size"] % values["processes"]:
         yield f"batch_size {values['batch_size']} must be a multiple of the {values['processes']} processes"
 
@@ -206,52 +201,55 @@ def _backbone(place: Place, values: dict) -> Iterator[str]:
         return
     from fairdf_utils.model.encoders import Encoder
 
-    wrong = list(_said(ValueError, Encoder, "tiny", size, 8))
+    wrong = list(_said(Encoder, "tiny", size, 8))
     if weights not in ("", "imagenet"):
         weights = place.path(weights)
         if not weights.is_file():
             wrong.append(f'weights: there is no file {weights}: put a state dict there, or give "imagenet" or ""')
             weights = ""
     yield from wrong
-    yield from _said((ValueError, OSError), Encoder, name, 256 if wrong else size, 8, weights)
+    yield from _said(Encoder, name, 256 if wrong else size, 8, weights)
 
 
 def _rendering(place: Place, values: dict) -> Iterator[str]:
     if "bias" in values and not values.get("image_root"):
-        yield from _said(ValueError, images.check, 0, image_size=(values["image_size"], 64, 512))
+        yield from _said(images.check, 0, image_size=(values["image_size"], 64, 512))
 
 
 def _judging(place: Place, values: dict) -> Iterator[str]:
     for name, value in values.items():
-        yield from _said(ValueError, Settings, **{name: value})
+        yield from _said(Settings, **{name: value})
 
 
 def _grouped(place: Place, values: dict) -> Iterator[str]:
     """Columns to judge by, where the scores are those of this run."""
     if values["scores"] or not values["by"]:
         return
-    tested = [rows for _, sets in sets_of(place) for part in sets for rows in place.split(*part)]
-    known = dict.fromkeys(COLUMNS) | {name: None for rows in tested for name in rows.columns}
+    tested = [place.split(*part) for _, sets in place.trainings() for part in sets]
+    known = dict.fromkeys([*COLUMNS, *(name for rows in tested for name in rows)])
     for name in values["by"]:
         if name not in known:
             yield f"by names {name!r}, a column of no manifest; {_meant(name, known)}"
 
 
 def _within(_: Place, values: dict) -> Iterator[str]:
-    for name, value in values.items():
-        low, high = RANGES[name]
-        if not low <= value <= high:
-            yield f"{name} is {value}: give a number from {low:g}" + (f" to {high:g}" if high < math.inf else "")
+    for name, (low, high) in RANGES.items():
+        if name in values and not low <= values[name] <= high:
+            yield f"{name} is {values[name]}: give a number from {low:g}" + (f" to {high:g}" if high < math.inf else "")
 
 
-def _persons(place: Place, values: dict) -> Iterator[str]:
-    yield from _said(ValueError, refuse_persons, values["persons"], values["split_by"], values["same_person"])
+def _persons(_: Place, values: dict) -> Iterator[str]:
+    if values["persons"] == "names" and 0 < values["same_person"] < 2:  # without sklearn
+        return
+    from fairdf_utils.corpora.persons import refuse_persons
+
+    yield from _said(refuse_persons, values["persons"], values["split_by"], values["same_person"])
 
 
-def _file(place: Place, values: dict) -> Iterator[str]:
-    for name, value in values.items():
-        if value and not place.path(value).is_file():
-            yield f"{name}: there is no file {place.path(value)}; paths start from {place.notebooks}"
+def _files(place: Place, values: dict) -> Iterator[str]:
+    for name in FILES:
+        if values.get(name) and not (path := place.path(values[name])).is_file():
+            yield f"{name}: there is no file {path}; paths start from {place.notebooks}"
 
 
 def _trained_here(_: Place, values: dict) -> Iterator[str]:
@@ -272,7 +270,7 @@ def _writable(place: Place, values: dict) -> Iterator[str]:
 def _disk(place: Place, _: dict) -> Iterator[str]:
     """Folders on one file system share what is free there."""
     needs = {}
-    for folder, what, size in bytes_by_folder(place):
+    for folder, what, size in place.needs({}):
         above = existing(folder)
         needs.setdefault(above.stat().st_dev, (above, []))[1].append((what, size))
     for above, parts in needs.values():
@@ -288,7 +286,8 @@ def _disk(place: Place, _: dict) -> Iterator[str]:
 _CORPUS = ("layout", "compression", "frames", "crop_size", "margin", "workers", "annotations", "mapping", "split_by")
 CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("corpus_root", "dataset", "prepared", *_CORPUS), _corpus),
-    (("method", "manifests", "train_set", "image_root"), _training_set),
+    (("train_set", "manifests", "image_root"), _training_set),
+    (("method", "manifests", "train_set"), _forgeries),
     (("test_sets", "manifests", "image_root"), _test_sets),
     (("backbone", "image_size", "weights"), _backbone),
     (("precision", "processes", *(field.name for field in fields(TrainingConfig))), _training),
@@ -298,9 +297,9 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
     (("persons", "split_by", "same_person"), _persons),
     (("by", "scores"), _grouped),
-    *(((name,), _within) for name in RANGES),
-    *(((name,), _file) for name in FILES),
-    *(((name,), _writable) for name in ("run_dir", "data_dir", "prepared")),
+    (("run_dir", *RANGES), _within),
+    (("run_dir", *FILES), _files),
+    (("run_dir", "data_dir", "prepared"), _writable),
     (("checkpoint_file",), _trained_here),
     (("run_dir",), _disk),
 ]

@@ -1,18 +1,23 @@
-"""What is known of a plan before anything runs: where its paths lead, which manifests are there or will be made."""
+"""What is known of a plan before anything runs: where its paths lead, what is there, and what will be made."""
 
 import os
 import warnings
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from fairdf_utils.corpora import layouts
 from fairdf_utils.corpora.extraction import read_ledger
-from fairdf_utils.corpora.layouts import find_videos
-from fairdf_utils.data.manifests import SPLIT_FILES, ManifestError, read_manifest
+from fairdf_utils.data.manifests import SPLIT_FILES, read_manifest
+from fairdf_utils.data.vocabulary import COLUMNS
 
+GB = 1e9
 # A corpus is divided so by identity; official lists come near it.
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+PNG = 0.6  # bytes of a face crop as PNG at level 1, in bytes of its pixels: photographs lie between 0.45 and 0.65
+HEADER = 128  # bytes of a .npy file before its pixels
+Sets = list[tuple[Path, str]]  # folder of manifests, split
 
 
 class Place:
@@ -20,85 +25,95 @@ class Place:
 
     Parameters
     ----------
-    plan : has `steps`, each with `chapter`, `repetition` and `values`
+    plan : has `steps`, each with `chapter`, `repetition`, `folder`, `corpus` and `values`
     run : the run folder
     notebooks : folder of the chapters, which paths in a parameters file start from
     """
 
     def __init__(self, plan, run: str | Path, notebooks: str | Path):
         self.plan, self.run, self.notebooks = plan, Path(run), Path(notebooks).resolve()
-        roots = {step.values["image_root"] for step in plan.steps if step.values.get("image_root")}
-        self.image_root = next((self.path(root) for root in sorted(roots)), "")  # "": the embedded benchmark's
-        self._read: dict[Path, pd.DataFrame | ManifestError] = {}
+        # What absolute paths in manifests are made relative to; "" of the embedded benchmark.
+        self.image_root = next((self.path(root) for step in plan.steps if (root := step.values.get("image_root"))), "")
+        # The values of each step that makes manifests, by the folder that gets them, which has the data set's name.
+        self.corpora = {
+            self.path(f"{step.values['prepared']}/manifests/{step.corpus}"): step.values
+            for step in plan.steps
+            if step.corpus
+        }
+        self._read: dict[Path, pd.DataFrame] = {}
 
     def path(self, value: str) -> Path:
         """Where a value of the parameters file leads, as the reader would type it."""
         found = Path(os.path.normpath(self.notebooks / value))
         return Path(os.path.relpath(found)) if found.is_relative_to(Path.cwd()) else found
 
-    @cached_property
-    def corpora(self) -> dict[Path, dict]:
-        """The values of each step that makes manifests, by the folder that gets them."""
-        made = {}
-        for values in (step.values for step in self.plan.steps):
-            if values.get("corpus_root"):
-                made[self.path(f"{values['prepared']}/manifests/{dataset_of(values)}")] = values
-        return made
+    def videos(self, values: dict) -> pd.DataFrame:
+        """The videos of the corpus that a step reads; none where they cannot be listed, see `_look`."""
+        root, layout, compression = self.path(values["corpus_root"]), values["layout"], values["compression"]
+        key = root / layout / compression
+        return self._look(key, layouts.COLUMNS, layouts.find_videos, root, layout, compression)
 
-    @cached_property
-    def image_root(self) -> str | Path:
-        """The folder that absolute paths in manifests are made relative to, "" for the embedded benchmark."""
-        return next((self.path(root) for step in self.plan.steps if (root := step.values.get("image_root"))), "")
+    def manifest(self, path: Path) -> pd.DataFrame:
+        """The rows of a manifest; none where it cannot be read, see `_look`."""
+        return self._look(path, COLUMNS, read_manifest, path, self.image_root)
 
-    def videos(self, values: dict) -> pd.DataFrame | Exception:
-        """The videos of the corpus that a step reads, or why they cannot be listed."""
-        key = self.path(f"{values['corpus_root']}/{values['layout']}/{values['compression']}")
+    def _look(self, key: Path, columns: Sequence[str], read: Callable, *arguments) -> pd.DataFrame:
+        """What is read there; if it is refused, no rows, and the reason in `attrs["refused"]`."""
         if key not in self._read:
             try:
-                found = find_videos(self.path(values["corpus_root"]), values["layout"], values["compression"])
+                with warnings.catch_warnings(action="ignore"):  # chapter 1 shows them
+                    self._read[key] = read(*arguments)
             except (ValueError, OSError) as error:
-                found = error
-            self._read[key] = found
+                self._read[key] = pd.DataFrame(columns=columns)
+                self._read[key].attrs["refused"] = str(error)
         return self._read[key]
 
-    def manifest(self, path: Path) -> pd.DataFrame | ManifestError:
-        """The rows of a manifest, or why it cannot be read."""
-        if path not in self._read:
-            try:
-                with warnings.catch_warnings(action="ignore"):  # chapter 1 shows them
-                    self._read[path] = read_manifest(path, self.image_root)
-            except ManifestError as error:
-                self._read[path] = error
-        return self._read[path]
-
-    def split(self, folder: Path, split: str) -> list[pd.DataFrame]:
-        """The manifests of a data set's split that are there and can be read."""
+    def split(self, folder: Path, split: str) -> pd.DataFrame:
+        """The rows of a data set's split that can be read."""
         found = [self.manifest(folder / name) for name in SPLIT_FILES[split]]
-        return [rows for rows in found if isinstance(rows, pd.DataFrame)]
+        return pd.concat([rows for rows in found if len(rows)] or found[:1])
 
-    def images(self, folder: Path, split: str, label: int | None = None) -> int:
-        """Images of a split (with a label): rows of manifests; of a corpus not yet read, a share of the frames."""
-        frames_each = 1
-        if folder in self.corpora:
-            frames_each, found = self.corpora[folder]["frames"] * SHARES[split], [self.videos(self.corpora[folder])]
+    def images(self, folder: Path, split: str, labels: Sequence[int] = (0, 1)) -> int:
+        """Images of a split with these labels; of a corpus that is still to be read, a share of its frames."""
+        if corpus := self.corpora.get(folder):
+            rows, each = self.videos(corpus), corpus["frames"] * SHARES[split]
         else:
-            found = self.split(folder, split)
-        labels = [rows["label"] for rows in found if isinstance(rows, pd.DataFrame)]
-        return round(frames_each * sum(len(rows) if label is None else (rows == label).sum() for rows in labels))
+            rows, each = self.split(folder, split), 1
+        return round(each * rows["label"].isin(labels).sum())
 
-    def waiting(self, values: dict) -> pd.DataFrame:
-        """The videos of a corpus whose faces are still to be cut out."""
-        videos = self.videos(values)
-        if not isinstance(videos, pd.DataFrame):
-            return pd.DataFrame(columns=["path", "video"])
-        done = read_ledger(self.path(f"{values['prepared']}/{dataset_of(values)}/ledger.csv"))
+    def waiting(self, folder: Path) -> pd.DataFrame:
+        """The videos whose faces are still to be cut out, of the corpus that manifests in a folder will be made of."""
+        videos, prepared = self.videos(self.corpora[folder]), self.path(self.corpora[folder]["prepared"])
+        done = read_ledger(prepared / folder.name / "ledger.csv")
         settled = done.loc[(done["status"] == "ok") | (done["reason"] == "no face"), "video"]
         return videos[~videos["video"].isin(settled)]
 
+    def trainings(self) -> Iterator[tuple[object, Sets]]:
+        """Each step that trains, and what its detector reads: to train on, to validate on, to be tested on."""
+        tests = {step.repetition: step.values.get("test_sets", []) for step in self.plan.steps}
+        for step in self.plan.steps:
+            if "method" in step.values:
+                wanted = [(step.values["train_set"], "train"), (step.values["train_set"], "val")]
+                wanted += [(name, "test") for name in tests[step.repetition]]
+                yield step, [(self.path(f"{step.values['manifests']}/{name}"), split) for name, split in wanted]
 
-def dataset_of(values: dict) -> str:
-    """The name of the data set that chapter 1 makes of a corpus."""
-    return values.get("dataset") or values["layout"]
+    def needs(self, crops: Mapping[str, float]) -> Iterator[tuple[Path, str, int]]:
+        """(folder, what is written into it, bytes) of crops and decoded images that are not there yet.
+
+        `crops` are the bytes of one crop by data set, where they were measured.
+        """
+        for folder, values in self.corpora.items():
+            each = crops.get(folder.name, PNG * 3 * values["crop_size"] ** 2)
+            count = values["frames"] * len(self.waiting(folder))
+            yield self.path(values["prepared"]), f"crops of {folder.name}", int(each * count)
+        decoded = {}
+        for step, sets in self.trainings():
+            key = self.path(step.values["data_dir"]), step.values["image_size"]
+            decoded.setdefault(key, {}).update(dict.fromkeys(sets))
+        for (data_dir, image_size), sets in decoded.items():
+            there = {path.stat().st_size - HEADER for path in data_dir.glob("*.npy")}
+            sizes = [self.images(*part) * 3 * image_size**2 for part in sets]
+            yield data_dir, f"decoded images of {image_size} px", sum(size for size in sizes if size not in there)
 
 
 def existing(path: Path) -> Path:

@@ -100,6 +100,7 @@ def test_each_value_is_judged(faults_of):
         "bias": 2.0,
         "cluster": "person",
         "pair_count": 4,
+        "benchmark_size": 16,
         "processes": 3,
         "checkpoint": "nosuch.pth",
         "checkpoint_file": "elsewhere.pth",
@@ -115,6 +116,7 @@ def test_each_value_is_judged(faults_of):
         "bias is 2.0: give a number from 0 to 1",
         "cluster is 'person'; use one of video",
         "pair_count is 4: give a number from 8",
+        "benchmark_size is 16: give a number from 64 to 512",
         "batch_size 32 must be a multiple of the 3 processes",
         "checkpoint: there is no file",
         "image_root 'nosuch' is no folder",
@@ -226,3 +228,13 @@ def test_groups_of_ones_own_that_are_validated_but_not_trained(faults_of, tmp_pa
     own = {"manifests": str(tmp_path), "image_root": str(tmp_path), "train_set": "own", "grid": GRID[:1]}
     found = [fault for fault in faults_of(**own) if "test_sets" not in fault]
     assert len(found) == 1 and "training groups, young, lack: old; give both groups of one scheme" in found[0]
+
+
+def test_a_training_set_of_one_class(faults_of, tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "own").mkdir()
+    for name in ("faketrain", "realtrain", "fakeval", "realval"):
+        (tmp_path / f"own/{name}.csv").write_text("img_path,label,group\na.png,0,young\n")
+    own = {"manifests": str(tmp_path), "image_root": str(tmp_path), "train_set": "own", "grid": GRID[:1]}
+    found = [fault for fault in faults_of(**own) if "test_sets" not in fault]
+    assert len(found) == 1 and found[0].startswith("train_set 'own' has 2 reals and 0 fakes to train on")
