@@ -8,7 +8,8 @@ average linkage joins below a threshold show one face.
 Only real videos are compared. A fake shows a mixture of two faces, near to both and equal to neither, so it follows its
 original; whose face was put on it, DFDC does not say.
 
-The network separates some groups less than others: the page "Getting the corpora" says how much for rendered persons.
+The network separates some groups less than others, as the page "Getting the corpora" measures on rendered persons.
+Nothing was measured on real ones.
 """
 
 from __future__ import annotations
