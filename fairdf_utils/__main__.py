@@ -110,6 +110,8 @@ def _reproduce(options) -> int:
 
     plan = read_plan(options.params, Path(options.notebooks), look=False)
     _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
+    if left_out := {name for step in plan.steps for name in step.values.get("left_out", [])}:
+        print(f"Left out, because they are not there: {', '.join(sorted(left_out))}")
     if options.estimate or not options.profile:  # a profile's machines are others
         bill = estimate(plan, options.run, options.notebooks)
         print(bill, end="\n" * bool(str(bill)), flush=True)

@@ -94,7 +94,7 @@ def reproduce(
         raise BookError(f"{shown(run)} is being run by process {owner}: wait, or use another --run") from None
     if table := result_table(run):
         print(f"\nResults in percent\n{table}")
-    print(f"\nThe executed chapters are in {shown(run / 'notebooks')}")
+    print(f"\nThe executed chapters are in {shown(run / 'notebooks')}; the verdict is in 5.2 of chapter 5")
 
 
 def _refuse_leftovers(plan: Plan, run: Path) -> None:
@@ -109,10 +109,10 @@ def _refuse_leftovers(plan: Plan, run: Path) -> None:
 
 
 def _run(arguments: list[str], plan: Plan, run: Path) -> None:
-    progress, interrupted = _Progress(plan, run), []
+    progress = _Progress(plan, run)
 
     def interrupt(*_):
-        interrupted.append(True)
+        progress.interrupted = True
         raise KeyboardInterrupt
 
     # Takes the place of all that Snakemake would print.
@@ -132,7 +132,7 @@ def _run(arguments: list[str], plan: Plan, run: Path) -> None:
         signal.signal(signal.SIGINT, before)
         os.chdir(folder)
         progress.stopped.set()
-    if interrupted:
+    if progress.interrupted:
         raise KeyboardInterrupt
     if progress.failures:
         raise StepFailed(*(_report(step, run) for step in progress.failures))
@@ -183,7 +183,7 @@ class _Progress:
         self.waiting = {step.name: step for step in plan.steps}
         self.numbers = {step.name: number for number, step in enumerate(plan.steps, start=1)}
         self.jobids, self.running, self.failures, self.errors = {}, {}, [], []
-        self.stopped = threading.Event()
+        self.stopped, self.interrupted = threading.Event(), False
         threading.Thread(target=self._echo, daemon=True).start()
 
     def hear(self, record) -> None:
@@ -201,7 +201,7 @@ class _Progress:
             taken = timedelta(seconds=round(time.monotonic() - self.running.pop(step)))
             if event == "job_error":
                 self.failures.append(step)
-                self._say(step, f"failed after {taken}")
+                self._say(step, f"{'interrupted' if self.interrupted else 'failed'} after {taken}")
             else:
                 self.left -= 1
                 self._say(step, f"{taken}; {self.left} of {self.total} steps left")

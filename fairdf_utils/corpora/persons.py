@@ -48,8 +48,8 @@ CACHE = "face_embeddings.parquet"  # below the image root
 SAVED_EVERY = 200  # videos
 NEAR = 0.1  # of the threshold: a video as near to it is doubtful
 NOMINAL = (
-    "WARNING: DFDC names clips, not persons, and its actors are in many clips: this split shares no clip, but persons. "
-    "Give persons the value faces, or do not call the split identity-disjoint."
+    "WARNING: DFDC names clips, not persons, and its actors are in many clips: the split shares no clip, but may share "
+    "persons. Give persons the value faces, or do not call the split identity-disjoint."
 )
 
 

@@ -94,8 +94,8 @@ def prepare(
     """
     name, prepared = dataset or layout, Path(prepared)
     annotated = read_annotations(annotations, layout, mapping or None) if annotations else None
-    if split_by != "identity" and (layout not in ("ffpp", "celebdf") or not Path(split_by).exists()):
-        raise CorpusError(f"split_by is {str(split_by)!r}: use identity, or the path of the lists of ffpp or celebdf.")
+    if split_by != "identity":
+        splits.read_official(layout, split_by)
     refuse_persons(persons, split_by, same_person)
     ledger = extraction.extract(
         corpus_root, layout, prepared, name, frames, crop_size, margin, image_format, compression, workers
