@@ -114,7 +114,8 @@ def _reproduce(options) -> int:
         print(f"Left out, because they are not there: {', '.join(sorted(left_out))}")
     if options.estimate or not options.profile:  # a profile's machines are others
         bill = estimate(plan, options.run, options.notebooks)
-        print(bill, end="\n" * bool(str(bill)), flush=True)
+        if str(bill):
+            print(bill, flush=True)
         if options.estimate:
             return 0
         if bill.too_large:

@@ -55,7 +55,7 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
 
     Parameters
     ----------
-    plan : has `steps`, each with `chapter`, `repetition` and `values`, and `jobs`; without faults
+    plan : has `steps`, as of `Place`, and `jobs`; without faults
     run : the run folder; a training that it holds counts with the epochs that are left
     notebooks : folder of the chapters, which paths in a parameters file start from
     limit : seconds after which measuring ends
@@ -80,8 +80,10 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
 def _table(rows: list[dict], told: dict[str, dict], columns: str, limit: float) -> pd.DataFrame:
     """The rows with what their calls told; an `error` where the last column was not measured."""
     columns, late = columns.split(), f"not measured within the {limit:g} s for all measurements"
-    table = pd.DataFrame([row | told[repr(row["call"])] for row in rows], columns=[*columns, "error"])
-    return table.fillna({"error": table[columns[-1]].isna().map({True: late, False: ""})})
+    rows = [row | told[repr(row["call"])] for row in rows]
+    for row in rows:
+        row.setdefault("error", "" if columns[-1] in row else late)
+    return pd.DataFrame(rows, columns=[*columns, "error"])
 
 
 def _trainings(place: Place) -> list[dict]:

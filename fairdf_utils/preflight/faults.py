@@ -1,7 +1,8 @@
 """Everything that would stop a run later on, found before its first frame is decoded, as one list.
 
 Files are read, videos are not opened, and nothing is written that stays. Each check gets the values of its parameters
-once for each different set of them, however many steps have it. torch is imported where a check needs it.
+once for each different set of them, however many steps have it. What is slow to import (torch, sklearn, networkx) is
+imported where a check needs it.
 """
 
 import difflib
@@ -15,11 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairdf_utils.corpora import extraction, splits
+from fairdf_utils.corpora import extraction
 from fairdf_utils.corpora.annotations import read_annotations
 from fairdf_utils.data.manifests import SPLIT_FILES
 from fairdf_utils.data.vocabulary import COLUMNS, FORGERIES, scheme_of
-from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.preflight.place import GB, Place, existing
 from fairdf_utils.rendered import images
@@ -40,7 +40,7 @@ def find_faults(plan, run: str | Path, notebooks: str | Path, elsewhere: bool = 
 
     Parameters
     ----------
-    plan : has `steps`, each with `chapter`, `repetition` and `values`
+    plan : has `steps`, as of `Place`, each also with the `given` ones of its `values`
     run : the run folder
     notebooks : folder of the chapters, which paths in a parameters file start from
     elsewhere : the steps run on other machines, whose devices cannot be looked at
@@ -52,7 +52,7 @@ def find_faults(plan, run: str | Path, notebooks: str | Path, elsewhere: bool = 
         asked = {}
         for step in plan.steps:
             values = {name: step.values[name] for name in names if name in step.values}
-            if names[0] in values:
+            if names[0] in values and (check not in GIVEN or step.given.keys() & values.keys()):
                 asked.setdefault(repr(values), (values, []))[1].append(str(step))
         for values, steps in asked.values():
             for sentence in check(place, values):
@@ -95,6 +95,8 @@ def _corpus(place: Place, values: dict) -> Iterator[str]:
     if not gone and (mapping is None or mapping.is_file()):
         yield from _said(read_annotations, annotations, layout, mapping, 100, about="annotations: ")
     if values["split_by"] != "identity":
+        from fairdf_utils.corpora import splits
+
         yield from _said(splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
 
 
@@ -216,7 +218,9 @@ def _rendering(place: Place, values: dict) -> Iterator[str]:
         yield from _said(images.check, 0, image_size=(values["image_size"], 64, 512))
 
 
-def _judging(place: Place, values: dict) -> Iterator[str]:
+def _judging(_: Place, values: dict) -> Iterator[str]:
+    from fairdf_utils.fairness.resampling import Settings
+
     for name, value in values.items():
         yield from _said(Settings, **{name: value})
 
@@ -239,8 +243,6 @@ def _within(_: Place, values: dict) -> Iterator[str]:
 
 
 def _persons(_: Place, values: dict) -> Iterator[str]:
-    if values["persons"] == "names" and 0 < values["same_person"] < 2:  # without sklearn
-        return
     from fairdf_utils.corpora.persons import refuse_persons
 
     yield from _said(refuse_persons, values["persons"], values["split_by"], values["same_person"])
@@ -303,3 +305,4 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("checkpoint_file",), _trained_here),
     (("run_dir",), _disk),
 ]
+GIVEN = (_judging, _persons)  # the chapters' own values are good, and need no sklearn
