@@ -145,7 +145,8 @@ def _shown(rows: pd.DataFrame) -> str:
     names |= {"images": "images scored", "image": "ms an image", "memory": "GB of memory", "hours": "time"}
     forms = {"step": "{:.3g}".format, "image": "{:.3g}".format, "memory": "{:.1f}".format, "hours": _span}
     rows = rows.assign(image=rows["image"] * 1000, memory=rows["memory"] / GB)
-    return rows.to_string(index=False, columns=list(names), header=list(names.values()), formatters=forms)
+    header = list(names.values())
+    return rows.to_string(index=False, columns=list(names), header=header, formatters=forms, na_rep="unknown")
 
 
 def _span(hours: float) -> str:
