@@ -101,6 +101,8 @@ def _corpus(place: Place, values: dict) -> Iterator[str]:
 
 
 def _training_set(place: Place, values: dict) -> Iterator[str]:
+    if "train_set" not in values:
+        return
     folder = place.path(f"{values['manifests']}/{values['train_set']}")
     yield from _split_faults(place, values, "train_set", folder, ("train", "val"))
     trained, validated = (place.split(folder, part) for part in ("train", "val"))
@@ -122,12 +124,13 @@ def _forgeries(place: Place, values: dict) -> Iterator[str]:
     if unnamed and values["method"] in ("fairdf", "ucf"):
         yield (
             f"train_set {folder.name!r} has fakes of unknown forgery ({', '.join(unnamed)}), and method "
-            f"{values['method']!r} learns to tell forgeries apart: train on FF++, or choose another method"
+            f"{values['method']!r} learns to tell forgeries apart: name them in the column `forgery`, or choose another method"
         )
 
 
 def _test_sets(place: Place, values: dict) -> Iterator[str]:
-    sets = values["test_sets"]
+    if (sets := values.get("test_sets")) is None:
+        return
     if not sets:
         yield "test_sets is empty: name at least one data set"
     if doubled := sorted({name for name in sets if sets.count(name) > 1}):
@@ -288,9 +291,9 @@ def _disk(place: Place, _: dict) -> Iterator[str]:
 _CORPUS = ("layout", "compression", "frames", "crop_size", "margin", "workers", "annotations", "mapping", "split_by")
 CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("corpus_root", "dataset", "prepared", *_CORPUS), _corpus),
-    (("train_set", "manifests", "image_root"), _training_set),
+    (("image_root", "train_set", "manifests"), _training_set),
     (("method", "manifests", "train_set"), _forgeries),
-    (("test_sets", "manifests", "image_root"), _test_sets),
+    (("image_root", "test_sets", "manifests"), _test_sets),
     (("backbone", "image_size", "weights"), _backbone),
     (("precision", "processes", *(field.name for field in fields(TrainingConfig))), _training),
     (("device", "processes"), _device),

@@ -379,7 +379,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(clip, tmp_path, monkeypatch
 
     with monkeypatch.context() as patched:
         patched.setattr(Image.Image, "save", fill_up)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="no room left"):
             extraction.extract(root, "folder", out, jobs=1)
     assert read_ledger(out / "root/ledger.csv")["video"].tolist() == ["real/a"]
     assert not (out / "root/faces/real/b").exists()

@@ -396,13 +396,13 @@ def test_a_failed_write_keeps_the_old_table(scored, test_set, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="no room left"):
         write_scores(table.assign(score=0.0), tmp_path)
     assert len(read_scores(tmp_path / "scores.parquet")) == len(table)
 
 
 def test_missing_table_names_the_chapter(tmp_path):
-    with pytest.raises(FileNotFoundError, match="chapter 04 writes one"):
+    with pytest.raises(FileNotFoundError, match="chapter 4 writes one"):
         read_scores(tmp_path / "scores.csv")
 
 
@@ -417,8 +417,8 @@ def test_a_foreign_table_is_completed(tmp_path):
     "columns, message",
     [
         ({"label": [0], "score": [0.5]}, "none of the columns gender, race, group"),
-        ({"label": [2], "score": [0.5], "race": ["white"]}, "'label', row 0"),
-        ({"label": [0], "score": [5], "race": ["white"]}, "'score', row 0"),
+        ({"label": [2], "score": [0.5], "race": ["white"]}, "'label', line 2"),
+        ({"label": [0], "score": [5], "race": ["white"]}, "'score', line 2"),
         ({"score": [0.5], "race": ["white"]}, "no column 'label'"),
     ],
 )

@@ -15,9 +15,9 @@ EXACT = replace(SMALL, logit_dropout=0.0, reconstruction_share=0.0, optimizer="s
 """No dropout: masks are drawn by each process for its own share."""
 
 
-def build_without_batch_norms(config):
+def build_without_batch_norms(config, groups):
     """Every batch norm is a norm of each image by itself: on CPUs a process would normalise by its own share only."""
-    model = build(config)
+    model = build(config, groups)
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             model.set_submodule(name, nn.GroupNorm(1, module.num_features))
