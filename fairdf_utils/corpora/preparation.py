@@ -11,7 +11,6 @@ import pandas as pd
 
 from fairdf_utils.corpora import extraction, splits
 from fairdf_utils.corpora.annotations import Merged, lost_by_group, merge, read_annotations
-from fairdf_utils.corpora.layouts import CorpusError
 from fairdf_utils.corpora.persons import SAME_PERSON, identify, refuse_persons
 from fairdf_utils.data import checks
 

@@ -228,4 +228,5 @@ def test_one_command_runs_the_book_and_stores_its_outputs(tmp_path, capfd):
 
 def test_a_refusal_is_one_line(tmp_path, capsys):
     assert main(["notebooks", "--check", "--notebooks", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} holds no chapter (a file such as 01_data_preparation.py); correct --notebooks\n"
+    refusal = f"{tmp_path} holds no chapter (a file such as 01_data_preparation.py); correct --notebooks"
+    assert capsys.readouterr().err == f"error: {refusal}\n"
