@@ -124,8 +124,8 @@ def _forgeries(place: Place, values: dict) -> Iterator[str]:
     if unnamed and values["method"] in ("fairdf", "ucf"):
         yield (
             f"train_set {folder.name!r} has fakes of unknown forgery ({', '.join(unnamed)}), and method "
-            f"{values['method']!r} learns to tell forgeries apart: name them in the column `forgery`, or choose another "
-            "method"
+            f"{values['method']!r} learns to tell forgeries apart: name them in the column `forgery`, or choose "
+            "another method"
         )
 
 

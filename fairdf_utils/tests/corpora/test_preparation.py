@@ -157,8 +157,8 @@ def test_the_command_goes_on_after_a_kill(corpora, flaws, tmp_path, capsys):
     [
         (["--annotations", "none.csv"], "none.csv: cannot be read"),
         (["--layout", "dfdc"], "Pass mapping"),
-        (["--split-by", "nowhere"], "split_by is 'nowhere'"),
-        (["--layout", "dfd", "--annotations", "dfd.csv", "--split-by", "."], "lists of ffpp or celebdf"),
+        (["--split-by", "nowhere"], "nowhere/train.json: cannot be read"),
+        (["--layout", "dfd", "--annotations", "dfd.csv", "--split-by", "."], "layout 'dfd' has no official lists"),
         (["--layout", "celebdf", "--annotations", "celebdf.csv"], "holds no videos in the layout 'celebdf'"),
     ],
 )
