@@ -28,6 +28,7 @@ ECHO_SECONDS = 10
 # A line that says how far a chapter is: `epoch   3/12  loss 0.4`, `ffpp 70/900 video, 12:00 left`.
 _FAR = re.compile(r"^[A-Za-z][\w. -]* \d+/\d+\b.*$", re.MULTILINE)
 
+_HEADERS = {"auc": "AUC", "fpr_sum": "F_FPR", "oae": "F_OAE", "dp": "F_DP", "meo": "F_MEO", "fpr": "FPR", "tpr": "TPR"}
 _FLAGS = ("writes_to_file", "has_filter", "has_formatter", "needs_rulegraph")
 
 
@@ -150,7 +151,7 @@ def result_table(run: Path) -> str:
     measured = table.select_dtypes("float").columns
     absent = table.loc[table[measured].isna().all(axis=1), "dataset"].unique()
     table[measured] *= 100
-    words = [table.to_string(index=False, float_format="{:.1f}".format, na_rep="-")]
+    words = [table.rename(columns=_HEADERS).to_string(index=False, float_format="{:.1f}".format, na_rep="-")]
     words += [f"not tested, because they are not there: {', '.join(absent)}"] if len(absent) else []
     return "\n".join(words)
 

@@ -64,13 +64,13 @@ def _listed(steps: list[str]) -> str:
     return ", ".join(steps[:2]) + (f" and {len(steps) - 2} more" if len(steps) > 2 else "")
 
 
-def _said(call: Callable, *arguments, about: str = "", **options) -> Iterator[str]:
+def _said(call: Callable, *arguments, **options) -> Iterator[str]:
     """What a call of the code that will run says against its arguments."""
     try:
         with warnings.catch_warnings(action="ignore"):
             call(*arguments, **options)
     except (ValueError, OSError, RuntimeError) as error:
-        yield about + " ".join(str(error).split())
+        yield " ".join(str(error).split())
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -93,11 +93,11 @@ def _corpus(place: Place, values: dict) -> Iterator[str]:
     yield from (f"annotations: there is no file {path}" for path in gone)
     mapping = place.path(values["mapping"]) if values["mapping"] else None
     if not gone and (mapping is None or mapping.is_file()):
-        yield from _said(read_annotations, annotations, layout, mapping, 100, about="annotations: ")
+        yield from _said(read_annotations, annotations, layout, mapping, 100)
     if values["split_by"] != "identity":
         from fairdf_utils.corpora import splits
 
-        yield from _said(splits.read_official, layout, place.path(values["split_by"]), about="split_by: ")
+        yield from _said(splits.read_official, layout, place.path(values["split_by"]))
 
 
 def _training_set(place: Place, values: dict) -> Iterator[str]:

@@ -166,3 +166,5 @@ def extraction(root: Path, paths: Sequence[str], recipe: dict) -> Iterator[dict]
                 crops = [file.stat().st_size for file in Path(folder).rglob("*.*")]
                 result = {"frame": (time.perf_counter() - started) / counts["decoded"]}
                 yield result | ({"crop": sum(crops) / len(crops)} if crops else {})
+            elif number == 0:
+                yield {"error": f"no frame of {path} can be read"}

@@ -204,7 +204,7 @@ def test_the_result_table_is_in_percent(tmp_path):
     (tmp_path / FAIRNESS).mkdir()
     (tmp_path / FAIRNESS / "results.csv").write_text("detector,dataset,auc,fpr_sum,meo\nfair,dfdc,0.875,1.25,\n")
     assert [line.split() for line in result_table(tmp_path).splitlines()] == [
-        ["detector", "dataset", "auc", "fpr_sum", "meo"],
+        ["detector", "dataset", "AUC", "F_FPR", "F_MEO"],
         ["fair", "dfdc", "87.5", "125.0", "-"],
     ]
 

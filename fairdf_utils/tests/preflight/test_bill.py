@@ -82,6 +82,13 @@ def test_a_training_is_measured(options, tmp_path):
     assert told["pairs"] == 3 and told["step"] > 0 and told["image"] > 0 and told["memory"] > 10**7
 
 
+def test_the_bill_says_which_video_cannot_be_read(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/a.mp4").write_bytes(b"no video")
+    (told,) = measure.extraction(tmp_path, ["real/a.mp4"], recipe_of("folder", "c23", 3, 64, 1.3))
+    assert told == {"error": "no frame of real/a.mp4 can be read"}
+
+
 def test_crops_are_measured_on_videos_of_the_corpus(tmp_path):
     write_video(tmp_path / "corpus/real/a.mp4", astronaut_clip(6)[0])
     (told,) = measure.extraction(tmp_path / "corpus", ["real/a.mp4"], recipe_of("folder", "c23", 3, 64, 1.3))

@@ -161,7 +161,7 @@ def test_a_corpus_is_looked_at(faults_of, ffpp):
             "holds no videos in the layout 'ffpp'",
             "use at least 1 frame",
             "annotations: there is no file /nosuch.csv",
-            "split_by: /nosuch/train.json: cannot be read",
+            "/nosuch/train.json: cannot be read",
         ),
         said,
         strict=True,
