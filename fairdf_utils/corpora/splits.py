@@ -309,7 +309,7 @@ def _tables(split: Split, folder: Path) -> dict[str, pd.DataFrame]:
             kind = "fakes" if parts[0].empty else "reals"
             gone = "; ".join(f"{reason}: {row.images:,} images" for reason, row in split.losses().iterrows())
             dropped = f"Rows were dropped ({gone}). " if gone else ""
-            change = "Another seed may help"
+            change = "Take another seed"
             if np.isnan(split.wanted).any():
                 change = "The split is given by a list: take another one, use splits.split, which needs none"
             raise ManifestError(f"{folder}: {name} has no {kind}. {dropped}{change}, or add videos.")

@@ -366,7 +366,7 @@ def test_a_split_of_one_class_or_beside_older_files_is_not_written(tmp_path):
     rows = _paired(10)
     whole = split(rows)
     fakes = whole.rows[(whole.rows["split"] != "val") | (whole.rows["label"] == 1)]
-    with pytest.raises(ManifestError, match=r"val has no reals\. Take other shares or another seed, or add videos"):
+    with pytest.raises(ManifestError, match=r"val has no reals\. Take another seed, or add videos"):
         write_splits(splits.Split(fakes, whole.dropped, whole.wanted, ()), tmp_path / "a")
     assert not (tmp_path / "a").exists()
     write_splits(whole, tmp_path / "b")
