@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,11 +123,10 @@ def read_plan(params: str | Path, notebooks: Path, look: bool = True) -> Plan:
     _refuse_malformed(grid, seeds, jobs, corpora, missing, path)
     repeated = [chapter for chapter in chapters if "detector" in chapter.defaults]
     preparing = [chapter for chapter in chapters if corpora and "dataset" in chapter.defaults]
-    _check(values, chapters, path)
-    for row in grid:
-        _check(row, repeated, path)
-    for corpus in corpora or []:
-        _check(corpus, preparing, path, _SHARED)
+    faults = [*_unfit(values, chapters), *(fault for row in grid for fault in _unfit(row, repeated))]
+    faults += [fault for corpus in corpora or [] for fault in _unfit(corpus, preparing, _SHARED)]
+    if faults := list(dict.fromkeys(faults)):
+        raise BookError(f"{path}: {faults[0]}" if len(faults) == 1 else "\n- ".join([f"{path}:", *faults]))
     if corpora:
         prepared = values.get("prepared", preparing[0].defaults["prepared"])
         values = _reading(values, prepared, path)
@@ -267,24 +267,22 @@ def _refuse_unusual(parameter: str, name: str, path: Path) -> None:
         raise BookError(f"{path}: {parameter} {name!r} names a folder: use letters, digits, _ . and -")
 
 
-def _check(values: dict, chapters: list[Chapter], path: Path, shared: tuple = ()) -> None:
-    """Every key is declared by one of the chapters, with a default of the same type, and is none of the shared."""
+def _unfit(values: dict, chapters: list[Chapter], shared: tuple = ()) -> Iterator[str]:
+    """What is said to keys that no chapter declares with a default of the same type, or that are among the shared."""
     declared = sorted({name for chapter in chapters for name in chapter.defaults} - {"run_dir", *shared})
     for key, value in values.items():
+        unfit = [c for c in chapters if key in c.defaults and not _fits(value, c.defaults[key])]
         if key == "run_dir":
-            raise BookError(f"{path}: run_dir is set by --run")
-        if key in shared:
-            raise BookError(f"{path}: one of the corpora sets {key!r}, which is the same for all; set it outside")
-        if key not in declared:
+            yield "run_dir is set by --run"
+        elif key in shared:
+            yield f"one of the corpora sets {key!r}, which is the same for all; set it outside"
+        elif key not in declared:
             close = difflib.get_close_matches(str(key), declared, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"declared are {', '.join(declared)}"
-            raise BookError(f"{path}: no chapter it applies to declares the parameter {key!r}; {hint}")
-        for chapter in chapters:
-            if key in chapter.defaults and not _fits(value, chapter.defaults[key]):
-                raise BookError(
-                    f"{path}: {key} is {value!r}, but {chapter.name} has {key} = {chapter.defaults[key]!r}: "
-                    f"{_wanted(value, chapter.defaults[key])}"
-                )
+            yield f"no chapter it applies to declares the parameter {key!r}; {hint}"
+        elif unfit:
+            default = unfit[0].defaults[key]
+            yield f"{key} is {value!r}, but {unfit[0].name} has {key} = {default!r}: {_wanted(value, default)}"
 
 
 def _fits(value, default) -> bool:

@@ -196,3 +196,11 @@ def test_modules_that_real_chapters_import_are_found():
     }
     modules = {name for name in loaded if name.count(".") > 1 and ".book." not in name}
     assert modules <= found
+
+
+def test_all_unknown_names_and_wrong_types_are_told_at_once(book):
+    with pytest.raises(BookError) as refusal:
+        steps_of(book, "frames: four\nepoch: 16\ngrid: [{detector: a, rate: 5e-4}, {detector: b, epochs: 2.5}]\n")
+    told = str(refusal.value)
+    assert told.count("\n- ") == 4 and told.count("cpu.yaml") == 1
+    assert all(word in told for word in ("frames is 'four'", "'epochs'", "5.0e-4", "epochs is 2.5"))
