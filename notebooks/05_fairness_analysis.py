@@ -58,7 +58,16 @@ from IPython.display import HTML, display
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.data.vocabulary import DATASETS
-from fairdf_utils.fairness import calibration, findings, metrics, sample_size, thresholds, uncertainty, verdicts
+from fairdf_utils.fairness import (
+    calibration,
+    findings,
+    metrics,
+    permutation,
+    sample_size,
+    thresholds,
+    uncertainty,
+    verdicts,
+)
 from fairdf_utils.fairness.cautions import UNITS, percent
 from fairdf_utils.fairness.pareto import undominated
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
@@ -384,7 +393,7 @@ assert (groups["n_real"] + groups["n_fake"] == groups["n"]).all()
 # multiplied by $m$, the next by $m - 1$, and so on, and none may fall below the one before it).
 
 # %%
-assert np.allclose(uncertainty.holm(np.array([0.01, 0.04, 0.03])), [3 * 0.01, 2 * 0.03, 2 * 0.03]), "0.04 follows 0.06"
+assert np.allclose(permutation.holm(np.array([0.01, 0.04, 0.03])), [3 * 0.01, 2 * 0.03, 2 * 0.03]), "0.04 follows 0.06"
 against = uncertainty.against_rest(example, finest, settings).reset_index()
 assert (against["p_holm"].dropna() >= against["p_value"].dropna()).all()
 fairness.differences(
@@ -427,12 +436,12 @@ print(deals)
 by_hand.round(3)
 
 # %%
-show(uncertainty.sampling_floor)
+show(permutation.sampling_floor)
 
 # %%
 four = pd.DataFrame({"group": list("aabbab"), "label": [0, 0, 0, 0, 1, 1], "score": [0.9, 0.8, 0.2, 0.1, 0.9, 0.9]})
 four["video"] = four.index.astype(str)
-package = uncertainty.sampling_floor(four, "group", uncertainty.Settings(permutations=4000))
+package = permutation.sampling_floor(four, "group", uncertainty.Settings(permutations=4000))
 assert abs(package.loc["fpr_gap", "mean"] - by_hand["mean"]) < 0.04
 assert abs(package.loc["fpr_gap", "p_value"] - by_hand["p_value"]) < 0.04
 package.loc[["fpr_sum", "fpr_gap"]]

@@ -60,7 +60,7 @@ from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
 from fairdf_utils.data.manifests import group_table, read_split, write_manifest
 from fairdf_utils.data.vocabulary import DATASETS, FORGERIES, GROUPS
-from fairdf_utils.fairness import metrics, score_table, uncertainty
+from fairdf_utils.fairness import metrics, permutation, score_table, uncertainty
 from fairdf_utils.figures import style, training
 from fairdf_utils.files import write_text
 from fairdf_utils.rendered import drawing, forgeries, images, people
@@ -617,7 +617,7 @@ answers = {}
 for pull in (2.0, 1.5, 1.0, 0.5, 0.0):
     table = tested.assign(score=1 / (1 + np.exp(-(evidence + pull * tested["poor"]))))
     groups_found = (uncertainty.against_rest(table, "group", quick, rates=("fpr",))["p_holm"] < 0.05).sum()
-    floor = uncertainty.sampling_floor(table, "group", quick, auc=False).loc["fpr_gap"]
+    floor = permutation.sampling_floor(table, "group", quick, auc=False).loc["fpr_gap"]
     answers[pull] = {"groups found": groups_found, "gap": floor["estimate"], "floor (95 %)": floor["q95"]}
 pd.DataFrame(answers).T.rename_axis("pull").round(3)
 

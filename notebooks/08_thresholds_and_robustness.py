@@ -56,7 +56,7 @@ from fairdf_utils.book.show import show
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.evaluation import perturbations
-from fairdf_utils.fairness import calibration, metrics, thresholds, uncertainty, verdicts
+from fairdf_utils.fairness import calibration, metrics, permutation, thresholds, uncertainty, verdicts
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores, video_level
 from fairdf_utils.figures import explanation, fairness
 from fairdf_utils.figures.training import contact_sheet
@@ -358,7 +358,7 @@ assert np.allclose(package, by_hand.loc[package.index])
 parts = {}
 for (name, dataset), videos in of_videos.items():
     for unit, table in (("frames", tables[name, dataset]), ("videos", videos)):
-        floor = uncertainty.sampling_floor(table, finest, settings, auc=False)
+        floor = permutation.sampling_floor(table, finest, settings, auc=False)
         overall = metrics.overall_metrics(table, threshold)[["auc", "fpr", "tpr"]]
         unfair = {"fpr_sum": floor.loc["fpr_sum", "estimate"], "floor_q95": floor.loc["fpr_sum", "q95"]}
         parts[dataset, name, unit] = {"n": len(table), **overall, **unfair}

@@ -20,7 +20,8 @@ import pandas as pd
 
 from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.fairness.cautions import UNITS, percent
-from fairdf_utils.fairness.uncertainty import MINIMUM, Settings, holm
+from fairdf_utils.fairness.permutation import holm
+from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 
 PLANNED = 0.2  # width of the interval that a group should have, as a fraction: plus or minus ten points
 SAME = 1e-12  # a gap below that is one of rounding

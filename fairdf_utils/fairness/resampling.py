@@ -1,8 +1,7 @@
-"""Tables of whole clusters (videos, identities), of all their resamples and of all permutations of the groups at once.
+"""Tables of whole clusters (videos, identities), of all their resamples at once.
 
 Frames of one video are near copies, so whole clusters are drawn. One matrix product of how often each cluster is
-drawn with the clusters' contingency tables gives the tables of all resamples; dealing the groups out anew among the
-clusters of a class gives those of a detector that is blind to the groups. `uncertainty` makes intervals of both.
+drawn with the clusters' contingency tables gives the tables of all resamples, of which `uncertainty` makes intervals.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import FIDELITIES
-from fairdf_utils.fairness.auc import BLOCK, auc_plan, dealt_auc, rankings, weighted_auc
+from fairdf_utils.fairness.auc import BLOCK, auc_plan, weighted_auc
 from fairdf_utils.fairness.metrics import Scored, as_arrays, checked_level, cluster_codes, contingency
 from fairdf_utils.fairness.score_table import ScoreTableError, column
 from fairdf_utils.progress import bar
@@ -111,7 +110,7 @@ def drawn_weights(members: np.ndarray, sizes: Iterable[int], seed: int) -> Itera
         yield np.bincount(place.ravel(), minlength=clusters * size).reshape(clusters, size).astype(np.float64)
 
 
-def _told(sizes: list[int], what: str) -> Iterator[int]:
+def told(sizes: list[int], what: str) -> Iterator[int]:
     """The sizes, with a bar or lines in a log where that takes long."""
     with bar(total=sum(sizes), desc=what, unit="tables", leave=False) as shown:
         for size in sizes:
@@ -135,7 +134,7 @@ def resampled_tables(data: Clustered, settings: Settings, auc: bool, together: b
         plans = [auc_plan(scored.label, scored.score, data.unit, rows) for rows in chosen]
     sizes = chunks(settings.resamples, width, budget if width < budget / 8 else width)  # few at a time: one is faster
     for weights in chain(
-        [np.ones((len(cells), 1))], drawn_weights(data.members, _told(sizes, "resampling"), settings.seed)
+        [np.ones((len(cells), 1))], drawn_weights(data.members, told(sizes, "resampling"), settings.seed)
     ):
         counts.append((weights.T @ cells).reshape(-1, *data.cells.shape[1:]))
         if auc:
@@ -143,28 +142,3 @@ def resampled_tables(data: Clustered, settings: Settings, auc: bool, together: b
     counts, aucs = np.concatenate(counts), np.concatenate(aucs) if auc else None
     groups = len(scored.names)
     return counts, aucs[:, :groups] if auc else None, aucs[:, -1] if auc and together else None
-
-
-def permuted_tables(table: pd.DataFrame, by: str, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
-    """Tables of the data (row 0) and of its groups dealt out anew among the clusters of each class.
-
-    A cluster keeps its images together; one with several labels or groups is first split into parts that have one of
-    each. float64 (1 + permutations, G, 2, 2), and beside them the AUCs of the groups, or None.
-    """
-    scored = as_arrays(table, by, settings.threshold, settings.fidelity)
-    parts = np.stack([cluster_codes(table, settings.cluster), scored.label, scored.group], axis=1)
-    parts, unit = np.unique(parts, axis=0, return_inverse=True)
-    pooled = Scored(scored.label, scored.score, scored.predicted, np.zeros_like(scored.group), ["all"])
-    cells = contingency(pooled, unit, len(parts)).reshape(-1, 4)  # (U, 4): label, predicted
-    ranked = [(weight, unit[order]) for weight, order in rankings(scored.label, scored.score)] if auc else []
-    rng, counts, aucs = np.random.default_rng(settings.seed), [], []
-    sizes = chunks(settings.permutations, len(unit) if auc else len(parts))
-    for size in chain([0], _told(sizes, "dealing")):
-        codes = np.repeat(parts[:, 2:], max(size, 1), axis=1)  # (U, b): first the table itself
-        for rows in (parts[:, 1] == label for label in (0, 1) if size):
-            codes[rows] = rng.permuted(codes[rows], axis=0)
-        members = [(codes == code).astype(np.float64) for code in range(len(scored.names))]
-        counts.append(np.stack([(m.T @ cells).reshape(-1, 2, 2) for m in members], axis=1))
-        if auc:
-            aucs.append(dealt_auc(ranked, 2 * codes + parts[:, 1:2], len(scored.names)))
-    return np.concatenate(counts), np.concatenate(aucs) if auc else None

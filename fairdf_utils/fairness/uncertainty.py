@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.fairness import metrics
-from fairdf_utils.fairness.resampling import Settings, aligned, clustered, permuted_tables, resampled_tables
+from fairdf_utils.fairness.permutation import chance_against_rest, holm, sampling_floor
+from fairdf_utils.fairness.resampling import Settings, aligned, clustered, resampled_tables
 from fairdf_utils.fairness.sample_size import worth
 
 MINIMUM = 10  # clusters of a class: fewer tell neither how alike their images are nor the interval of an AUC
@@ -158,9 +159,7 @@ def against_rest(
     """
     data, rows = clustered(table, by, settings), {}
     names, everyone = data.scored.names, data.cells.sum(1)
-    counts = permuted_tables(table, by, settings, False)[0]
-    own, rest = metrics.rates_of(counts), metrics.rates_of(counts.sum(1, keepdims=True) - counts)
-    chance = {rate: _share_at_least(pd.DataFrame(np.abs(own[rate] - rest[rate]))) for rate in rates}
+    chance = chance_against_rest(table, by, settings)
     for code, name in enumerate(names[:1] if len(names) == 2 else names):
         here = data.cells[:, code]
         two = _rates(np.stack([here, everyone - here], axis=1), ["own", "rest"], settings.level)
@@ -212,27 +211,6 @@ def _all_metrics(table, by, settings, auc):
     return pd.DataFrame(values | {name: overall[name] for name in (metrics.OVERALL if auc else metrics.OVERALL[1:])})
 
 
-def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
-    """What the metrics would show, from sampling alone, if the groups made no difference.
-
-    Group labels are permuted among clusters of the same label; a cluster keeps its images together. Gaps are never
-    negative, so even a perfectly group-blind detector shows some; with few clusters a group it shows a lot.
-
-    Index METRICS, without auc_gap if not `auc`; columns estimate (of the table), mean and q95 (95 % quantile) of the
-    permutations, p_value: share of permutations (the table itself included) with a value at least as large.
-    """
-    values = pd.DataFrame(metrics.metrics_of(*permuted_tables(table, by, settings, auc), settings.fidelity)[0])
-    shuffled = values.iloc[1:]
-    floor = {"estimate": values.iloc[0], "mean": shuffled.mean(), "q95": shuffled.quantile(0.95)}
-    return pd.DataFrame(floor | {"p_value": _share_at_least(values)}).rename_axis("metric")
-
-
-def _share_at_least(values):
-    """Share of all rows, the first included, that are at least as large as the first; NaN where that is undefined."""
-    tolerance = 1e-12  # equal tables may differ in the last bit
-    return (values >= values.iloc[0] - tolerance).mean().where(values.iloc[0].notna())
-
-
 def p_values(values: pd.DataFrame) -> pd.Series:
     """Two-sided p-value of "the true value is zero" for each column of estimate (row 0) and resamples.
 
@@ -244,19 +222,3 @@ def p_values(values: pd.DataFrame) -> pd.Series:
     below = ((draws < 0).sum() + (draws == 0).sum() / 2 + 0.5) / (defined + 1)
     p = (2 * np.minimum(below, 1 - below)).clip(lower=1 / (defined + 1), upper=1)
     return p.where(values.iloc[0].notna() & (defined > 0)).rename("p_value")
-
-
-def holm(p: pd.Series | np.ndarray | list) -> pd.Series | np.ndarray:
-    """p-values corrected for their number by Holm's step-down method; NaN stays NaN and is not counted.
-
-    The chance of any false finding among all of them is at most the level at which they are read, however they
-    depend on each other. Give all p-values that are read together. A Series stays one, else float64 array.
-
-    Source: Holm 1979.
-    """
-    given = np.asarray(p, dtype=np.float64)
-    corrected, defined = np.full(given.shape, np.nan), np.flatnonzero(~np.isnan(given))
-    order = defined[np.argsort(given[defined], kind="stable")]
-    steps = np.arange(len(order), 0, -1)  # m, m - 1, ..., 1
-    corrected[order] = np.minimum(1, np.maximum.accumulate(steps * given[order])) if len(order) else 0
-    return pd.Series(corrected, p.index, name=p.name) if isinstance(p, pd.Series) else corrected

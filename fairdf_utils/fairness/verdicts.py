@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.fairness import uncertainty
+from fairdf_utils.fairness import permutation, uncertainty
 from fairdf_utils.fairness.cautions import cautions
 from fairdf_utils.fairness.findings import GAPS, PLANNED, Verdict, findings
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
@@ -64,7 +64,7 @@ def judge(
         groups[by], fairness[by] = _groups(known, by, settings, drawn), _fairness(known, by, settings, drawn)
     groups, fairness = pd.concat(groups, names=["by", "group"]), pd.concat(fairness, names=["by", "metric"])
     gaps = fairness.index.isin([names[0] for names in GAPS.values()], level="metric")
-    fairness["p_holm"] = fairness.groupby(gaps)["p_value"].transform(uncertainty.holm)
+    fairness["p_holm"] = fairness.groupby(gaps)["p_value"].transform(permutation.holm)
     groups = _with_differences(table, bys, groups, settings)
     fit_on, fitted_on = (table, "the same images") if validation is None else (validation, "validation")
     points, failures = _points(_known(table, primary), primary, settings, fit_on)
@@ -117,7 +117,7 @@ def _with_differences(table, bys, groups, settings):
     """`groups` with each group's FPR and TPR against all others; Holm over all groupings and both rates."""
     rows = {by: uncertainty.against_rest(_known(table, by), by, settings) for by in bys}
     rows = pd.concat(rows, names=["by", "rate", "group"])
-    rows["p_holm"] = uncertainty.holm(rows["p_value"])
+    rows["p_holm"] = permutation.holm(rows["p_value"])
     for by in bys:
         members = groups.loc[by].index
         if len(members) == 2:  # the second mirrors the first
@@ -152,7 +152,7 @@ def _points(table, by, settings, fit_on):
         part, _ = _large_enough(view, by, (0,), settings.cluster)
         rows[name] = [cut, np.nan, np.nan, np.nan]
         if part[by].nunique() > 1:
-            floor = uncertainty.sampling_floor(part, by, replace(settings, threshold=cut), auc=False).loc["fpr_gap"]
+            floor = permutation.sampling_floor(part, by, replace(settings, threshold=cut), auc=False).loc["fpr_gap"]
             rows[name][1:] = floor[["estimate", "q95", "p_value"]]
     points = pd.DataFrame.from_dict(rows, "index", columns=columns, dtype=float).rename_axis("point")
-    return points.assign(p_holm=uncertainty.holm(points["p_value"])), failures
+    return points.assign(p_holm=permutation.holm(points["p_value"])), failures

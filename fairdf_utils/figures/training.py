@@ -111,7 +111,7 @@ def fairness_comparison(
 
     `results` has a row for each detector, data set and metric (a panel each): columns detector, dataset, metric,
     estimate, low, high (fractions, NaN = undefined), floor (what sampling alone may show: the q95 of
-    `uncertainty.sampling_floor`) and n (images of the test set).
+    `permutation.sampling_floor`) and n (images of the test set).
     """
     detectors, datasets = list(results["detector"].unique()), list(results["dataset"].unique())
     colours, sizes = colours_of(detectors, style.DETECTOR_COLOURS), results.groupby("dataset")["n"].max()

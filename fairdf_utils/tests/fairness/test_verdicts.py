@@ -12,14 +12,16 @@ from fairdf_utils.fairness import (
     cautions,
     findings,
     metrics,
+    permutation,
     resampling,
     sample_size,
     thresholds,
     uncertainty,
     verdicts,
 )
+from fairdf_utils.fairness.permutation import holm
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
-from fairdf_utils.fairness.uncertainty import Settings, holm
+from fairdf_utils.fairness.uncertainty import Settings
 from fairdf_utils.tests.fairness.score_tables import planted_table, video_table
 
 QUICK = Settings(resamples=60, permutations=60)
@@ -147,7 +149,7 @@ def test_blind_detectors_are_seldom_accused(cluster, seldom):
     for seed in range(24):
         table = planted_table({"a-x": (12, 0), "b-x": (40, 0), "c-x": (30, 0)}, seed=seed, frames=6)
         given = Settings(resamples=20, permutations=200, cluster=cluster)
-        floor = uncertainty.sampling_floor(table.assign(img_path=table.index.astype(str)), "group", given, auc=False)
+        floor = permutation.sampling_floor(table.assign(img_path=table.index.astype(str)), "group", given, auc=False)
         wrong += floor.loc["fpr_gap", "p_value"] < 0.05
     assert (wrong <= 5) == seldom
 

@@ -1,0 +1,137 @@
+"""p-values and floors from dealt groups against plain loops, enumeration and simulation."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.fairness import metrics, permutation, uncertainty
+from fairdf_utils.fairness.uncertainty import Settings
+from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
+
+FEW = Settings(resamples=40, permutations=40, level=0.9)
+
+
+def test_the_p_value_of_a_group_is_the_share_of_all_deals():
+    alarms = np.array([1, 1, 0, 0, 0, 1, 0])
+    table = pd.DataFrame({"label": 0, "score": alarms, "own": ["own"] * 2 + ["rest"] * 5})
+    table["video"] = table["img_path"] = [f"v{row}" for row in table.index]
+    deals = [np.isin(range(7), chosen) for chosen in combinations(range(7), 2)]
+    gap = [abs(alarms[own].mean() - alarms[~own].mean()) for own in deals]
+    exact = np.mean(np.array(gap) >= gap[0] - 1e-12)
+    found = uncertainty.against_rest(table, "own", Settings(permutations=4000))["p_value"]
+    assert found["fpr", "own"] == pytest.approx(exact, abs=0.02) and np.isnan(found["tpr", "own"])
+
+
+def test_a_group_of_few_videos_is_seldom_accused_by_chance():
+    """p < 0.05 in about 3 of 60 blind detectors; more than 8 would come about once in 500 times."""
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(60):
+        group = np.repeat(["small", "large"], [5, 60])
+        alarms = rng.random(65) < 0.05
+        table = pd.DataFrame({"label": 0, "score": alarms.astype(float), "group": group}).assign(video=np.arange(65))
+        found = uncertainty.against_rest(table, "group", Settings(permutations=200), ("fpr",))
+        wrong += (found["p_value"] < 0.05).any()
+    assert wrong <= 8
+
+
+def blind_table(n, balanced, fpr=0.18, tpr=0.84, seed=0):
+    """A group-blind detector with exactly these rates on n independent images, half of them fakes."""
+    rng = np.random.default_rng(seed)
+    label = np.repeat([0, 1], n // 2)
+    group = np.tile(GROUPS, n // 8) if balanced else rng.choice(GROUPS, n)
+    called = np.concatenate([rng.permutation(n // 2) < round(r * n / 2) for r in (fpr, tpr)])
+    return score_table(group, label, np.where(called, 0.9, 0.1))
+
+
+@pytest.mark.parametrize("n", [400, 1600])
+def test_sampling_floor_known_before_this_module(n):
+    """Rounded numbers that a prototype had measured for FPR .18, TPR .84, eight groups."""
+    floor = permutation.sampling_floor(blind_table(n, balanced=False), "group", Settings(permutations=2000))
+    known = {400: {"fpr_sum": 0.46}, 1600: {"fpr_sum": 0.23, "meo": 0.13, "dp": 0.11, "oae": 0.07}}[n]
+    for name, mean in known.items():
+        assert floor.loc[name, "mean"] == pytest.approx(mean, abs=0.015), name
+    assert floor.loc["fpr_sum", "q95"] == pytest.approx({400: 0.69, 1600: 0.35}[n], abs=0.025)
+
+
+def test_sampling_floor_equals_binomial_simulation():
+    """The same question without permutations: 100 reals and 100 fakes a group, every image an independent draw."""
+    rng = np.random.default_rng(5)
+    floor = permutation.sampling_floor(blind_table(1600, balanced=True), "group", Settings(permutations=2000))
+    fpr, tpr = rng.binomial(100, 0.18, (20_000, 8)) / 100, rng.binomial(100, 0.84, (20_000, 8)) / 100
+    fpr_off = np.abs(fpr - fpr.mean(1, keepdims=True)).sum(1)
+    simulated = {
+        "fpr_sum": fpr_off,
+        "fpr_gap": np.ptp(fpr, axis=1),
+        "tpr_gap": np.ptp(tpr, axis=1),
+        "oae": np.ptp((1 - fpr + tpr) / 2, axis=1),
+        "dp": np.ptp((fpr + tpr) / 2, axis=1),
+        "meo": np.maximum(np.ptp(fpr, axis=1), np.ptp(tpr, axis=1)),
+        "eo": fpr_off + np.abs(tpr - tpr.mean(1, keepdims=True)).sum(1),
+    }
+    for name, values in simulated.items():
+        assert floor.loc[name, "mean"] == pytest.approx(values.mean(), rel=0.03), name
+        assert floor.loc[name, "q95"] == pytest.approx(np.quantile(values, 0.95), rel=0.06), name
+
+
+def test_sampling_floor_equals_a_plain_loop():
+    table = random_table(5, n=120, groups=GROUPS[:3])
+    floor = permutation.sampling_floor(table, "group", Settings(permutations=300))
+    rng = np.random.default_rng(99)
+    loop = []
+    for _ in range(300):
+        shuffled = table.copy()
+        for label in (0, 1):
+            rows = table["label"] == label
+            shuffled.loc[rows, "group"] = rng.permutation(table.loc[rows, "group"])
+        loop.append(metrics.fairness_metrics(shuffled))
+    loop = pd.DataFrame(loop)
+    spread = loop.std() / np.sqrt(300)
+    assert ((floor["mean"] - loop.mean()).abs() < 5 * spread).all()
+    np.testing.assert_allclose(floor["estimate"], metrics.fairness_metrics(table), atol=1e-12)
+
+
+def test_sampling_floor_keeps_videos_together_and_p_values_behave():
+    table = video_table(per_cell=6, frames=8, seed=2)
+    table["score"] = table.groupby("video")["score"].transform("first")  # frames agree
+    given = Settings(permutations=300)
+    whole = permutation.sampling_floor(table, "group", given)
+    single = permutation.sampling_floor(table, "group", replace(given, cluster="img_path"))
+    assert (whole["mean"] > 1.8 * single["mean"]).all()  # sqrt(8) = 2.8 if no correlation were left
+    unfair = video_table(per_cell=10)
+    male = unfair["gender"] == "male"
+    unfair.loc[male, "score"] = np.clip(unfair.loc[male, "score"] + 0.3, 0, 1)
+    p = permutation.sampling_floor(unfair, "gender", Settings(permutations=199))["p_value"]
+    assert p["fpr_gap"] == pytest.approx(1 / 200)
+    assert (p > 0).all() and (p <= 1).all()
+
+
+def test_sampling_floor_splits_mixed_videos():
+    table = random_table(3, n=200, videos=20)  # every video mixes labels and groups
+    floor = permutation.sampling_floor(table, "group", FEW)
+    assert floor[["mean", "q95"]].notna().all().all()
+    assert permutation.sampling_floor(table, "group", FEW).equals(floor)
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(permutation.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    named = pd.Series({"a": 0.02, "b": np.nan, "c": 0.9, "d": 0.6})
+    corrected = permutation.holm(named)
+    assert corrected.drop("b").tolist() == pytest.approx([0.06, 1, 1]) and np.isnan(corrected["b"])
+    assert corrected.index.equals(named.index) and permutation.holm([np.nan]).shape == (1,)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p, level):
+    order, rejected = np.argsort(p, kind="stable"), np.zeros(len(p), bool)
+    for step, i in enumerate(order):  # Holm 1979: stop at the first that is too large
+        if p[i] * (len(p) - step) > level:
+            break
+        rejected[i] = True
+    np.testing.assert_array_equal(permutation.holm(p) <= level, rejected)
