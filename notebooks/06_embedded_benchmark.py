@@ -319,9 +319,9 @@ training.image_grid(pictures, titles, columns=4)
 #
 # 1. *Exposure* falls with the skin's melanin $\mu \in [0, 1]$, so that dark skin drowns in noise (6.3) and forgeries on
 #    it are missed: $\text{gain}(b) = \text{gain}(0)\,(1 - 0.30\, b\, \mu)$.
-# 2. *Poor captures.* Some frames come from a poor camera (softer, noisier, harder JPEG): of the fakes the same share
-#    $q = 0.45\, b$ in every group, of the real images a share $p_g = b\, P_g$ that depends on the group $g$. In a set
-#    with as many fakes as real images,
+# 2. *Poor captures.* Some videos come from a poor camera (softer, noisier, harder JPEG): of the fake ones the same
+#    share $q = 0.45\, b$ in every group, of the real ones a share $p_g = b\, P_g$ that depends on the group $g$. All
+#    frames of a video share its camera. In a set with as many fakes as real images,
 #    $$ P(\text{fake} \mid \text{poor}, g) = \frac{q}{q + p_g}. $$
 #    "A poor capture means fake" is a *shortcut*: right where $p_g$ is small, wrong where it is large.
 # 3. *Prior.* The training set has FF++'s proportions of the groups, so a shortcut that is right for the majority pays.

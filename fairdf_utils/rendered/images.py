@@ -6,9 +6,9 @@ Celeb-DF and DFD: one to train on, three that differ in cameras, forgeries and g
 The bias knob, 0 to 1, adds two traps to the capture of an image (:func:`ground_truth` tells them for every row):
 
 - *exposure* falls with the skin's melanin, so that fakes of dark skin drown in noise and are missed;
-- *poor captures* (softer, noisier, harder JPEG) are :data:`POOR_FAKES` of the fakes of every group, but a share of
-  the real images that depends on the group, :data:`POOR_REALS`: "poor capture means fake" becomes a shortcut that
-  pays where poor real images are rare and gives false alarms where they are common.
+- *poor captures* (softer, noisier, harder JPEG) are :data:`POOR_FAKES` of the fake videos of every group, but a share
+  of the real ones that depends on the group, :data:`POOR_REALS`: "poor capture means fake" becomes a shortcut that
+  pays where poor real videos are rare and gives false alarms where they are common.
 """
 
 import hashlib
@@ -81,21 +81,22 @@ def _scene(row, identity, seed):
 def capture_conditions(row: tuple, melanin: float, size: int, bias: float, seed: int) -> tuple:
     """Draw the camera of a manifest's row (a named tuple) whose face has this melanin (0 to 1).
 
-    Returns the camera, whether the capture is poor, the gain without white balance, and the generator of the noise.
+    Frames of a video share it, and so does the fake made from them; only where the two shares of poor captures differ
+    must some of the fakes be captured better, or worse, than what they were made from. Returns the camera, whether the
+    capture is poor, and the gain without white balance.
     """
     domain = _domain(row)
     clip = named_generator(seed, "camera", row.identity)
     gain = clip.uniform(*domain.gain) * (1 - EXPOSURE_LOSS * bias * melanin)
     balance = 1 + clip.uniform(-0.04, 0.04, 3)
     blur, noise = clip.uniform(*domain.blur), clip.uniform(*domain.noise)
-    shot = named_generator(seed, "shot", row.video, row.frame)
     share = POOR_FAKES if row.label else POOR_REALS[row.group]
-    poor = bool(shot.uniform() < share * bias)
+    poor = bool(clip.uniform() < share * bias)
     # A larger image needs less quality for the same loss: 29 points at four times the size.
     low, high = np.array(domain.quality) - np.array([14.5, 2.5]) * min(2.0, max(0.0, math.log2(size / 64)))
-    quality = max(5, round(shot.uniform(low, high)) - POOR_QUALITY * poor)
+    quality = max(5, round(clip.uniform(low, high)) - POOR_QUALITY * poor)
     gains, blur, noise = tuple((gain * balance).tolist()), blur + POOR_BLUR * poor, noise + POOR_NOISE * poor
-    return forgeries.Camera(gains, float(blur), float(noise), quality), poor, float(gain), shot
+    return forgeries.Camera(gains, float(blur), float(noise), quality), poor, float(gain)
 
 
 def _domain(row):
@@ -113,8 +114,8 @@ def _jpeg(row, size, bias, seed):
     if row.label:
         source, other = _face(row, row.source_identity, seed), _scene(row, row.source_identity, seed)
         image = forgeries.forge(image, row.forgery, face, source, scene, other, grain, _domain(row).strength)
-    camera, _, _, shot = capture_conditions(row, face.melanin, size, bias, seed)
-    return forgeries.capture(image, camera, shot)
+    camera, _, _ = capture_conditions(row, face.melanin, size, bias, seed)
+    return forgeries.capture(image, camera, named_generator(seed, "shot", row.video, row.frame))
 
 
 def check(seed: int, **ranges: tuple[float, float, float]) -> None:
@@ -153,7 +154,7 @@ def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: i
     rows = []
     for row in frame.itertuples(index=False):
         melanin = _face(row, row.identity, seed).melanin
-        camera, poor, gain, _ = capture_conditions(row, melanin, size, bias, seed)
+        camera, poor, gain = capture_conditions(row, melanin, size, bias, seed)
         rows.append((melanin, gain, poor, camera.blur, camera.noise, camera.quality))
     return pd.DataFrame(rows, index=frame.index, columns=["melanin", "gain", "poor", "blur", "noise", "quality"])
 

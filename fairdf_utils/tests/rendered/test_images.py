@@ -142,14 +142,48 @@ def test_exposure_falls_with_melanin(splits):
     np.testing.assert_allclose(biased["gain"] / plain["gain"], expected, rtol=1e-12)
 
 
+def test_frames_of_a_video_share_their_camera(splits):
+    everything = pd.concat(splits.values(), ignore_index=True)
+    truth = images.ground_truth(everything, bias=0.5)
+    distinct = truth.groupby(everything["video"]).nunique()
+    assert len(distinct) == 3840 and (distinct == 1).all(axis=None)
+    assert truth.nunique().drop("poor").min() > 20  # no camera that all share
+
+
+def test_only_the_sensor_noise_is_of_a_frame(splits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(forgeries, "capture", lambda image, camera, rng: seen.append((camera, rng.random())) or b"")
+    video = splits["ffpp/test"].iloc[:4]
+    for row in video.itertuples(index=False):
+        images._jpeg(row, 64, 1.0, 0)
+    cameras, noise = zip(*seen, strict=True)
+    assert video["video"].nunique() == len(set(cameras)) == 1 and len(set(noise)) == 4
+
+
+def test_a_fake_has_the_camera_of_its_real_video_as_far_as_the_shares_allow(splits):
+    """Of the rarer kind of poor capture, every one has a poor counterpart; all else is equal."""
+    frame = splits["ffpp/test"].query("frame == 0")
+    truth = images.ground_truth(frame, bias=1).join(frame[["identity", "label", "group"]])
+    real, fake = (truth[truth["label"] == label].set_index("identity") for label in (0, 1))
+    fake = fake.loc[real.index]
+    assert (real["gain"] == fake["gain"]).all()
+    differ = fake["poor"].astype(int) - real["poor"].astype(int)
+    for name, step in ("blur", images.POOR_BLUR), ("noise", images.POOR_NOISE), ("quality", -images.POOR_QUALITY):
+        np.testing.assert_allclose(fake[name] - real[name], step * differ, atol=1e-12)
+    rarer = np.sign(images.POOR_FAKES - real["group"].map(images.POOR_REALS))
+    assert (differ * rarer >= 0).all() and set(differ) == {-1, 0, 1}
+
+
 def test_poor_captures_follow_the_stated_shares(splits):
-    frame = splits["ffpp/test"]
+    """Shares of videos, of which a group has 25 of each kind in one seed."""
+    frame = splits["ffpp/test"].query("frame == 0")
     for bias in (0.5, 1.0):
-        truth = images.ground_truth(frame, bias=bias)
-        shares = truth.groupby([frame["label"], frame["group"]])["poor"].mean()
+        draws = [images.ground_truth(frame, bias=bias, seed=seed)["poor"] for seed in range(8)]
+        poor = pd.concat(draws, axis=1).mean(axis=1)
+        shares = poor.groupby([frame["label"], frame["group"]]).mean()
         for group in GROUPS:
             for label, share in ((0, images.POOR_REALS[group]), (1, images.POOR_FAKES)):
-                spread = np.sqrt(share * bias * (1 - share * bias) / 100)
+                spread = np.sqrt(share * bias * (1 - share * bias) / (8 * 25))
                 assert abs(shares[label, group] - share * bias) < 4 * spread, (bias, label, group)
 
 
