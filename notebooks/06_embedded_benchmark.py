@@ -432,8 +432,8 @@ pd.DataFrame(shares | {"prior, training set": drawn / drawn.sum()}).round(3)
 # %% [markdown]
 # **What you should see.** Points on the line, crosses inside the bars (of sixteen 95 % intervals one may well miss).
 # Most poor captures of the training set are fakes, so a detector that learns "poor means fake" does well there; in the
-# groups with many poor real videos the same rule is a coin toss or worse, and gives false alarms. (Once more: the shares are numbers of this benchmark, chosen by
-# its authors; they say nothing about people.)
+# groups with many poor real videos the same rule is a coin toss or worse, and gives false alarms. (Once more: the
+# shares are numbers of this benchmark, chosen by its authors; they say nothing about people.)
 #
 # ## 6.7 The audit held against the truth
 #
