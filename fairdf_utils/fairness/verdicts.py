@@ -96,7 +96,7 @@ def _fairness(table, by, settings, drawn):
     """METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
     whole = uncertainty.bootstrap(table, by, settings, drawn=drawn).loc[list(METRICS)].assign(left_out="")
     for metric, *_, labels in GAPS.values():
-        part, left_out = _large_enough(table, by, labels, settings.cluster)
+        part, left_out = large_enough(table, by, labels, settings.cluster)
         if left_out:
             row = pd.Series(np.nan, whole.columns, dtype=object)
             if part[by].nunique() > 1:
@@ -106,7 +106,7 @@ def _fairness(table, by, settings, drawn):
     return whole
 
 
-def _large_enough(table, by, labels, cluster):
+def large_enough(table: pd.DataFrame, by: str, labels: Sequence[int], cluster: str) -> tuple[pd.DataFrame, list]:
     """The rows that a gap is made of, and the groups left out: those with fewer than MINIMUM clusters of a class."""
     counts = table.groupby([by, "label"])[cluster].nunique().unstack().reindex(columns=labels).fillna(0)
     enough = (counts >= uncertainty.MINIMUM).all(axis=1)
@@ -149,7 +149,7 @@ def _points(table, by, settings, fit_on):
             failures.append(f"Nothing is judged video by video. {error}")
     rows, columns = {}, ["threshold", "estimate", "floor_q95", "p_value"]
     for name, (view, cut) in views.items():
-        part, _ = _large_enough(view, by, (0,), settings.cluster)
+        part, _ = large_enough(view, by, (0,), settings.cluster)
         rows[name] = [cut, np.nan, np.nan, np.nan]
         if part[by].nunique() > 1:
             floor = permutation.sampling_floor(part, by, replace(settings, threshold=cut), auc=False).loc["fpr_gap"]

@@ -1,0 +1,178 @@
+"""Post-processing against brute force and fairlearn; fitted on validation alone, whatever the test table holds."""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.postprocessing import ThresholdOptimizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator
+
+from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.fairness import metrics, postprocessing, thresholds
+from fairdf_utils.fairness.resampling import Settings
+from fairdf_utils.fairness.score_table import ScoreTableError
+from fairdf_utils.fairness.uncertainty import paired_difference
+from fairdf_utils.tests.fairness.score_tables import planted_table, score_table, video_table
+
+USED = Settings(resamples=50, threshold=0.4)
+PEERS = ["equal FPR", "best worst group"]
+unit = st.floats(0, 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(unit, min_size=1, max_size=20), unit)
+def test_scores_moved_to_one_half_decide_and_rank_as_before(score, threshold):
+    score = np.sort(score)
+    moved = postprocessing.at_half(score, threshold)
+    np.testing.assert_array_equal(moved >= 0.5, score >= threshold)
+    assert (np.diff(moved) >= 0).all() and ((moved >= 0) & (moved <= 1)).all()
+
+
+def test_a_threshold_of_one_half_changes_no_score():
+    score = np.linspace(0, 1, 21)
+    np.testing.assert_allclose(postprocessing.at_half(score, 0.5), score, atol=1e-11)
+
+
+three_groups = st.lists(st.tuples(st.sampled_from(GROUPS[:3]), st.integers(0, 1), st.integers(0, 10)), max_size=12).map(
+    lambda rows: rows + [(group, label, 4 + label) for group in GROUPS[:3] for label in (0, 1)]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(three_groups, st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]))
+def test_the_worst_group_is_the_best_of_all_thresholds(rows, threshold):
+    group, label, score = zip(*rows, strict=True)
+    table = score_table(group, label, np.array(score) / 10)
+    fakes = table["label"] == 1
+    options = {}  # group -> (fakes found, accuracy) at each threshold
+    for name, part in table.groupby("group"):
+        curve = thresholds.metrics_by_threshold(part)
+        hits = curve["tpr"] * (part["label"] == 1).sum()
+        options[name] = list(zip(hits.round(), (curve["tpr"] + 1 - curve["fpr"]) / 2, strict=True))
+    floor = (fakes & (table["score"] >= threshold)).sum()
+    every = [np.array(each) for each in product(*options.values())]
+    allowed = [each for each in every if each[:, 0].sum() >= floor]
+
+    fitted = postprocessing.fit_worst_group(table, "group", threshold)
+    rates = metrics.group_rates(table, "group", fitted)
+    accuracy, hits = (rates["tpr"] + rates["tnr"]) / 2, (rates["tpr"] * rates["n_fake"]).sum().round()
+    assert hits >= floor
+    assert accuracy.min() == pytest.approx(max(each[:, 1].min() for each in allowed))
+    # as many fakes for as little worse an answer, nothing else is more accurate in sum
+    alike = [each for each in every if each[:, 0].sum() >= hits and each[:, 1].min() >= accuracy.min() - 1e-12]
+    assert accuracy.sum() == pytest.approx(max(each[:, 1].sum() for each in alike))
+
+
+def test_a_group_of_one_class_has_no_accuracy():
+    table = score_table(["male-white"] * 2 + ["male-black"] * 2, [0, 1, 0, 0], [0.1, 0.9, 0.2, 0.3])
+    with pytest.raises(ScoreTableError, match="male-black.*one class"):
+        postprocessing.fit_worst_group(table)
+
+
+class AsScored(BaseEstimator):
+    """What fairlearn takes for a fitted model whose scores are its only column."""
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def predict(self, X):
+        return np.asarray(X)[:, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.*prefit.*")  # fairlearn fits a copy and then doubts it
+def test_equal_alarms_are_those_of_fairlearn_where_it_draws_no_lots():
+    """Ten real images in each group and a concave ROC curve: a FPR of k / 10 is a corner of every curve."""
+    real, parts = np.arange(10) / 10, []
+    for group, lift, count in zip(GROUPS[:3], (0.02, 0.07, 0.04), (20, 30, 40), strict=True):
+        fake = np.repeat(real[::-1] + lift, np.linspace(0, count, 10).astype(int)[::-1] + 1)
+        parts.append(score_table([group] * 10, [0] * 10, real))
+        parts.append(score_table([group] * len(fake), [1] * len(fake), fake))
+    table = pd.concat(parts, ignore_index=True)
+    optimizer = ThresholdOptimizer(
+        estimator=AsScored(), constraints="false_positive_rate_parity", objective="balanced_accuracy_score",
+        grid_size=10, predict_method="predict",
+    )  # fmt: skip
+    features = table[["score"]].to_numpy()
+    optimizer.fit(features, table["label"], sensitive_features=table["group"])
+    called = optimizer._pmf_predict(features, sensitive_features=table["group"])[:, 1]
+    at = called[table["label"] == 0].mean()
+    own = thresholds.fit_group_thresholds(table, "group", "fpr", at + 1e-9)
+    assert 0 < at < 1
+    np.testing.assert_allclose(called, table["score"] >= table["group"].map(own))
+
+
+@pytest.fixture(scope="module")
+def two_tables():
+    counts = dict.fromkeys(GROUPS, (15, 15))
+    raised = GROUPS[:2]
+    return planted_table(counts, raised, 1), planted_table(counts, raised, 2).assign(
+        img_path=lambda each: each.index.astype(str), dataset="ffpp"
+    )
+
+
+def test_the_labels_of_the_test_table_decide_nothing(two_tables):
+    validation, test = two_tables
+    peers, borrowed = postprocessing.table_peers(validation, test, "group", USED)
+    turned, _ = postprocessing.table_peers(validation, test.assign(label=1 - test["label"]), "group", USED)
+    assert list(peers) == PEERS and borrowed == []
+    for name, peer in peers.items():
+        np.testing.assert_array_equal(peer["score"], turned[name]["score"])
+        part, _ = postprocessing.table_peers(validation, test.iloc[::7], "group", USED)
+        np.testing.assert_array_equal(peer["score"].iloc[::7], part[name]["score"])
+
+
+def test_peers_decide_at_one_half_as_their_thresholds_do(two_tables):
+    validation, test = two_tables
+    peers, _ = postprocessing.table_peers(validation, test, "group", USED)
+    fpr = metrics.overall_metrics(validation, USED.threshold)["fpr"]
+    fitted = {
+        "equal FPR": thresholds.fit_group_thresholds(validation, "group", "fpr", fpr),
+        "best worst group": postprocessing.fit_worst_group(validation, "group", USED.threshold),
+    }
+    for name, own in fitted.items():
+        expected, found = metrics.group_rates(test, "group", own), metrics.group_rates(peers[name], "group")
+        pd.testing.assert_frame_equal(found, expected)  # the AUC of a group, too
+
+
+def test_groups_that_validation_lacks_keep_the_threshold_in_use_and_are_named(two_tables):
+    validation, test = two_tables
+    few = validation["video"].str.startswith(f"{GROUPS[1]}/1/") & ~validation["video"].str.fullmatch(".*/1/[0-8]")
+    validation = validation[(validation["group"] != GROUPS[0]) & ~few]  # none of one group, nine fake videos of another
+    peers, borrowed = postprocessing.table_peers(validation, test, "group", USED)
+    assert borrowed == list(GROUPS[:2])
+    for peer in peers.values():
+        kept = test["group"].isin(borrowed)
+        np.testing.assert_array_equal((peer["score"] >= 0.5)[kept], (test["score"] >= 0.4)[kept])
+    _, of_all = postprocessing.table_peers(validation.assign(group="x"), test.assign(group="x"), "group", USED)
+    assert of_all == []
+
+
+def test_nothing_is_fitted_where_every_group_is_too_small(two_tables):
+    with pytest.raises(ScoreTableError, match="No group of 'group' has 10 real and 10 fake.*Give more validation"):
+        postprocessing.table_peers(video_table(9), two_tables[1], "group", USED)
+
+
+def test_equal_scores_stay_equal_decisions(two_tables):
+    validation, test = (table.assign(score=0.7) for table in two_tables)
+    for peer in postprocessing.table_peers(validation, test, "group", USED)[0].values():
+        assert peer["score"].between(0.5, 1).all(), "at one half all were called fake, and still are"
+
+
+def test_what_a_peer_changes_is_a_paired_difference(two_tables):
+    validation, test = two_tables
+    peers, _ = postprocessing.table_peers(validation, test, "group", USED)
+    found = postprocessing.compared(test, peers, "group", USED)
+    assert list(found.index.unique("peer")) == PEERS
+    for name, peer in peers.items():
+        expected = paired_difference(peer, test, "group", replace(USED, threshold=0.5), threshold_b=0.4)
+        np.testing.assert_array_equal(found.loc[name, "difference"], expected["estimate"])
+        given = metrics.overall_metrics(test, 0.4)[["auc", "acc", "fpr", "tpr"]]
+        np.testing.assert_allclose(found.loc[name, "given"][given.index], given)
+    assert (found["difference"] == found["processed"] - found["given"]).all()
+    equal = found.loc["equal FPR"]
+    assert equal.loc["fpr_gap", "high"] < 0, "a planted difference of many videos is mended"
