@@ -20,7 +20,6 @@ import pandas as pd
 
 from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.fairness.cautions import UNITS, percent
-from fairdf_utils.fairness.permutation import holm
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 
 PLANNED = 0.2  # width of the interval that a group should have, as a fraction: plus or minus ten points
@@ -31,11 +30,6 @@ GAPS = {
     "auc": ("auc_gap", "the AUC", "AUC", (0, 1)),
 }
 SHARES = {"fpr": "of the reals are called fake", "tpr": "of the fakes are found"}
-QUESTIONS = {
-    ("fpr_sum", "threshold"): "F_FPR",
-    ("fpr_sum", "common FPR"): "F_FPR at a common FPR",
-    ("auc", "threshold"): "AUC",
-}
 KINDS = {
     "detection": "Detection",
     "differs": "Differs between groups",
@@ -228,32 +222,3 @@ def as_html(verdict: Verdict) -> str:
         parts.append(f'<div class="{name}"><strong>{heading}</strong><ul>{items}</ul></div>' if texts else "")
     parts.insert(1, f'<p class="short">{escape(in_short(verdict.findings))}</p>')
     return "\n".join(filter(None, parts))
-
-
-def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:
-    """The questions that are asked of two detectors, answered in columns question, p_holm and verdict.
-
-    `differences` are rows of `uncertainty.paired_difference` with columns detector, reference, seed, dataset, metric
-    and at ("threshold" or "common FPR"). The p-values of one question are read together, so Holm's method corrects
-    them together; training seeds are repetitions, which are counted, not pooled.
-    """
-    asked = [QUESTIONS.get(key, "") for key in zip(differences["metric"], differences["at"], strict=True)]
-    rows = differences.assign(question=asked).query("question != ''").copy()
-    rows["p_holm"] = rows.groupby(["question", "seed"])["p_value"].transform(holm).astype(float)
-    way = np.where(rows["estimate"] < 0, "lower", "higher")
-    return rows.assign(verdict=np.where(rows["p_holm"] < 1 - level, way, "undecided"))
-
-
-def comparison_sentences(rows: pd.DataFrame) -> list[str]:
-    """One sentence a pair and question, from `compared`: "fairdf against ori, AUC: lower on dfd; undecided on ffpp."
-
-    With several seeds, in how many of them: "lower on dfd 2/3".
-    """
-    several, said = rows["seed"].nunique() > 1, []
-    for (base, detector, question), part in rows.groupby(["reference", "detector", "question"], sort=False):
-        found, of = {}, part["dataset"].value_counts()
-        for (verdict, name), count in part.groupby(["verdict", "dataset"], sort=False).size().items():
-            found.setdefault(verdict, []).append(f"{name} {count}/{of[name]}" if several else str(name))
-        verdicts = [f"{one} on {', '.join(found[one])}" for one in ("lower", "higher", "undecided") if one in found]
-        said.append(f"{detector} against {base}, {question}: {'; '.join(verdicts)}.")
-    return said

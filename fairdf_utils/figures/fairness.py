@@ -4,6 +4,7 @@ One function a figure, each returns a closed matplotlib Figure; fractions come i
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -165,7 +166,8 @@ def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
     optionally p_holm, written beside the row. Intervals that exclude zero are drawn in blue.
     """
     names, metrics = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["metric"]))
-    figure, grid = panels(len(metrics), len(metrics), 9.5 / len(metrics), 0.26 * len(names) + 1.5, sharey=True)
+    wide = min(len(metrics), 3)
+    figure, grid = panels(len(metrics), wide, 9.5 / wide, 0.26 * len(names) + 1.5, sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
         part = table[table["metric"] == metric].set_index("name").reindex(names)
         rows, outside = np.arange(len(names)), ((part["low"] > 0) | (part["high"] < 0)).to_numpy()
@@ -178,7 +180,7 @@ def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
         if "p_holm" in table.columns:
             write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
         words = style.METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
-        axes.set(title=words, xlabel="Percentage points")
+        axes.set(title=fill(words, 24), xlabel="Percentage points")
         axes.grid(False, axis="y")
     grid[0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]

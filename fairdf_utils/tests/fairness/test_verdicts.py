@@ -22,7 +22,7 @@ from fairdf_utils.fairness import (
 from fairdf_utils.fairness.permutation import holm
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
 from fairdf_utils.fairness.uncertainty import Settings
-from fairdf_utils.tests.fairness.score_tables import planted_table, video_table
+from fairdf_utils.tests.fairness.score_tables import planted_table
 
 QUICK = Settings(resamples=60, permutations=60)
 
@@ -339,21 +339,6 @@ def test_names_are_escaped_and_nothing_is_lost_on_the_page(tmp_path):
     assert "<b>" not in text and "&lt;b&gt;&amp;&quot;x" in text
     assert text.count("<li>") == len(verdict.findings) + len(verdict.cautions)
     assert text.index("Differs between groups") < text.index("Too small to judge")
-
-
-def test_detectors_are_compared_by_rule():
-    a, b = video_table(0, per_cell=12), video_table(0, per_cell=12)
-    b["score"] = np.where(b["label"] == 1, b["score"] ** 3, b["score"])  # fakes score lower: a smaller AUC
-    rows = uncertainty.paired_difference(b, a, "group", QUICK).reset_index()
-    given = {"detector": "b", "reference": "a", "dataset": "dfd", "at": "threshold"}
-    differences = pd.concat([rows.assign(**given, seed=seed) for seed in (0, 1)], ignore_index=True)
-    found = findings.compared(differences, 0.95)
-    assert set(found["question"]) == {"F_FPR", "AUC"} and len(found) == 4
-    assert (found.loc[found["question"] == "AUC", "verdict"] == "lower").all()
-    assert findings.comparison_sentences(found) == [
-        "b against a, F_FPR: undecided on dfd 2/2.", "b against a, AUC: lower on dfd 2/2."
-    ]  # fmt: skip
-    assert findings.comparison_sentences(findings.compared(differences[:0], 0.95)) == []
 
 
 @st.composite
