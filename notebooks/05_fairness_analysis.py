@@ -267,7 +267,9 @@ assert left["fpr"] == 1 and np.isnan(left["tpr"]) and left["n_real"] == 2
 # with six. The gaps of FPR and TPR, `fpr_gap` and `tpr_gap`, do not have this flaw and stand beside it.
 # $F_\mathrm{OAE}$ and $F_\mathrm{DP}$ mix both classes: they compare like with like only if every group has the same
 # share of fakes. The package also gives $F_\mathrm{EO} = \sum_g |\mathrm{FPR}_g - \mathrm{FPR}| +
-# |\mathrm{TPR}_g - \mathrm{TPR}|$ as `eo`, and the gap of the groups' AUCs as `auc_gap`. By hand:
+# |\mathrm{TPR}_g - \mathrm{TPR}|$ as `eo`, and the gap of the groups' AUCs as `auc_gap`. *Which metric
+# when* (`book/which_metric.md`, a page of the site) tells for each of them whom it protects and when it misleads.
+# By hand:
 
 
 # %%

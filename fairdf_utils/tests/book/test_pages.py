@@ -1,9 +1,10 @@
-"""What the README and the page on one's own data tell to type can be typed: commands, flags, parameters."""
+"""What the pages tell to type can be typed, and the numbers of their examples are those that the package computes."""
 
 import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -11,6 +12,7 @@ from fairdf_utils import __main__ as command_line
 from fairdf_utils.book import REPOSITORY
 from fairdf_utils.book.pairs import read_chapters
 from fairdf_utils.book.parameters import RESERVED
+from fairdf_utils.fairness import metrics
 
 PAGES = ("README.md", "notebooks/book/your_data.md")
 
@@ -53,3 +55,34 @@ def test_flags_in_sentences_are_some_commands(page):
     prose = re.sub(r"```.*?```|^\| `--.*$", "", text, flags=re.DOTALL | re.MULTILINE)
     source = Path(command_line.__file__).read_text(encoding="utf-8")
     assert all(f'"{flag}"' in source for flag in re.findall(r"`(--[a-z-]+)", prose))
+
+
+def markdown_tables(page: str, heading: str) -> list[list[str]]:
+    """Cells of the rows of every table whose heading line begins like this, in order."""
+    text = Path(REPOSITORY, page).read_text(encoding="utf-8")
+    bodies = re.findall(rf"^{re.escape(heading)}.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for body in bodies for row in body.splitlines()]
+
+
+def test_the_examples_of_which_metric_when_are_computed():
+    page = "notebooks/book/which_metric.md"
+    counts = {}
+    for detector, group, *cells in markdown_tables(page, "| detector | group | fakes found"):
+        (found, fakes), (alarms, real) = (map(int, cell.split(" of ")) for cell in cells[:2])
+        exact = found / fakes, alarms / real, found / (found + alarms)
+        assert [float(cell.removesuffix(" %")) / 100 for cell in cells[2:]] == pytest.approx(exact, abs=5e-4)
+        odds = fakes / real * (1 - exact[2]) / exact[2] * exact[0]  # Chouldechova's identity
+        assert odds == pytest.approx(exact[1])
+        rows = (1, 1.0, found), (1, 0.0, fakes - found), (0, 1.0, alarms), (0, 0.0, real - alarms)
+        counts.setdefault(detector, []).extend((group, label, score) for label, score, n in rows for _ in range(n))
+    stated = markdown_tables(page, "| detector | FPR gap")
+    assert [row[0] for row in stated] == list(counts) == ["1", "2", "before", "lowered", "raised"]
+    for detector, *cells in stated:
+        table = pd.DataFrame(counts[detector], columns=["group", "label", "score"])
+        table["video"] = range(len(table))
+        values, rates = metrics.fairness_metrics(table), metrics.group_rates(table)
+        names = ["fpr_gap", "tpr_gap", "fpr_sum", "oae", "dp", "meo"]
+        computed = [*values[names], rates["tpr"].min(), rates["fpr"].max()]
+        assert list(map(float, cells)) == pytest.approx([100 * value for value in computed], abs=0.051), detector
+    constant = metrics.fairness_metrics(table.assign(score=1.0))  # "Scores that trivial models win"
+    assert (constant == 0).all() and list(metrics.group_rates(table.assign(score=1.0))["auc"]) == [0.5, 0.5]
