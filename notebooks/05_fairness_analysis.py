@@ -72,6 +72,7 @@ from fairdf_utils.fairness import (
 from fairdf_utils.fairness.cautions import UNITS, percent
 from fairdf_utils.fairness.pareto import undominated
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
+from fairdf_utils.fairness.worst_group import WORST
 from fairdf_utils.figures import fairness, style, training
 from fairdf_utils.files import printable, write_text
 from fairdf_utils.progress import bar
@@ -472,8 +473,9 @@ show(uncertainty.interval_of_a_gap)
 # %% tags=["audit"]
 unfairness = pd.concat({key: found[key[:3]].fairness.loc[key[3]] for key in keyed}, names=[*names, "by"]).reset_index()
 columns = ["estimate", "low", "high", "floor_q95", "p_value", "p_holm", "groups", "left_out"]
-display(pd.concat({key[2]: found[key].fairness[columns] for key in shown}, names=["dataset"]))
-defined = unfairness.dropna(subset=["estimate"])
+display(pd.concat({key[2]: found[key].fairness[columns].drop(list(WORST), level="metric") for key in shown},
+                  names=["dataset"]))  # fmt: skip
+defined = unfairness.dropna(subset=["estimate", "floor_q95"])
 assert (defined["low"] <= defined["estimate"] + 1e-9).all() and (defined["estimate"] <= defined["high"] + 1e-9).all()
 assert (defined["floor_mean"] >= 0).all() and defined["p_value"].between(0, 1).all()
 assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap above zero that chance explains"

@@ -17,6 +17,7 @@ from fairdf_utils.fairness.metrics import Scored, as_arrays, checked_level, clus
 from fairdf_utils.fairness.score_table import ScoreTableError, column
 from fairdf_utils.progress import bar
 
+MINIMUM = 10  # clusters of a class: fewer tell neither how alike their images are nor the interval of an AUC
 CLUSTERS = ("video", "identity", "img_path")
 CACHED = 64_000  # float64 numbers that stay in a core's cache: drawing is then twice as fast
 

@@ -17,10 +17,10 @@ import pandas as pd
 
 from fairdf_utils.fairness import metrics
 from fairdf_utils.fairness.permutation import chance_against_rest, holm, sampling_floor
-from fairdf_utils.fairness.resampling import Settings, aligned, clustered, resampled_tables
+from fairdf_utils.fairness.resampling import MINIMUM, Settings, aligned, clustered, resampled_tables
 from fairdf_utils.fairness.sample_size import worth
+from fairdf_utils.fairness.worst_group import of_groups, worst
 
-MINIMUM = 10  # clusters of a class: fewer tell neither how alike their images are nor the interval of an AUC
 RATES = {"fpr": (0,), "tpr": (1,), "acc": (0, 1)}  # rate -> labels that it is made of
 
 
@@ -189,10 +189,10 @@ def paired_difference(
     What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest. The rows may
     stand in any order; `threshold_b` is that of B, where it is not that of the settings.
 
-    Index METRICS + OVERALL; columns a, b (the two estimates), estimate = a - b, low, high; p_value: that the difference
-    is zero, from the same resamples; p_holm: corrected for all rows of this table (who reads several tables together
-    corrects the p_value of all of them, with `holm`). ScoreTableError if the tables do not hold the same images, or
-    disagree on label, group or cluster of one.
+    Index WORST (not without `auc`) + METRICS + OVERALL; columns a, b (the two estimates), estimate = a - b, low, high;
+    p_value: that the difference is zero, from the same resamples; p_holm: corrected for all rows of this table (who
+    reads several tables together corrects the p_value of all of them, with `holm`). ScoreTableError if the tables do
+    not hold the same images, or disagree on label, group or cluster of one.
     """
     table_b = aligned(table_a, table_b, ["label", by, settings.cluster])
     other = settings if threshold_b is None else replace(settings, threshold=threshold_b)
@@ -204,10 +204,12 @@ def paired_difference(
 
 
 def _all_metrics(table, by, settings, auc):
-    """METRICS + OVERALL of the table (row 0) and its resamples."""
-    counts, of_groups, auc_overall = resampled_tables(clustered(table, by, settings), settings, auc)
+    """WORST (not without `auc`) + METRICS + OVERALL of the table (row 0) and its resamples."""
+    data = clustered(table, by, settings)
+    counts, aucs, auc_overall = resampled_tables(data, settings, auc)
     overall = metrics.rates_of(counts.sum(1)) | {"auc": auc_overall}
-    values = metrics.metrics_of(counts, of_groups, settings.fidelity)[0]
+    values = {name: worst(one) for name, one in of_groups(data, settings, aucs).items()} if auc else {}
+    values |= metrics.metrics_of(counts, aucs, settings.fidelity)[0]
     return pd.DataFrame(values | {name: overall[name] for name in (metrics.OVERALL if auc else metrics.OVERALL[1:])})
 
 

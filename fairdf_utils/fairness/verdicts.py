@@ -18,6 +18,7 @@ from fairdf_utils.fairness.metrics import METRICS, OVERALL
 from fairdf_utils.fairness.sample_size import design_effects, videos_needed
 from fairdf_utils.fairness.score_table import ScoreTableError, column, video_level
 from fairdf_utils.fairness.thresholds import POINTS, fit_threshold
+from fairdf_utils.fairness.worst_group import worst_groups
 
 MOST_GROUPS = 50  # more values than that are a measurement or a name, not a grouping
 
@@ -93,7 +94,7 @@ def _groups(table, by, settings, drawn):
 
 
 def _fairness(table, by, settings, drawn):
-    """METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
+    """WORST and METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
     whole = uncertainty.bootstrap(table, by, settings, drawn=drawn).loc[list(METRICS)].assign(left_out="")
     for metric, *_, labels in GAPS.values():
         part, left_out = large_enough(table, by, labels, settings.cluster)
@@ -103,7 +104,7 @@ def _fairness(table, by, settings, drawn):
                 row = uncertainty.bootstrap(part, by, settings, len(labels) == 2).loc[metric].astype(object)
             row["left_out"], row["groups"] = ", ".join(map(str, left_out)), part[by].nunique()
             whole.loc[metric] = row[whole.columns]
-    return whole
+    return pd.concat([worst_groups(table, by, settings, drawn), whole])
 
 
 def large_enough(table: pd.DataFrame, by: str, labels: Sequence[int], cluster: str) -> tuple[pd.DataFrame, list]:

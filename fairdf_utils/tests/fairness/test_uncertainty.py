@@ -14,6 +14,7 @@ from fairdf_utils.fairness import metrics, permutation, resampling, uncertainty
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
 from fairdf_utils.fairness.score_table import ScoreTableError
 from fairdf_utils.fairness.uncertainty import Settings
+from fairdf_utils.fairness.worst_group import WORST
 from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
 
 FEW = Settings(resamples=40, permutations=40, level=0.9)
@@ -42,7 +43,7 @@ def test_resampled_metrics_equal_a_plain_loop(monkeypatch, mixed):
     )
     other = table.assign(score=other["score"])
     times = recorded(monkeypatch, table, "group")
-    ours = uncertainty.paired_difference(table, other, "group", FEW)
+    ours = uncertainty.paired_difference(table, other, "group", FEW).drop(list(WORST))
     drawn = times()[:, :40]
     groups = uncertainty.group_intervals(table, "group", FEW)
     loop, aucs = [], []
@@ -252,7 +253,7 @@ def test_the_same_seed_gives_the_same_numbers():
 
 
 def test_paired_difference_uses_the_same_resamples():
-    a = video_table(0)
+    a = video_table(0, per_cell=10)
     shuffled = a.sample(frac=1, random_state=1)
     same = uncertainty.paired_difference(a, shuffled, "group", FEW)
     np.testing.assert_allclose(same[["estimate", "low", "high"]], 0, atol=1e-12)

@@ -22,6 +22,7 @@ from fairdf_utils.fairness import (
 from fairdf_utils.fairness.permutation import holm
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
 from fairdf_utils.fairness.uncertainty import Settings
+from fairdf_utils.fairness.worst_group import WORST, worst_groups
 from fairdf_utils.tests.fairness.score_tables import planted_table
 
 QUICK = Settings(resamples=60, permutations=60)
@@ -94,8 +95,10 @@ def test_the_numbers_are_those_of_the_one_regime(planted):
     np.testing.assert_allclose(planted.groups.loc["race"].loc[groups.index, names].astype(float), groups[names])
     whole = uncertainty.bootstrap(TABLE.assign(img_path=TABLE.index.astype(str)), "gender", enough)
     columns = ["estimate", "low", "high", "floor_q95", "p_value"]
-    gender = planted.fairness.loc["gender"]
+    gender = planted.fairness.loc["gender"].drop(list(WORST))
     np.testing.assert_allclose(gender[columns].astype(float), whole.loc[gender.index, columns].astype(float))
+    main = worst_groups(TABLE.assign(img_path=TABLE.index.astype(str)), "race", enough)
+    pd.testing.assert_frame_equal(planted.fairness.loc["race"].loc[list(WORST), main.columns], main, check_dtype=False)
 
 
 def test_small_groups_are_named_with_what_they_need(planted):

@@ -1,0 +1,112 @@
+"""The main numbers: how well a detector serves the group that it serves worst.
+
+A gap between groups closes where all are served badly: who calls everything real has F_FPR = 0. The lowest AUC of a
+group does not, nor does the lowest TPR at the threshold where the FPR of all real images is COMMON_FPR: who cannot see
+the truth has an AUC of 1/2 and a TPR of COMMON_FPR in every group, and by chance or on purpose in the worst one less.
+
+Groups with fewer than MINIMUM clusters of a class take no part, as in the gaps.
+"""
+
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from fairdf_utils.fairness.auc import ratio, segment_auc
+from fairdf_utils.fairness.metrics import rate_interval
+from fairdf_utils.fairness.resampling import (
+    MINIMUM,
+    Clustered,
+    Settings,
+    chunks,
+    clustered,
+    drawn_weights,
+    resampled_tables,
+)
+
+COMMON_FPR = 0.1
+WORST = {"worst_auc": (0, 1), "worst_tpr": (1,)}  # -> labels of which a group needs MINIMUM clusters
+STEPS = 500  # of the FPR between which the ROC curve of a resample is drawn straight; the table's own is exact
+
+
+def tpr_at_common_fpr(data: Clustered, settings: Settings, resamples: int) -> np.ndarray:
+    """TPR of each group at the threshold where the FPR of all real images is COMMON_FPR: float64 (1 + resamples, G).
+
+    Row 0 is the table, the others are the resamples of `resampled_tables`, each at a threshold of its own. The ROC
+    curve is linear between its corners: a tied score is called fake for as many of its images as the FPR allows. NaN
+    where there are no real images, or no fakes of a group.
+    """
+    scored, groups = data.scored, len(data.scored.names)
+    reals = np.sort(scored.score[scored.label == 0])[::-1]
+    known = np.unique(reals[(np.linspace(0, 1, STEPS + 1)[:-1] * len(reals)).astype(int)]) if len(reals) else reals
+    # Corners of the curve: above each known score, and from it on. An image is called fake from its `corner` on.
+    corners = 2 * len(known) + 1
+    corner = corners - 1 - sum(np.searchsorted(known, scored.score, side) for side in ("left", "right"))
+    row = np.where(scored.label == 1, scored.group, groups) * corners + corner  # all reals last
+    enter = csr_array((np.ones(len(row)), (row, data.unit)), shape=((groups + 1) * corners, len(data.cells)))
+    sizes, found = chunks(resamples, max(enter.shape)), []
+    for weights in chain([np.ones((len(data.cells), 1))], drawn_weights(data.members, sizes, settings.seed)):
+        called = (enter @ weights).reshape(groups + 1, corners, -1).cumsum(1)
+        rates = np.pad(ratio(called, np.broadcast_to(called[:, -1:], called.shape)), ((0, 0), (1, 0), (0, 0)))
+        beyond = np.minimum((rates[-1] <= COMMON_FPR).sum(0), corners)[None, None]  # the first corner past it
+        before, after = (np.take_along_axis(rates, place, 1)[:, 0] for place in (beyond - 1, beyond))  # (G + 1, b)
+        share = (COMMON_FPR - before[-1]) / (after[-1] - before[-1])
+        found.append((before + (after - before) * share)[:-1].T)
+    return np.concatenate(found)
+
+
+def of_groups(data: Clustered, settings: Settings, auc: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """What the main numbers are the lowest of: name of WORST -> float64 (1 + B, G), NaN for groups that take no part.
+
+    `auc` (1 + B, G) are those of `resampled_tables`; None for the table alone, B = 0.
+    """
+    scored, clusters = data.scored, (data.cells.sum(-1) > 0).sum(0)  # (G, label)
+    auc = segment_auc(scored.group, len(scored.names), scored.label, scored.score)[None] if auc is None else auc
+    both = auc, tpr_at_common_fpr(data, settings, len(auc) - 1)
+    enough = [(clusters[:, labels] >= MINIMUM).all(1) for labels in WORST.values()]
+    return {name: np.where(*one, np.nan) for name, one in zip(WORST, zip(enough, both, strict=True), strict=True)}
+
+
+def worst(values: np.ndarray) -> np.ndarray:
+    """The lowest over the groups (last axis) that are not NaN; NaN for fewer than two: one is not the worst of any."""
+    judged = ~np.isnan(values)
+    return np.where(judged.sum(-1) >= 2, np.where(judged, values, np.inf).min(-1), np.nan)[()]
+
+
+def interval_of_the_worst(values: np.ndarray, clusters: np.ndarray, level: float) -> tuple[float, float]:
+    """The interval of the lowest of G rates or AUCs, from the table (row 0) and its resamples: (1 + B, G).
+
+    Each group has Wilson's interval on the independent images that its spread over the resamples speaks for (one for
+    each of its `clusters` (G,) where nothing varies). The lowest low end fails only if the worst group's own does. Of
+    the high ends any may fall short that belongs to a group that may be the worst one, so they share the error.
+
+    Source: Chernozhukov, Lee and Rosen 2013 (the minimum of several estimates).
+    """
+    estimate, spread = values[0], np.nanvar(values[1:], axis=0) * ratio(clusters, clusters - 1.0)
+    worth = ratio(estimate * (1 - estimate), spread)
+    worth = np.where(worth > 0, worth, clusters)
+    low, high = rate_interval(estimate * worth, worth, level)
+    maybe = low <= high.min()
+    high = rate_interval(estimate * worth, worth, 1 - (1 - level) / maybe.sum())[1]
+    return float(low.min()), float(high[maybe].min())
+
+
+def worst_groups(table: pd.DataFrame, by: str, settings: Settings, drawn: tuple | None = None) -> pd.DataFrame:
+    """The main numbers with intervals; `drawn` are resamples of `resampled_tables`.
+
+    Index WORST; columns estimate, low, high; groups: how many take part; worst: which has the lowest; left_out: those
+    that take no part.
+    """
+    data, rows = clustered(table, by, settings), {}
+    drawn = drawn or resampled_tables(data, settings, auc=True, together=False)
+    names, clusters = np.array(data.scored.names, dtype=object), (data.cells.sum(-1) > 0).sum(0)
+    for name, values in of_groups(data, settings, drawn[1]).items():
+        judged = ~np.isnan(values[0])
+        rows[name] = {"estimate": worst(values[0]), "low": np.nan, "high": np.nan, "groups": judged.sum(), "worst": ""}
+        if judged.sum() >= 2:
+            fewest = clusters[:, WORST[name]].min(1)[judged]
+            rows[name]["low"], rows[name]["high"] = interval_of_the_worst(values[:, judged], fewest, settings.level)
+            rows[name]["worst"] = names[np.nanargmin(values[0])]
+        rows[name]["left_out"] = ", ".join(map(str, names[~judged]))
+    return pd.DataFrame.from_dict(rows, "index").rename_axis("metric")
