@@ -10,15 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_val_predict
+from sklearn.preprocessing import StandardScaler
 
 from fairdf_utils.fairness.metrics import as_arrays, overall_metrics, rates_of
 from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.fairness.score_table import ScoreTableError, log_odds, sigmoid
-from fairdf_utils.fairness.thresholds import counts_at, cuts, fit_group_thresholds
+from fairdf_utils.fairness.thresholds import counts_at, cuts, fit_group_thresholds, fit_threshold
 from fairdf_utils.fairness.uncertainty import MINIMUM, paired_difference
 from fairdf_utils.fairness.verdicts import large_enough
 
 HALF = 0.5
+SHOWN = ("auc", "fpr", "tpr", "fpr_sum", "oae")
 
 
 def fit_worst_group(table: pd.DataFrame, by: str = "group", threshold: float = HALF) -> pd.Series:
@@ -71,25 +75,91 @@ def table_peers(
 
     "equal FPR": each group has the FPR that all have together in use (`fit_group_thresholds`); "best worst group":
     `fit_worst_group`. Both need the group of a person at the time of the decision. A group of the test table with fewer
-    than MINIMUM clusters of a class in validation borrows the threshold in use, and is named.
+    than MINIMUM clusters of a class in validation borrows the threshold of all, and is listed.
 
     ScoreTableError if that holds for every group: nothing can be fitted.
     """
-    enough, _ = large_enough(validation, by, (0, 1), settings.cluster)
-    if not enough[by].isin(test[by]).any():
-        raise ScoreTableError(
-            f"No group of '{by}' has {MINIMUM} real and {MINIMUM} fake clusters ({settings.cluster}) in validation: "
-            "thresholds of groups cannot be fitted. Give more validation images, or judge by fewer groups."
-        )
+    enough = _large_enough(validation, by, settings)
     fpr = overall_metrics(enough, settings.threshold)["fpr"]
     fitted = {
         "equal FPR": fit_group_thresholds(enough, by, "fpr", fpr),
         "best worst group": fit_worst_group(enough, by, settings.threshold),
     }
-    borrowed = [name for name in test[by].unique() if name not in set(enough[by])]
+    borrowed = [name for name in test[by].unique() if name not in fitted["equal FPR"].index]
     borrowed += fitted["equal FPR"].attrs["borrowed"]
-    cuts_of_images = {name: test[by].map(own).fillna(settings.threshold).to_numpy() for name, own in fitted.items()}
-    return {name: rescored(test, at_half(test["score"], own)) for name, own in cuts_of_images.items()}, borrowed
+    peers = {}
+    for name, own in fitted.items():
+        of_images = test[by].map(own).astype(np.float64).fillna(settings.threshold).to_numpy()
+        peers[name] = rescored(test, at_half(test["score"], of_images))
+    return peers, borrowed
+
+
+def _large_enough(validation, by, settings):
+    """The validation rows of groups that can be fitted."""
+    enough, _ = large_enough(validation, by, (0, 1), settings.cluster)
+    if enough.empty:
+        text = f"Nothing can be fitted: in validation, no group of '{by}' has {MINIMUM} clusters ({settings.cluster})"
+        raise ScoreTableError(f"{text} of real images and {MINIMUM} of fakes. Give more, or judge by fewer groups.")
+    return enough
+
+
+def prioritised(
+    validation: pd.DataFrame,
+    test: pd.DataFrame,
+    inputs: tuple[np.ndarray, np.ndarray],
+    layer: tuple[np.ndarray, np.ndarray],
+    by: str,
+    settings: Settings,
+) -> pd.DataFrame:
+    """Fair-FLIP: the test table with scores from a final layer that heeds most what varies least inside the groups.
+
+    With r, 0..1, the standard deviation of an input over the images called real (fake), averaged over the groups and
+    scaled by the smallest and the largest of all, its weight towards real (fake) is multiplied by 2 (1 - r). That is
+    the released rule at strength (alpha) 1, the only one at which its code does what its comments say. Groups are
+    needed for the fit alone.
+
+    `inputs` float (n, D) of the final layer for the images of validation and of test; `layer` its weight (2, D) and
+    bias (2,), real before fake.
+
+    Source: Szandala et al. 2025, Fair-FLIP (arXiv 2507.08912), and its released code.
+    """
+    called = (validation["score"] >= settings.threshold).astype(int).to_numpy()
+    spread = pd.DataFrame(inputs[0]).groupby([called, validation[by].to_numpy()]).std(ddof=0).groupby(level=0).mean()
+    spread = spread.reindex([0, 1]).to_numpy()  # (2, D), NaN where nothing is called so
+    lowest, highest = np.nanmin(spread), np.nanmax(spread)
+    relative = np.nan_to_num((spread - lowest) / (highest - lowest or 1), nan=0.5)
+    logits = [each @ (layer[0] * 2 * (1 - relative)).T + layer[1] for each in inputs]
+    return _as_many_alarms(validation, test, *(sigmoid(each[:, 1] - each[:, 0]) for each in logits), settings)
+
+
+def remapped(
+    validation: pd.DataFrame, test: pd.DataFrame, embeddings: tuple[np.ndarray, np.ndarray], settings: Settings
+) -> pd.DataFrame:
+    """The test table with scores that a logistic regression makes of the log odds and of a face embedding.
+
+    No group is needed, for the fit or for the decision. `embeddings` float (n, D) of the images of validation and of
+    test are standardised; how much they count is chosen by the log loss on validation, clusters apart. They may tell
+    fakes from real images themselves: hold what is gained against the AUC of tables whose scores are all the same.
+
+    Source: the idea of Brown and Russell 2026 (FFT, arXiv 2606.09881: a logit remapping conditioned on frozen face
+    embeddings), from its abstract; the form of the calibrator is ours.
+    """
+    _large_enough(validation.assign(everyone="all"), "everyone", settings)
+    scale, label = StandardScaler().fit(embeddings[0]), validation["label"]
+    odds = [log_odds(table["score"]) for table in (validation, test)]
+    unit = 10 / (odds[0].std() or 1)  # so large that the penalty spares the score
+    x, other = (np.column_stack([unit * odds[i], scale.transform(embeddings[i])]) for i in (0, 1))
+    folds = [*StratifiedGroupKFold(5).split(x, label, validation[settings.cluster])]
+    strengths, plain = {"C": np.logspace(-5, 0, 6)}, LogisticRegression(max_iter=1000)
+    best = GridSearchCV(plain, strengths, scoring="neg_log_loss", cv=folds).fit(x, label).best_estimator_
+    unseen = cross_val_predict(best, x, label, cv=folds, method="predict_proba")[:, 1]
+    return _as_many_alarms(validation, test, unseen, best.predict_proba(other)[:, 1], settings)
+
+
+def _as_many_alarms(validation, test, of_validation, of_test, settings):
+    """The test table with the second scores, moved such that at one half validation has the FPR of its own scores."""
+    fpr = overall_metrics(validation, settings.threshold)["fpr"]
+    return rescored(test, at_half(of_test, fit_threshold(rescored(validation, of_validation), "fpr", fpr)))
 
 
 def at_half(score: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
@@ -106,17 +176,14 @@ def rescored(table: pd.DataFrame, score: np.ndarray) -> pd.DataFrame:
     return table.drop(columns=["logit_real", "logit_fake"], errors="ignore").assign(score=score)
 
 
-def compared(as_given: pd.DataFrame, peers: dict[str, pd.DataFrame], by: str, settings: Settings) -> pd.DataFrame:
-    """What each peer changes on the test images, with paired intervals; the fit itself is taken as given.
+def changes(given: pd.DataFrame, peers: dict[str, pd.DataFrame], by: str, settings: Settings) -> pd.DataFrame:
+    """What each peer changes on the test images: SHOWN, with paired intervals that take the fit as given.
 
-    Index (peer, metric), as in `paired_difference`; columns given, processed (the two estimates), difference
-    (processed - given), low, high, p_value (not corrected: who reads several together does).
+    Columns peer, metric, given, processed (the two estimates), estimate (processed - given), low, high, p_value (not
+    corrected: who reads several together does).
     """
-    half = replace(settings, threshold=HALF)
-    rows = {
-        name: paired_difference(table, as_given, by, half, threshold_b=settings.threshold)
-        for name, table in peers.items()
-    }
-    words = {"a": "processed", "b": "given", "estimate": "difference"}
-    rows = pd.concat(rows, names=["peer"]).rename(columns=words)
-    return rows[["given", "processed", "difference", "low", "high", "p_value"]]
+    half, rows = replace(settings, threshold=HALF), {}
+    for name, table in peers.items():
+        rows[name] = paired_difference(table, given, by, half, threshold_b=settings.threshold).loc[list(SHOWN)]
+    rows = pd.concat(rows, names=["peer", "metric"]).rename(columns={"a": "processed", "b": "given"}).reset_index()
+    return rows[["peer", "metric", "given", "processed", "estimate", "low", "high", "p_value"]]
