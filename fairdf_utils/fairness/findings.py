@@ -2,6 +2,7 @@
 
 With alpha = 1 - level, and p-values that Holm's method corrects:
 
+- The main numbers come first: the lowest AUC, and TPR at a common FPR, of the groups that are large enough.
 - The gap of a rate (FPR, TPR, AUC) is that between groups with at least MINIMUM clusters of the class: one group with
   three videos would hide every difference between the others. It "differs" if its p-value is below alpha; otherwise it
   cannot be told apart from sampling, and the sentence says how large a difference there may still be.
@@ -21,6 +22,7 @@ import pandas as pd
 from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.fairness.cautions import UNITS, percent
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
+from fairdf_utils.fairness.worst_group import COMMON_FPR, WORST
 
 PLANNED = 0.2  # width of the interval that a group should have, as a fraction: plus or minus ten points
 SAME = 1e-12  # a gap below that is one of rounding
@@ -86,7 +88,8 @@ def findings(verdict: Verdict) -> list[dict]:
     """All findings of one data set, in the order in which a reader wants them."""
     order = sorted(verdict.bys, key=lambda by: by != verdict.primary)
     gaps = [_gap(verdict, by, rate) for by in order for rate in GAPS]
-    said = [_detection(verdict), *sorted(filter(None, gaps), key=lambda finding: finding["kind"] != "differs")]
+    said = [*filter(None, [_worst(verdict, verdict.primary)]), _detection(verdict)]
+    said += sorted(filter(None, gaps), key=lambda finding: finding["kind"] != "differs")
     said += [finding for by in order for finding in _single_groups(verdict, by)]
     said += filter(None, [_elsewhere(verdict, point) for point in verdict.points.index])
     for by in order:
@@ -94,6 +97,19 @@ def findings(verdict: Verdict) -> list[dict]:
             text = f"By {by}, {group} has no {row['undefined']}."
             said.append(_finding("undefined", text, by, str(group), n=row["n"]))
     return said + list(filter(None, [_too_small(verdict, by) for by in order]))
+
+
+def _worst(verdict, by):
+    """The main numbers; None where fewer than two groups are large enough."""
+    rows = verdict.fairness.loc[by].loc[list(WORST)].dropna(subset="estimate")
+    words = f"where {percent(COMMON_FPR)} of all reals are called fake, the lowest share of fakes found is"
+    words = {"worst_auc": "the lowest AUC is", "worst_tpr": words}
+    said = [
+        f"{words[name]} that of {row['worst']}, {percent(row['estimate'])}{between(row['low'], row['high'])}"
+        for name, row in rows.iterrows()
+    ]
+    numbers = rows[["estimate", "low", "high", "worst"]].to_dict("index")
+    return _finding("detection", f"By {by}, {'; '.join(said)}.", by, **numbers) if said else None
 
 
 def _detection(verdict):

@@ -42,6 +42,7 @@ NUMBERS = {  # column -> what is allowed (a function of the array), and what to 
     ),
     "logit_real": LOGIT,
     "logit_fake": LOGIT,
+    "laplacian_variance": (lambda x: (x >= 0) & (x < np.inf), "A variance is a number from 0 on."),  # see `trivial`
 }
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}  # by first bytes
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", " ": "blanks"}

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from fairdf_utils.fairness.auc import ratio, segment_auc
-from fairdf_utils.fairness.metrics import rate_interval
+from fairdf_utils.fairness.metrics import fairness_metrics, overall_metrics, rate_interval
 from fairdf_utils.fairness.resampling import (
     MINIMUM,
     Clustered,
@@ -27,6 +27,7 @@ from fairdf_utils.fairness.resampling import (
 
 COMMON_FPR = 0.1
 WORST = {"worst_auc": (0, 1), "worst_tpr": (1,)}  # -> labels of which a group needs MINIMUM clusters
+COLUMNS = (*WORST, "auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr")  # of a table of results, in this order
 STEPS = 500  # of the FPR between which the ROC curve of a resample is drawn straight; the table's own is exact
 
 
@@ -72,6 +73,15 @@ def worst(values: np.ndarray) -> np.ndarray:
     """The lowest over the groups (last axis) that are not NaN; NaN for fewer than two: one is not the worst of any."""
     judged = ~np.isnan(values)
     return np.where(judged.sum(-1) >= 2, np.where(judged, values, np.inf).min(-1), np.nan)[()]
+
+
+def main_numbers(table: pd.DataFrame, by: str, settings: Settings) -> pd.Series:
+    """COLUMNS of a score table, without intervals: fractions, NaN where undefined."""
+    values = overall_metrics(table, settings.threshold, settings.fidelity)
+    values = pd.concat([values, fairness_metrics(table, by, settings.threshold, settings.fidelity, auc=False)])
+    for name, groups in of_groups(clustered(table, by, settings), settings).items():
+        values[name] = worst(groups[0])
+    return values[list(COLUMNS)]
 
 
 def interval_of_the_worst(values: np.ndarray, clusters: np.ndarray, level: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.signal import convolve2d
 from timm.layers import BatchNormAct2d, StdConv2d
 from torch import nn
 
@@ -40,6 +41,17 @@ def test_predictions_are_in_evaluation_mode_and_the_mode_is_restored(scored):
     model, images, logits = scored
     assert model.training
     assert np.array_equal(predict(model, images, CPU), logits), "no dropout, no batch statistics"
+
+
+def test_the_variance_of_the_laplacian_is_that_of_a_convolution(scored):
+    images = scored[1]
+    found = scoring.laplacian_variance(images, batch_size=3)
+    kernel = [[0, 1, 0], [1, -4, 1], [0, 1, 0]]
+    for image, value in zip(images[:5], found, strict=False):
+        assert value == pytest.approx(convolve2d(image.mean(-1), kernel, "valid").var(), rel=1e-4)
+    assert found.shape == (len(images),) and scoring.laplacian_variance(
+        np.full((2, 8, 8, 3), 9, np.uint8)
+    ).tolist() == [0, 0]
 
 
 def test_images_are_read_a_batch_at_a_time(scored):
@@ -242,6 +254,7 @@ def test_one_call_scores_all_test_sets(corpus, tmp_path, work):
     for name, frame in four_sets(corpus).items():
         images = decode(frame, corpus / "images", 16, tmp_path / "cache")
         one_by_one = score_table(frame, predict(model, images, CPU))
+        one_by_one["laplacian_variance"] = scoring.laplacian_variance(images)
         own = table[table["dataset"] == name].reset_index(drop=True)
         pd.testing.assert_frame_equal(own, one_by_one, check_dtype=False)
     assert list(dict.fromkeys(table["dataset"])) == list(SETS)

@@ -101,6 +101,13 @@ def test_the_numbers_are_those_of_the_one_regime(planted):
     pd.testing.assert_frame_equal(planted.fairness.loc["race"].loc[list(WORST), main.columns], main, check_dtype=False)
 
 
+def test_the_main_numbers_come_first(planted):
+    first, main = planted.findings[0], planted.fairness.loc[planted.primary].loc["worst_tpr"]
+    assert first["kind"] == "detection" and first["numbers"]["worst_tpr"]["worst"] == main["worst"]
+    said = f"the lowest share of fakes found is that of {main['worst']}, {100 * main['estimate']:.1f} %"
+    assert said in first["text"] and f"({100 * main['low']:.1f} to" in first["text"]
+
+
 def test_small_groups_are_named_with_what_they_need(planted):
     small = next(f for f in of_kind(planted, "too small") if f["by"] == "group")
     assert small["numbers"]["lacking"] == {"male-asian": ["fake"], "female-others": ["real", "fake"]}
