@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Needs** | the score tables of chapter 4, or one of any other detector (parameter `scores`) |
-# | **Produces** | `05_fairness_analysis/`: `findings.json` and seven tables, see 5.11 |
+# | **Produces** | `05_fairness_analysis/`: `findings.json` and eight tables, see 5.11 |
 # | **Time on 2 CPU cores** | 30 s for four detectors on four test sets, 15 s for one table, 5 min for a million rows |
 # | **Time on one GPU** | the same: nothing here uses one |
 #
@@ -42,6 +42,7 @@ level: float = 0.95  # coverage that the intervals aim at
 cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path
 resampling_seed: int = 0  # of bootstrap and permutations
 reference: str = "ori"  # detector that the others are compared with
+label_noise: float = 0.05  # share of group labels that may be wrong
 left_out: list = []  # test sets that are not there; `missing: skip` of a parameters file fills it in
 
 # %%
@@ -79,7 +80,9 @@ from fairdf_utils.progress import bar
 
 pd.options.display.float_format = "{:.3f}".format
 run = Run(run_dir, "05_fairness_analysis")
-settings = uncertainty.Settings(threshold, resamples, permutations, level, cluster, resampling_seed)
+settings = uncertainty.Settings(
+    threshold, resamples, permutations, level, cluster, resampling_seed, label_noise=label_noise
+)
 
 # %% [markdown]
 # ## 5.1 What a row is
@@ -487,6 +490,21 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 # that raises fewer alarms has a lower floor and a lower $F_\mathrm{FPR}$ for free. The threshold decides on that.
 
 # %% [markdown] tags=["audit"]
+# **If some group labels are wrong.** Labels are impressions of annotators. Here whole videos change to another group at
+# random, in 20 relabellings of the share $\varepsilon$ = `label_noise` of them. Flips mix the groups: if the $G$ groups
+# are of equal size, a gap $\Delta$ becomes $(1 - \varepsilon \, G / (G - 1)) \, \Delta$ on average, and a finding that
+# rests on a few videos is lost. `estimate` is with the labels as given, `mean`, `low` and `high` are over the
+# relabellings, and `differs` counts those in which the corrected p-value stays below one minus the level. Other columns
+# for the same attribute, such as `race_2` or `skin`, stand beside. Flips are blind to the detector: errors of
+# annotators that go along with the detector's are not covered.
+
+# %% tags=["audit"]
+noise = pd.concat({key: found[key].noise for key in found}, names=names).reset_index()
+display(pd.concat({key[2]: found[key].noise.dropna(axis=1, how="all") for key in shown}, names=["dataset"]))
+given = noise.merge(unfairness, on=[*names, "by", "metric"])
+assert np.allclose(given["estimate_x"], given["estimate_y"]), "the labels as given"
+
+# %% [markdown] tags=["audit"]
 # ## 5.7 Other thresholds
 #
 # How the gaps move with the threshold, and what the detector does at two thresholds that were fitted: the equal error
@@ -590,11 +608,7 @@ for dataset in sets:
 # **Paired differences.** Two detectors judge the same images; what is hard for both cancels when the *difference* is
 # resampled. So A - B gets its interval from resamples that are the same for both, not from a glance at two intervals
 # that overlap, and a p-value: the level at which that interval would just touch zero.
-
-# %%
-show(uncertainty.paired_difference)
-
-# %% [markdown]
+#
 # **At a common false positive rate.** A detector that raises fewer alarms has smaller gaps of the FPR for free. The
 # second comparison therefore takes, on *validation*, the FPR of the reference at the threshold in use, and moves both
 # thresholds to where each detector's own validation FPR is at most that. But thresholds need not *travel*: on another
@@ -603,7 +617,7 @@ show(uncertainty.paired_difference)
 # fits both thresholds on the test set itself. It has seen the labels, as no user of a detector has, and is marked.
 
 # %%
-show(comparisons.compared)
+display(show(uncertainty.paired_difference), show(comparisons.compared))
 
 # %%
 nothing = uncertainty.paired_difference(example, example, finest, settings, auc=False)
@@ -701,7 +715,7 @@ absent = [dict(zip(names, (*key, name), strict=True)) for name in left_out for k
 results = pd.concat([results, pd.DataFrame(absent)], ignore_index=True) if absent else results  # rows without numbers
 flat = summary.set_axis([f"{name} {block}" for block, name in summary.columns], axis=1).reset_index()
 saved = {"results": results, "fairness": unfairness, "groups": groups, "differences": differences}
-saved |= {"thresholds": operating, "calibration": calibrated, "summary": flat}
+saved |= {"label_noise": noise, "thresholds": operating, "calibration": calibrated, "summary": flat}
 for name, table in saved.items():
     write_text(run.path(f"{name}.csv"), table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
 said = [

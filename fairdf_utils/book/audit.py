@@ -37,8 +37,8 @@ def main_audit(options: argparse.Namespace) -> int:
     Parameters
     ----------
     options : argparse.Namespace
-        scores, out, by (list or None), threshold, validation (path or None), resamples, level, cluster, seed,
-        notebooks (folder of the chapters).
+        scores, out, by (list or None), threshold, validation (path or None), resamples, level, cluster,
+        label_noise, seed, notebooks (folder of the chapters).
 
     Raises
     ------
@@ -52,7 +52,7 @@ def main_audit(options: argparse.Namespace) -> int:
         "scores": str(Path(options.scores).absolute()),
         "validation_scores": str(Path(options.validation).absolute()) if options.validation else "",
         **{"by": options.by or [], "resampling_seed": options.seed},
-        **{name: getattr(options, name) for name in ("threshold", "resamples", "level", "cluster")},
+        **{name: getattr(options, name) for name in ("threshold", "resamples", "level", "cluster", "label_noise")},
     }
     settings = {"progress_bar": sys.stderr.isatty(), "extra_arguments": ["--log-level=CRITICAL"]}
     os.environ["FAIRDF_LOG"] = "-"  # the chapter says how far it is on its error stream, which is passed on to this one
@@ -99,8 +99,8 @@ def _how_made(options: argparse.Namespace, versions: dict) -> dict:
     words = ["python", "-m", "fairdf_utils", "audit", options.scores, "--out", options.out]
     words += ["--by", *options.by] if options.by else []
     words += ["--validation", options.validation] if options.validation else []
-    for name in ("threshold", "resamples", "level", "cluster", "seed"):
-        words += [f"--{name}", str(getattr(options, name))]
+    for name in ("threshold", "resamples", "level", "cluster", "label_noise", "seed"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     files = [Path(path) for path in (options.scores, options.validation) if path]
     digests = {printable(path.name): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {"command": shlex.join(map(printable, words)), "input": digests, "versions": versions}

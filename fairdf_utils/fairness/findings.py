@@ -6,6 +6,7 @@ With alpha = 1 - level, and p-values that Holm's method corrects:
 - The gap of a rate (FPR, TPR, AUC) is that between groups with at least MINIMUM clusters of the class: one group with
   three videos would hide every difference between the others. It "differs" if its p-value is below alpha; otherwise it
   cannot be told apart from sampling, and the sentence says how large a difference there may still be.
+- Where a gap of FPR or TPR differs, it is said whether it still does if some group labels are wrong.
 - Where a gap differs, the single groups are named that differ from all others together.
 - A group with fewer clusters is too small to judge; what it needs is stated. A rate without images is undefined.
 - Other thresholds, or judging whole videos, confirm or change what was found about false alarms.
@@ -21,6 +22,7 @@ import pandas as pd
 
 from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.fairness.cautions import UNITS, percent
+from fairdf_utils.fairness.label_noise import RELABELLINGS
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 from fairdf_utils.fairness.worst_group import COMMON_FPR, WORST
 
@@ -38,6 +40,7 @@ KINDS = {
     "not told apart": "Cannot be told apart from sampling",
     "threshold": "At other thresholds",
     "videos": "Whole videos",
+    "labels": "Under other group labels",
     "undefined": "Undefined",
     "too small": "Too small to judge",
 }
@@ -61,6 +64,10 @@ class Verdict:
     fairness: pd.DataFrame
     # Gap of the FPR by `primary` at POINTS and for "videos": threshold, estimate, floor_q95, p_value, p_holm.
     points: pd.DataFrame
+    # Index (by, metric), also for columns beside `bys` that annotate the same: estimate with the labels given; mean,
+    # low, high of it where labels are wrong; differs: in how many of the RELABELLINGS the gap does (NaN where it does
+    # not as given); beside: the column of `bys`; alike: share of images that have the same value in both, NaN if none.
+    noise: pd.DataFrame
     cautions: list
     findings: list = field(default_factory=list)
 
@@ -92,6 +99,7 @@ def findings(verdict: Verdict) -> list[dict]:
     said += sorted(filter(None, gaps), key=lambda finding: finding["kind"] != "differs")
     said += [finding for by in order for finding in _single_groups(verdict, by)]
     said += filter(None, [_elsewhere(verdict, point) for point in verdict.points.index])
+    said += _other_labels(verdict.noise)
     for by in order:
         for group, row in verdict.groups.loc[by][lambda groups: groups["undefined"] != ""].iterrows():
             text = f"By {by}, {group} has no {row['undefined']}."
@@ -146,6 +154,15 @@ def _gap(verdict, by, rate):
         others = "the other" if len(groups) == 2 else "all others"
         text += f" The intervals leave room for {room.idxmax()} to be {points_of(room.max())} from {others}."
     numbers = {**row.to_dict(), "lowest": low, "highest": high}
+    if differs and rate != "auc":
+        stands, share = int(verdict.noise.loc[(by, metric), "differs"]), f"{100 * verdict.settings.label_noise:g} %"
+        said = f"It also differs if {share} of the group labels are wrong: in"
+        said = (
+            said
+            if stands == RELABELLINGS
+            else f"This depends on the labels: if {share} of them are wrong, it differs in"
+        )
+        text, numbers["stands"] = f"{text} {said} {stands} of {RELABELLINGS} random relabellings.", stands
     return _finding("differs" if differs else "not told apart", f"By {by}, {text}", by, metric=metric, **numbers)
 
 
@@ -193,6 +210,19 @@ def _elsewhere(verdict, point):
         text = f"{where}the false alarms by {by} are the same in all groups."
     kind = "videos" if videos else "threshold"
     return _finding(kind, text, by, metric="fpr_gap", point=point, **row.to_dict())
+
+
+def _other_labels(noise):
+    """The false alarms by columns that annotate what a grouping does, side by side with it."""
+    for by, rows in noise[noise["beside"].notna()].groupby(level="by", sort=False):
+        of = rows["beside"].iloc[0]
+        same = "" if rows["alike"].isna().any() else f" (alike for {percent(rows['alike'].iloc[0])} of the images)"
+        gap, total, gap_of, total_of = (
+            points_of(noise["estimate"].get((name, metric))) for name in (by, of) for metric in ("fpr_gap", "fpr_sum")
+        )
+        text = f"By {by}, other labels than {of}{same}, the gap of false alarms is {gap} and F_FPR {total}; by {of} "
+        text += f"{gap_of} and {total_of}. Not tested: name the column in `by` for that."
+        yield _finding("labels", text, by, metric="fpr_gap", **rows.loc[(by, "fpr_gap")].to_dict())
 
 
 def _too_small(verdict, by):

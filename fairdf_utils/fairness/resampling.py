@@ -31,12 +31,15 @@ class Settings:
     permutations: int = 1000  # deals of the groups
     level: float = 0.95  # coverage that the intervals aim at; p-values are compared with 1 - level
     cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path (images taken for independent)
-    seed: int = 0  # of resamples and permutations
+    seed: int = 0  # of resamples, permutations and flips
     fidelity: str = "corrected"  # or "official", see `metrics`
+    label_noise: float = 0.05  # share of group labels that may be wrong, 0..1
 
     def __post_init__(self):
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it is compared with P(fake), so it lies in 0..1.")
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(f"label_noise is {self.label_noise}; the share of wrong group labels lies in 0..1.")
         checked_level(self.level)
         for name, allowed in (("cluster", CLUSTERS), ("fidelity", FIDELITIES)):
             if getattr(self, name) not in allowed:

@@ -6,6 +6,7 @@ The gap of a rate is that between groups with at least MINIMUM clusters of the c
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from math import ceil
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from fairdf_utils.fairness import permutation, uncertainty
 from fairdf_utils.fairness.cautions import cautions
 from fairdf_utils.fairness.findings import GAPS, PLANNED, Verdict, findings
+from fairdf_utils.fairness.label_noise import other_labels, relabelled
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
 from fairdf_utils.fairness.sample_size import design_effects, videos_needed
 from fairdf_utils.fairness.score_table import ScoreTableError, column, video_level
@@ -71,7 +73,8 @@ def judge(
     points, failures = _points(_known(table, primary), primary, settings, fit_on)
     minded = cautions(table, list(asked), settings, overall, validation)
     minded += [{"text": text, "severe": False} for text in failures]
-    verdict = Verdict(settings, bys, primary, fitted_on, overall, groups, fairness, points, minded)
+    noise = _label_noise(table, bys, settings, fairness)
+    verdict = Verdict(settings, bys, primary, fitted_on, overall, groups, fairness, points, noise, minded)
     verdict.findings.extend(findings(verdict))
     return verdict
 
@@ -111,7 +114,7 @@ def large_enough(table: pd.DataFrame, by: str, labels: Sequence[int], cluster: s
     """The rows that a gap is made of, and the groups left out: those with fewer than MINIMUM clusters of a class."""
     counts = table.groupby([by, "label"])[cluster].nunique().unstack().reindex(columns=labels).fillna(0)
     enough = (counts >= uncertainty.MINIMUM).all(axis=1)
-    return table[table[by].map(enough) & table["label"].isin(labels)], list(enough.index[~enough])
+    return table[table[by].isin(enough.index[enough]) & table["label"].isin(labels)], list(enough.index[~enough])
 
 
 def _with_differences(table, bys, groups, settings):
@@ -130,6 +133,31 @@ def _with_differences(table, bys, groups, settings):
     wide = rows.rename(columns=names).unstack("rate")
     wide.columns = [f"{rate}_{name}" for name, rate in wide.columns]
     return groups.join(wide)
+
+
+def _label_noise(table, bys, settings, fairness):
+    """F_FPR and the gaps of FPR and TPR by all labels at hand, as given and where some are wrong: `Verdict.noise`."""
+    alpha, rows, beside = 1 - settings.level, {}, other_labels(table, bys)
+    family = fairness["p_value"][fairness.index.isin([names[0] for names in GAPS.values()], level="metric")]
+    for by, (metric, label) in product([*bys, *beside], (("fpr_sum", 0), ("fpr_gap", 0), ("tpr_gap", 1))):
+        part = _known(table[table["label"] == label], by)
+        part = part if metric == "fpr_sum" else large_enough(part, by, (label,), settings.cluster)[0]
+        if not 2 <= part[by].nunique() <= MOST_GROUPS:
+            continue
+        differs = by in bys and metric != "fpr_sum" and fairness.loc[(by, metric), "p_holm"] < alpha
+        found = relabelled(part, by, label, settings, differs)
+        given, *values = found["sum" if metric == "fpr_sum" else "gap"]
+        row = {"estimate": given, "mean": np.mean(values), "low": min(values), "high": max(values), "differs": np.nan}
+        if differs:  # with all other p-values as they are
+            again = [permutation.holm(family.where(family.index != (by, metric), p)) for p in found["p_value"][1:]]
+            row["differs"] = sum(p[by, metric] < alpha for p in again)
+        if by in beside:
+            both = table[[by, beside[by]]].dropna()
+            alike = (both[by] == both[beside[by]]).mean()
+            row |= {"beside": beside[by], "alike": alike or np.nan}
+        rows[by, metric] = row
+    index = pd.MultiIndex.from_tuples(rows, names=["by", "metric"])
+    return pd.DataFrame([*rows.values()], index, ["estimate", "mean", "low", "high", "differs", "beside", "alike"])
 
 
 def _points(table, by, settings, fit_on):
