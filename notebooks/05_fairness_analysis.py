@@ -615,6 +615,9 @@ for dataset in sets:
 # test set the two FPRs may lie far apart again, and then there is no common FPR to compare at. So this is a verdict
 # only where the FPRs on the test set agree within five points; otherwise the sentence gives the two. A last reading
 # fits both thresholds on the test set itself. It has seen the labels, as no user of a detector has, and is marked.
+#
+# The questions come in this order: the two numbers that nobody wins by calling everything real, AUC and TPR of the
+# group that is served worst; then $F_\mathrm{FPR}$ at a common FPR and at the threshold in use; then the AUC.
 
 # %%
 display(show(uncertainty.paired_difference), show(comparisons.compared))
@@ -651,7 +654,7 @@ fairness.differences(panels) if len(panels) else None
 
 # %% [markdown]
 # **What you should see.** A difference below zero in $F_\mathrm{FPR}$ means fairer than the reference, below zero in
-# AUC worse in detection; blue marks intervals that exclude zero, beside them stand the corrected p-values. A
+# AUC or TPR worse in detection; blue marks intervals that exclude zero, beside them stand the corrected p-values. A
 # difference at a common FPR is undefined where the thresholds did not travel. An advantage that is gone at the common
 # FPR was bought with fewer alarms. Compare the method with `balanced` too: if they cannot be told apart, the simpler
 # one is the better answer. The intervals hold for the *trained* detectors; how much another training run would differ

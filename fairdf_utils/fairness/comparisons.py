@@ -17,16 +17,16 @@ from fairdf_utils.fairness.permutation import holm
 from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.fairness.thresholds import fit_threshold
 from fairdf_utils.fairness.uncertainty import paired_difference
+from fairdf_utils.fairness.worst_group import COMMON_FPR
 
 APART = 0.05  # difference of two FPRs, a fraction, up to which they are a common one
 COMMON, SEEN = "common FPR", "common FPR, test labels seen"  # where thresholds are fitted: validation, or the test set
 QUESTIONS = {  # (metric, at) -> words, in the order in which a reader wants them
     ("worst_auc", "threshold"): "worst-group AUC",
-    ("worst_tpr", COMMON): "worst-group TPR at a common FPR",
+    ("worst_tpr", "threshold"): f"worst-group TPR at an FPR of {100 * COMMON_FPR:g} %",
     ("fpr_sum", COMMON): "F_FPR at a common FPR",
     ("fpr_sum", "threshold"): "F_FPR",
     ("auc", "threshold"): "AUC",
-    ("worst_tpr", SEEN): "worst-group TPR at a common FPR (test labels seen)",
     ("fpr_sum", SEEN): "F_FPR at a common FPR (test labels seen)",
 }
 VERDICTS = {  # in the order of a sentence

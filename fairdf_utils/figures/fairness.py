@@ -180,7 +180,7 @@ def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
         if "p_holm" in table.columns:
             write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
         words = style.METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
-        axes.set(title=fill(words, 24), xlabel="Percentage points")
+        axes.set(title=fill(words, 20), xlabel="Percentage points")
         axes.grid(False, axis="y")
     grid[0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]

@@ -300,7 +300,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("device", "processes"), _device),
     (("image_root",), _image_root),
     (("image_size", "bias", "image_root"), _rendering),
-    (("resamples", "threshold", "permutations", "level", "cluster"), _judging),
+    (("resamples", "threshold", "permutations", "level", "cluster", "label_noise"), _judging),
     (("persons", "split_by", "same_person"), _persons),
     (("by", "scores"), _grouped),
     (("run_dir", *RANGES), _within),

@@ -120,7 +120,9 @@ def test_findings_json_is_strict_and_says_how_it_was_made(report):
     found = json.loads((report[0] / "findings.json").read_text(), parse_constant=refuse)
     made = found["made"]
     assert made["command"].startswith("python -m fairdf_utils audit 'my \\xff scores.csv' --out out --by gender group ")
-    assert made["command"].endswith("--threshold 0.5 --resamples 40 --level 0.95 --cluster video --seed 0")
+    assert made["command"].endswith(
+        "--threshold 0.5 --resamples 40 --level 0.95 --cluster video --label-noise 0.05 --seed 0"
+    )
     assert re.fullmatch("[0-9a-f]{64}", made["input"][SHOWN]) and "numpy" in made["versions"]
     assert [one["dataset"] for one in found["data_sets"]] == ["first set", NASTY]
     assert {"kind", "by", "group", "metric", "text", "numbers"} == set(found["data_sets"][0]["findings"][0])

@@ -79,6 +79,11 @@ def test_scores_of_two_values_have_no_common_fpr():
     assert verdicts(judged(A.assign(score=1 - decisions["score"]), decisions, None))["fpr_sum", SEEN] == "no common FPR"
 
 
+def test_the_main_numbers_come_first():
+    asked = list(dict.fromkeys(judged(B, A)["metric"]))
+    assert asked == ["worst_auc", "worst_tpr", "fpr_sum", "auc"]
+
+
 def test_what_cannot_be_fitted_is_said():
     fakes = A[A["label"] == 1]
     rows, failures = compare(fakes, fakes, "gender", QUICK)

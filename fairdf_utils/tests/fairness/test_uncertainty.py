@@ -292,6 +292,7 @@ def test_paired_difference_refuses_other_images_and_labels():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"label_noise": 5}, "label_noise is 5; the share of wrong"),
         ({"threshold": 50}, "threshold is 50; it is compared"),
         ({"level": 95}, "level is 95"),
         ({"cluster": "frame"}, "cluster is 'frame'; use one of video, identity, img_path"),
