@@ -63,7 +63,7 @@ from fairdf_utils.corpora import faces
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import SPLIT_FILES, read_split
 from fairdf_utils.evaluation import pictures, scoring
-from fairdf_utils.fairness import metrics, score_table, uncertainty
+from fairdf_utils.fairness import metrics, resampling, score_table, uncertainty
 from fairdf_utils.figures import detection, training
 from fairdf_utils.model import detectors, stored
 from fairdf_utils.released import checkpoints
@@ -260,16 +260,16 @@ levels = {"frames": scores, "videos": videos}
 parts = {(level, name): part for level, table in levels.items() for name, part in table.groupby("dataset", sort=False)}
 results = pd.DataFrame({key: metrics.overall_metrics(part) for key, part in parts.items()}).T
 results = results.rename_axis(["level", "dataset"])
-settings = uncertainty.Settings(permutations=10)  # they compare groups, which is for chapter 5
-drawn = [uncertainty.bootstrap(part, "group", settings).loc["auc", ["low", "high"]] for part in parts.values()]
-results[["auc_low", "auc_high"]] = np.array(drawn, float)
+settings = resampling.Settings()
+known = [resampling.auc_of(resampling.clustered(part, None, settings)) for part in parts.values()]
+results[["auc_low", "auc_high"]] = [np.ravel(uncertainty.interval_of_an_auc(one, settings.level)) for one in known]
 results.round(3)
 
 # %%
 detection.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
 
 # %% [markdown]
-# **What you should see.** Each AUC with its 95 % interval from resampled videos (chapter 5 explains it). The intra set
+# **What you should see.** Each AUC with its 95 % interval, which rests on whole videos (chapter 5 explains it). The intra set
 # has the highest AUC: abroad the order of the scores suffers. And the dots, all at the threshold of one half, lie at
 # different false-positive rates: the scale of the scores suffers too. An intra AUC near 0.5 would mean an untrained
 # detector; a cross AUC well above the intra one, a leak or an easier forgery.

@@ -488,6 +488,11 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 # of its floor cannot be told from a group-blind one *on this test set*; that is not a proof of fairness, a larger test
 # set may tell them apart. The floor depends on the detector's own FPR: a rate near one half varies most, so a detector
 # that raises fewer alarms has a lower floor and a lower $F_\mathrm{FPR}$ for free. The threshold decides on that.
+#
+# **The AUC needs no resamples.** One sort of the scores says for each image which share of the other class it is on the
+# right side of; the mean of that is the AUC, its spread between videos the standard error. Groups may have the same AUC
+# and yet unlike scores, which no deal of the groups would keep, so the floor of `auc_gap` draws the AUC of each group
+# around a common one, with the error that its own videos speak for.
 
 # %% [markdown] tags=["audit"]
 # **If some group labels are wrong.** Labels are impressions of annotators. Here whole videos change to another group at

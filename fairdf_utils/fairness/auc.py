@@ -1,12 +1,14 @@
-"""The area under the ROC curve, P(a fake scores higher than a real): of many groups, or many weightings, at once.
+"""The area under the ROC curve, P(a fake scores higher than a real), of many groups at once, and how sure it is.
 
 Ties count one half (Hanley and McNeil 1982). Everything here takes plain arrays: label (1 = fake), score, and integer
-codes of the groups or clusters.
+codes of the groups and clusters. Nothing is resampled: one sort says how far each cluster moves each AUC.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 100_000  # images whose numbers stay in a core's cache
+PRIOR = 2  # clusters of each class that the spread expected beforehand is worth
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -14,10 +16,13 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
 
 
-def segment_auc(segment: np.ndarray, segments: int, label: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """AUC inside each segment (codes 0..segments-1), from one sort of all scores; NaN where one lacks a class.
+def placements(segment: np.ndarray, segments: int, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """The share of the other class of its segment that each image is on the right side of: float64 (n,), ties one half.
 
-    Source: Mann and Whitney 1947 (from the sum of the fakes' ranks, tied ones at their mean rank).
+    For a fake the reals below it, for a real the fakes above it; the mean of either class is the AUC of the segment
+    (codes 0..segments-1). From one sort of all scores; NaN where a segment lacks the other class.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
     order = np.argsort(score)
     small = segment[order].astype(np.int16 if segment.max() < 2**15 else np.int64)  # 16 bits are sorted by radix
@@ -25,72 +30,74 @@ def segment_auc(segment: np.ndarray, segments: int, label: np.ndarray, score: np
     own, score, fake = segment[order], score[order], label[order] == 1
     starts = np.flatnonzero(np.append(True, (own[1:] != own[:-1]) | (score[1:] != score[:-1])))  # of runs of one score
     ends = np.append(starts[1:], len(order))
-    rank = np.repeat((starts + ends + 1) / 2, ends - starts)  # from 1, over all segments
     images, fakes = np.bincount(own, minlength=segments), np.bincount(own[fake], minlength=segments)
-    ranks = np.bincount(own[fake], rank[fake], segments) - fakes * (np.cumsum(images) - images)
-    return ratio(ranks - fakes * (fakes + 1) / 2, fakes * (images - fakes).astype(np.float64))
-
-
-def auc_plan(label: np.ndarray, score: np.ndarray, unit: np.ndarray, chosen: np.ndarray) -> tuple:
-    """What the AUC of any weighting of the units needs, sorted once: see `weighted_auc`. `chosen` is bool (n,)."""
-    fakes, reals = np.flatnonzero(chosen & (label == 1)), np.flatnonzero(chosen & (label == 0))
-    fakes, reals = fakes[np.argsort(score[fakes])], reals[np.argsort(score[reals])]
-    below = np.searchsorted(score[reals], score[fakes], "left")
-    up_to = np.searchsorted(score[reals], score[fakes], "right")
-    return unit[fakes], unit[reals], below, up_to
-
-
-def weighted_auc(plan: tuple, weights: np.ndarray) -> np.ndarray:
-    """AUC under B weightings of the units at once: (B,), NaN where a class has no weight. `weights` is (units, B)."""
-    fake_unit, real_unit, below, up_to = plan
-    fakes = weights[fake_unit]  # (n_fake, B)
-    reals = np.zeros((len(real_unit) + 1, weights.shape[1]))
-    np.cumsum(weights[real_unit], axis=0, out=reals[1:])  # weight of the reals up to each rank
-    if np.array_equal(below, up_to):  # no ties: half the memory traffic
-        wins = np.einsum("fb,fb->b", fakes, reals[below])
-    else:
-        wins = np.einsum("fb,fb->b", fakes, reals[below] + reals[up_to]) / 2
-    return ratio(wins, fakes.sum(0) * reals[-1])
-
-
-def rankings(label: np.ndarray, score: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Weights and orders of the images by score, int (<= n,): what is won in them adds up to ties that count half.
-
-    The first order is of all images, fakes before reals of their score; the others, of those that tie alone, say how
-    much more is won if the reals come first.
-    """
-    fakes_first, reals_first = (np.lexsort((last, score)) for last in (label == 0, label == 1))
-    run = np.unique(score, return_inverse=True)[1]
-    share = np.bincount(run, label) / np.bincount(run)
-    tied = ((share > 0) & (share < 1))[run]
-    return [(1.0, fakes_first), (0.5, reals_first[tied[reals_first]]), (-0.5, fakes_first[tied[fakes_first]])]
-
-
-def dealt_auc(ranked: list[tuple[float, np.ndarray]], cells: np.ndarray, groups: int) -> np.ndarray:
-    """AUC of each group under B ways to deal units out to groups: (B, G), NaN where one lacks a class.
-
-    `ranked` are weights and the units of the images in the order of `rankings`; `cells` (units, B) are 2 * group +
-    label. BLOCK images at a time, which stay in the cache, are sorted by group and counted in whole numbers.
-    """
-    cells = cells.T.astype(np.min_scalar_type(2 * groups))  # (B, units)
-    result, deals = np.empty((len(cells), groups)), max(1, BLOCK // len(ranked[0][1]))
-    for first in range(0, len(cells), deals):
-        some = cells[first : first + deals]
-        row, wins, pairs = 2 * groups * np.arange(len(some))[:, None], 0.0, None
-        for weight, unit in ranked:
-            reals, fakes = np.zeros((2, len(some), groups), np.int64)  # of the blocks before
-            for start in range(0, len(unit), BLOCK):
-                dealt = np.take(some, unit[start : start + BLOCK], axis=1)  # (deals, images)
-                sizes = np.bincount((dealt + row).ravel(), minlength=2 * groups * len(some)).reshape(-1, groups, 2)
-                order = np.argsort(dealt >> 1, axis=1, kind="stable")  # a radix sort
-                fake = np.take_along_axis(dealt, order, axis=1).ravel() & 1  # deal by deal, group by group
-                below = np.cumsum(fake == 0, dtype=np.int32)  # reals of this block up to each image
-                won = np.append(0, np.cumsum(below * fake, dtype=np.int64))
-                ends = np.cumsum(sizes.sum(-1)).reshape(sizes.shape[:2])
-                more, hits = sizes[..., 0], sizes[..., 1]
-                before = np.cumsum(more).reshape(more.shape) - more  # those of other groups and deals
-                wins = wins + weight * (won[ends] - won[ends - more - hits] + hits * (reals - before))
-                reals, fakes = reals + more, fakes + hits
-            pairs = (fakes * reals).astype(np.float64) if pairs is None else pairs  # of all images
-        result[first : first + deals] = ratio(wins, pairs)
+    up_to = np.append(0, np.cumsum(fake))
+    below = (starts + ends) / 2 - (np.cumsum(images) - images)[own[starts]]  # images below, and half of the run
+    fakes_below = (up_to[starts] + up_to[ends]) / 2 - (np.cumsum(fakes) - fakes)[own[starts]]
+    below, fakes_below = (np.repeat(each, ends - starts) for each in (below, fakes_below))
+    result = np.empty(len(order))
+    won = np.where(fake, below - fakes_below, fakes[own] - fakes_below)
+    result[order] = ratio(won, np.where(fake, (images - fakes)[own], fakes[own]))
     return result
+
+
+def segment_auc(segment: np.ndarray, segments: int, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """AUC inside each segment (codes 0..segments-1): (segments,), NaN where one lacks a class."""
+    fake = label == 1
+    won = np.bincount(segment[fake], placements(segment, segments, label, score)[fake], segments)
+    return ratio(won, np.bincount(segment[fake], minlength=segments))
+
+
+@dataclass(frozen=True)
+class ClusteredAuc:
+    """The AUC of G groups of images that come in C clusters, and what is known of it; NaN where a group lacks a class.
+
+    Under weights w (C,) of the clusters the AUC is `estimate + influence.T @ (w - 1)`, but for terms of second order.
+    """
+
+    estimate: np.ndarray  # (G,)
+    influence: np.ndarray  # (C, G), adds up to zero
+    clusters: np.ndarray  # (G,), harmonic mean of the numbers of those with reals and of those with fakes
+    effective: np.ndarray  # (G,), its variance is AUC (1 - AUC) / effective, as that of a rate of so many images
+    freedom: np.ndarray  # (G,), degrees of freedom of that variance
+
+    def noise(self, draws: int, seed: int) -> np.ndarray:
+        """Errors of the AUCs in units of their standard errors, drawn by Student's t: (draws, G)."""
+        freedom = np.nan_to_num(self.freedom, nan=1.0)
+        return np.random.default_rng(seed).standard_t(freedom, (draws, len(freedom)))
+
+    def drawn_alike(self, draws: int, seed: int) -> np.ndarray:
+        """AUCs of groups that are truly alike, each with the spread of its own clusters: (draws, G)."""
+        known = ~np.isnan(self.estimate)
+        common = np.average(self.estimate[known], weights=self.clusters[known]) if known.any() else np.nan
+        alike = common + np.sqrt(common * (1 - common) / self.effective) * self.noise(draws, seed)
+        return np.where(known, np.clip(alike, 0, 1), np.nan)
+
+
+def clustered_auc(
+    group: np.ndarray, groups: int, label: np.ndarray, score: np.ndarray, unit: np.ndarray, units: int
+) -> ClusteredAuc:
+    """AUC of each group (codes 0..groups-1), with the variance between whole clusters (`unit`, codes 0..units-1).
+
+    Few clusters may look more alike than they are, so the variance of the placements of each class is drawn, by PRIOR
+    clusters, towards that of clusters which are wholly on one side.
+
+    Source: Obuchowski 1997 (clusters); Smyth 2004 (variances of few, drawn towards an expected one).
+    """
+    shape = (2, units, groups)
+    cell = (label * units + unit) * groups + group
+    placed = placements(group, groups, label, score)
+    images, won = (np.bincount(cell, what, np.prod(shape)).reshape(shape) for what in (None, placed))
+    number, clusters = images.sum(1), np.maximum((images > 0).sum(1), 1)  # (class, G)
+    estimate = ratio(won[1].sum(0), number[1])
+    influence = (won - images * estimate) / np.maximum(number, 1)[:, None]
+    influence *= np.sqrt(clusters / np.maximum(clusters - 1, 1))[:, None]
+    squares, free = (influence**2).sum(1), clusters - 1 + PRIOR
+    single = np.tile(estimate * (1 - estimate), (2, 1))  # variance of one image
+    seen = np.divide(squares, single, out=0 * single, where=single > 0) * (clusters - 1) / free
+    prior = PRIOR / free / (2 * clusters)
+    influence = influence.sum(0)
+    together = np.nan_to_num(ratio((influence**2).sum(0), squares.sum(0)), nan=1.0)  # clusters of both classes
+    freedom = ratio((seen + prior).sum(0) ** 2, ((seen + prior) ** 2 / free).sum(0))
+    effective = 1 / (seen.sum(0) * together + prior.sum(0))
+    return ClusteredAuc(estimate, influence, 2 / (1 / clusters).sum(0), effective, freedom)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import counted
-from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
+from fairdf_utils.fairness.uncertainty import Settings
 
 FEW_CLUSTERS = 30  # of a class in the whole data set
 COPIES = 0.01  # share of rows alike from which it is no coincidence of rounded scores
@@ -87,9 +87,7 @@ def _of_scores(table, settings, overall, validation):
         if (rates == rate).all():
             text = f"At the threshold {settings.threshold:g} {word} is called fake"
             yield True, f"{text}: gaps of FPR and TPR are zero for that reason."
-    auc, clusters = overall.loc["auc"], table.groupby("label")[settings.cluster].nunique()
-    always = auc["estimate"] == 0 and clusters.min() >= MINIMUM  # without spread there is no interval
-    if auc["high"] < 0.5 or always:
+    if overall.loc["auc", "high"] < 0.5:
         text = "Reals score higher than fakes (AUC below one half)"
         yield True, f"{text}: is the column score P(real), or label 1 = real?"
     if validation is not None:

@@ -9,46 +9,47 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.fairness import metrics
-from fairdf_utils.fairness.auc import dealt_auc, rankings
 from fairdf_utils.fairness.metrics import Scored, as_arrays, cluster_codes, contingency
-from fairdf_utils.fairness.resampling import Settings, chunks, told
+from fairdf_utils.fairness.resampling import Settings, auc_of, chunks, clustered, told
 
 
-def permuted_tables(table: pd.DataFrame, by: str, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
+def permuted_tables(table: pd.DataFrame, by: str, settings: Settings) -> np.ndarray:
     """Tables of the data (row 0) and of its groups dealt out anew among the clusters of each class.
 
     A cluster keeps its images together; one with several labels or groups is first split into parts that have one of
-    each. float64 (1 + permutations, G, 2, 2), and beside them the AUCs of the groups, or None.
+    each. float64 (1 + permutations, G, 2, 2).
     """
     scored = as_arrays(table, by, settings.threshold, settings.fidelity)
     parts = np.stack([cluster_codes(table, settings.cluster), scored.label, scored.group], axis=1)
     parts, unit = np.unique(parts, axis=0, return_inverse=True)
     pooled = Scored(scored.label, scored.score, scored.predicted, np.zeros_like(scored.group), ["all"])
     cells = contingency(pooled, unit, len(parts)).reshape(-1, 4)  # (U, 4): label, predicted
-    ranked = [(weight, unit[order]) for weight, order in rankings(scored.label, scored.score)] if auc else []
-    rng, counts, aucs = np.random.default_rng(settings.seed), [], []
-    sizes = chunks(settings.permutations, len(unit) if auc else len(parts))
+    rng, counts = np.random.default_rng(settings.seed), []
+    sizes = chunks(settings.permutations, len(parts))
     for size in chain([0], told(sizes, "dealing")):
         codes = np.repeat(parts[:, 2:], max(size, 1), axis=1)  # (U, b): first the table itself
         for rows in (parts[:, 1] == label for label in (0, 1) if size):
             codes[rows] = rng.permuted(codes[rows], axis=0)
         members = [(codes == code).astype(np.float64) for code in range(len(scored.names))]
         counts.append(np.stack([(m.T @ cells).reshape(-1, 2, 2) for m in members], axis=1))
-        if auc:
-            aucs.append(dealt_auc(ranked, 2 * codes + parts[:, 1:2], len(scored.names)))
-    return np.concatenate(counts), np.concatenate(aucs) if auc else None
+    return np.concatenate(counts)
 
 
 def sampling_floor(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
     """What the metrics would show, from sampling alone, if the groups made no difference.
 
     Group labels are permuted among clusters of the same label; a cluster keeps its images together. Gaps are never
-    negative, so even a perfectly group-blind detector shows some; with few clusters a group it shows a lot.
+    negative, so even a perfectly group-blind detector shows some; with few clusters a group it shows a lot. Groups can
+    have the same AUC and unlike scores; theirs are drawn from a common AUC, each with the spread of its own clusters.
 
     Index METRICS, without auc_gap if not `auc`; columns estimate (of the table), mean and q95 (95 % quantile) of the
     permutations, p_value: share of permutations (the table itself included) with a value at least as large.
     """
-    values = pd.DataFrame(metrics.metrics_of(*permuted_tables(table, by, settings, auc), settings.fidelity)[0])
+    aucs = None
+    if auc:
+        known = auc_of(clustered(table, by, settings))
+        aucs = np.concatenate([known.estimate[None], known.drawn_alike(settings.permutations, settings.seed)])
+    values = pd.DataFrame(metrics.metrics_of(permuted_tables(table, by, settings), aucs, settings.fidelity)[0])
     shuffled = values.iloc[1:]
     floor = {"estimate": values.iloc[0], "mean": shuffled.mean(), "q95": shuffled.quantile(0.95)}
     return pd.DataFrame(floor | {"p_value": _share_at_least(values)}).rename_axis("metric")
@@ -59,7 +60,7 @@ def chance_against_rest(table: pd.DataFrame, by: str, settings: Settings) -> dic
 
     The share of permutations (the table itself included) with a difference at least as large.
     """
-    counts = permuted_tables(table, by, settings, False)[0]
+    counts = permuted_tables(table, by, settings)
     own, rest = metrics.rates_of(counts), metrics.rates_of(counts.sum(1, keepdims=True) - counts)
     return {rate: _share_at_least(pd.DataFrame(np.abs(own[rate] - rest[rate]))) for rate in own}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import FIDELITIES
-from fairdf_utils.fairness.auc import BLOCK, auc_plan, weighted_auc
+from fairdf_utils.fairness.auc import ClusteredAuc, clustered_auc
 from fairdf_utils.fairness.metrics import Scored, as_arrays, checked_level, cluster_codes, contingency
 from fairdf_utils.fairness.score_table import ScoreTableError, column
 from fairdf_utils.progress import bar
@@ -122,27 +122,30 @@ def told(sizes: list[int], what: str) -> Iterator[int]:
             shown.update(size)
 
 
-def resampled_tables(data: Clustered, settings: Settings, auc: bool, together: bool = True) -> tuple[np.ndarray, ...]:
+def auc_of(data: Clustered, together: bool = False) -> ClusteredAuc:
+    """The AUC of each group, or of all images together, with what is known of it."""
+    scored = data.scored
+    group, groups = (np.zeros_like(scored.group), 1) if together else (scored.group, len(scored.names))
+    return clustered_auc(group, groups, scored.label, scored.score, data.unit, len(data.cells))
+
+
+def resampled_tables(data: Clustered, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
     """Tables of the data (row 0) and of its B resamples: float64 (1 + B, G, 2, 2).
 
-    Beside them the AUCs of the groups, (1 + B, G), and of all images `together`, (1 + B,); None if not asked for.
+    Beside them the AUCs of the groups, (1 + B, G), and of all images together, (1 + B,), each from the influence of the
+    clusters that were drawn; None if not asked for.
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
-    cells = data.cells.reshape(len(data.cells), -1)  # (C, G * 4)
-    width, budget = (len(data.unit), 2 * BLOCK) if auc else (len(cells), CACHED)
-    scored, plans, counts, aucs = data.scored, [], [], []
-    if auc:
-        chosen = [scored.group == code for code in range(len(scored.names))]
-        chosen += [np.ones(len(data.unit), bool)] if together else []
-        plans = [auc_plan(scored.label, scored.score, data.unit, rows) for rows in chosen]
-    sizes = chunks(settings.resamples, width, budget if width < budget / 8 else width)  # few at a time: one is faster
-    for weights in chain(
-        [np.ones((len(cells), 1))], drawn_weights(data.members, told(sizes, "resampling"), settings.seed)
-    ):
-        counts.append((weights.T @ cells).reshape(-1, *data.cells.shape[1:]))
-        if auc:
-            aucs.append(np.stack([weighted_auc(plan, weights) for plan in plans], axis=-1))
-    counts, aucs = np.concatenate(counts), np.concatenate(aucs) if auc else None
-    groups = len(scored.names)
-    return counts, aucs[:, :groups] if auc else None, aucs[:, -1] if auc and together else None
+    known = [auc_of(data), auc_of(data, together=True)] if auc else []
+    tables = data.cells.reshape(len(data.cells), -1)
+    columns = np.concatenate([tables, *(one.influence for one in known)], axis=1)  # (C, 4 G, then G + 1)
+    sizes = chunks(settings.resamples, len(columns), CACHED if len(columns) < CACHED / 8 else len(columns))
+    weights = drawn_weights(data.members, told(sizes, "resampling"), settings.seed)
+    sums = np.concatenate([one.T @ columns for one in chain([np.ones((len(columns), 1))], weights)])
+    counts, moved = np.split(sums, [tables.shape[1]], axis=1)
+    counts = counts.reshape(-1, *data.cells.shape[1:])
+    if not auc:
+        return counts, None, None
+    aucs = np.concatenate([one.estimate for one in known]) + moved
+    return counts, aucs[:, :-1], aucs[:, -1]

@@ -4,20 +4,24 @@
   one video err together, and the design effect says how far (`interval_of_a_rate`).
 - A gap between groups has a band that holds it however small it is (`interval_of_a_gap`), and beside it the sampling
   floor: what the table would show of the gap if the groups made no difference, with a permutation p-value.
-- The difference of two detectors, and an AUC, have percentile intervals from resampled whole videos.
+- An AUC has Wilson's interval on its effective number, from one sort of the scores (`interval_of_an_auc`).
+- The difference of two detectors has a percentile interval from resampled whole videos.
 
 All functions take a score table, the column `by` of the groups and `Settings`. `auc=False` leaves out what needs the
 AUC, most of the time; `drawn` are resamples that were made before. Rates and metrics are fractions; NaN is undefined.
 """
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from fairdf_utils.fairness import metrics
+from fairdf_utils.fairness.auc import ClusteredAuc
 from fairdf_utils.fairness.permutation import chance_against_rest, holm, sampling_floor
-from fairdf_utils.fairness.resampling import MINIMUM, Settings, aligned, clustered, resampled_tables
+from fairdf_utils.fairness.resampling import MINIMUM, Settings, aligned, auc_of, clustered, resampled_tables
 from fairdf_utils.fairness.sample_size import worth
 from fairdf_utils.fairness.worst_group import of_groups, worst
 
@@ -42,6 +46,18 @@ def interval_of_a_rate(errors: np.ndarray, sizes: np.ndarray, together: dict, le
     effective = own["images"] / (1 + (own["frames"] - 1) * rho) if own["images"] else np.nan
     low, high = metrics.rate_interval(estimate * effective, effective, level) if own["images"] else (np.nan, np.nan)
     return {"estimate": estimate, "low": float(low), "high": float(high), "effective": effective}
+
+
+def interval_of_an_auc(known: ClusteredAuc, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high of each AUC, (G,) each: Wilson's interval, with the quantile of Student's t in place of the normal.
+
+    It never leaves 0..1 and has a width where all clusters agree.
+
+    Source: Newcombe 2006 (Wilson's form for the AUC).
+    """
+    quantile = student.ppf((1 + level) / 2, known.freedom)
+    effective = known.effective * (NormalDist().inv_cdf((1 + level) / 2) / quantile) ** 2
+    return metrics.rate_interval(known.estimate * effective, effective, level)
 
 
 def interval_of_a_gap(values: pd.DataFrame, deviations: pd.DataFrame, p_value: pd.Series, level: float) -> pd.DataFrame:
@@ -70,8 +86,8 @@ def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
 
 
 def resampled(table: pd.DataFrame, by: str, settings: Settings) -> tuple[np.ndarray, ...]:
-    """The resamples that `group_intervals` and `bootstrap` share, without the AUC of all images together."""
-    return resampled_tables(clustered(table, by, settings), settings, auc=True, together=False)
+    """The resamples that `group_intervals` and `bootstrap` share, with AUCs."""
+    return resampled_tables(clustered(table, by, settings), settings, auc=True)
 
 
 def bootstrap(
@@ -79,26 +95,37 @@ def bootstrap(
 ) -> pd.DataFrame:
     """All metrics with intervals, and the floor of those that compare groups.
 
-    Index METRICS + OVERALL (of all images together; no AUC with `drawn`); columns estimate, low, high; groups: how many
+    Index METRICS + OVERALL (of all images together); columns estimate, low, high; groups: how many
     the metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
     data = clustered(table, by, settings)
-    counts, of_groups, auc_overall = drawn or resampled_tables(data, settings, auc)
-    values, groups = metrics.metrics_of(counts, of_groups, settings.fidelity)
+    counts = (drawn or resampled_tables(data, settings, auc=False))[0]
+    aucs, moved = _auc_errors(data, settings) if auc else (None, None)
+    values, groups = metrics.metrics_of(counts[:1], aucs, settings.fidelity)
     rates, overall = metrics.rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
-    moved = of_groups[1:] - of_groups[0] if auc else None
     deviations = metrics.metrics_of_rates(rates[:, 1:] - rates[:, :1], overall[:, 1:] - overall[:, :1], moved)
     floor = sampling_floor(table, by, settings, auc).drop(columns="estimate")
     floor = floor.rename(columns={"mean": "floor_mean", "q95": "floor_q95"})
     result = interval_of_a_gap(pd.DataFrame(values), pd.DataFrame(deviations), floor["p_value"], settings.level)
     result["groups"] = pd.DataFrame(groups, dtype="Int64").iloc[0]
     everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
-    if auc_overall is not None:
-        everyone.loc["auc"] = percentiles(pd.DataFrame({"auc": auc_overall}), settings.level).loc["auc"]
+    if auc:
+        known = auc_of(data, together=True)
+        everyone.loc["auc", ["estimate", "low", "high"]] = np.ravel(
+            [known.estimate, *interval_of_an_auc(known, settings.level)]
+        )
     everyone = everyone.reindex(metrics.OVERALL if auc else metrics.OVERALL[1:]).drop(columns="effective")
     return pd.concat([result.join(floor), everyone]).rename_axis("metric")
+
+
+def _auc_errors(data, settings):
+    """The AUC of each group, (1, G), and draws of its error with the spread that its interval has, (B, G)."""
+    known = auc_of(data)
+    low, high = interval_of_an_auc(known, settings.level)
+    spread = (high - low) / 2 / student.ppf((1 + settings.level) / 2, known.freedom)
+    return known.estimate[None], spread * known.noise(settings.resamples, settings.seed)
 
 
 def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
@@ -117,14 +144,12 @@ def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis(["rate", "group"])
 
 
-def group_intervals(
-    table: pd.DataFrame, by: str, settings: Settings, auc: bool = True, drawn: tuple | None = None
-) -> pd.DataFrame:
+def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
     """Rates of each group with intervals.
 
     The columns of `metrics.group_rates`, and for fpr, tpr, acc and auc: <rate>_low, <rate>_high; clusters_real,
     clusters_fake (int): how many hold such images; effective_real, effective_fake: independent images that these are
-    worth. An AUC has no interval with fewer than MINIMUM clusters of a class, or where all resamples agree.
+    worth.
     """
     data = clustered(table, by, settings)
     result = metrics.group_rates(table, by, settings.threshold, settings.fidelity)
@@ -133,10 +158,7 @@ def group_intervals(
     for rate in RATES:
         result[[f"{rate}_low", f"{rate}_high"]] = found.loc[rate, ["low", "high"]].to_numpy()
     if auc:
-        drawn = drawn or resampled_tables(data, settings, auc=True, together=False)
-        values = pd.DataFrame(drawn[1], columns=result.index)
-        poor = (clusters.min(1) < MINIMUM) | (values.max() - values.min() < 1e-12)
-        result[["auc_low", "auc_high"]] = percentiles(values, settings.level)[["low", "high"]].mask(poor)
+        result["auc_low"], result["auc_high"] = interval_of_an_auc(auc_of(data), settings.level)
     result["clusters_real"], result["clusters_fake"] = clusters.T
     for rate, name in (("fpr", "effective_real"), ("tpr", "effective_fake")):
         result[name] = found.loc[rate, "effective"].to_numpy()

@@ -64,7 +64,7 @@ def judge(
     for by in bys:
         known = _known(table, by)
         drawn = uncertainty.resampled(known, by, settings)
-        groups[by], fairness[by] = _groups(known, by, settings, drawn), _fairness(known, by, settings, drawn)
+        groups[by], fairness[by] = _groups(known, by, settings), _fairness(known, by, settings, drawn)
     groups, fairness = pd.concat(groups, names=["by", "group"]), pd.concat(fairness, names=["by", "metric"])
     gaps = fairness.index.isin([names[0] for names in GAPS.values()], level="metric")
     fairness["p_holm"] = fairness.groupby(gaps)["p_value"].transform(permutation.holm)
@@ -83,9 +83,9 @@ def _known(table, by):
     return table[table[by].notna()]
 
 
-def _groups(table, by, settings, drawn):
+def _groups(table, by, settings):
     """Rates of each group with intervals, how many clusters they rest on, and how many they need."""
-    result = uncertainty.group_intervals(table, by, settings, drawn=drawn)
+    result = uncertainty.group_intervals(table, by, settings)
     few = {"fpr": result["clusters_real"] < uncertainty.MINIMUM, "tpr": result["clusters_fake"] < uncertainty.MINIMUM}
     result["few"] = [", ".join(rate for rate in few if few[rate][group]) for group in result.index]
     worth = design_effects(table, by, settings).xs("pooled", level=by)

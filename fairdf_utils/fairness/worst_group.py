@@ -109,7 +109,7 @@ def worst_groups(table: pd.DataFrame, by: str, settings: Settings, drawn: tuple 
     that take no part.
     """
     data, rows = clustered(table, by, settings), {}
-    drawn = drawn or resampled_tables(data, settings, auc=True, together=False)
+    drawn = drawn or resampled_tables(data, settings, auc=True)
     names, clusters = np.array(data.scored.names, dtype=object), (data.cells.sum(-1) > 0).sum(0)
     for name, values in of_groups(data, settings, drawn[1]).items():
         judged = ~np.isnan(values[0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
 from fairdf_utils.data.vocabulary import GROUPS
-from fairdf_utils.fairness import auc, metrics
+from fairdf_utils.fairness import metrics
 from fairdf_utils.fairness.metrics import METRICS, RATES
 from fairdf_utils.fairness.score_table import ScoreTableError, video_level
 from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
@@ -244,23 +244,6 @@ def test_video_level_metrics_are_those_of_mean_frame_scores(fidelity):
     assert (rates["n"] == rates["n_videos"]).all()
 
 
-parts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 6)), min_size=1)
-
-
-@settings(max_examples=80, deadline=None)
-@given(parts)
-def test_auc_of_segments(rows):
-    """Against scikit-learn in a loop, with ties and missing classes."""
-    segment, label, score = np.array(rows).T
-    ours = auc.segment_auc(segment, 4, label, score / 6)
-    for code in range(4):
-        rows = segment == code
-        if len(set(label[rows])) == 2:
-            assert ours[code] == pytest.approx(roc_auc_score(label[rows], score[rows]), abs=1e-12)
-        else:
-            assert np.isnan(ours[code])
-
-
 FAULTS = {
     "no column 'ethnicity'; it has: img_path": (lambda t: t, "ethnicity"),
     "no column 'intersection'.*is called 'group'": (lambda t: t, "intersection"),
@@ -290,19 +273,3 @@ def test_faulty_arguments_are_refused():
         metrics.fairness_metrics(table, fidelity="exact")
     with pytest.raises(ScoreTableError, match="logit_fake.*finite"):
         metrics.fairness_metrics(table.assign(logit_fake=np.inf), fidelity="official")
-
-
-@pytest.mark.parametrize("block", [7, 100_000])
-@pytest.mark.parametrize("digits", [1, 3, 16], ids=["mostly tied", "few tied", "no ties"])
-def test_the_aucs_of_all_deals_are_those_of_each(monkeypatch, digits, block):
-    monkeypatch.setattr(auc, "BLOCK", block)
-    rng = np.random.default_rng(digits)
-    unit, groups, deals = rng.integers(30, size=200), 4, 5
-    label = rng.integers(2, size=30)
-    score, fake = rng.random(200).round(digits), label[unit]
-    codes = rng.integers(groups - 1, size=(30, deals))  # the last group stays empty
-    ranked = [(weight, unit[order]) for weight, order in auc.rankings(fake, score)]
-    assert (len(ranked[1][1]) > 100, len(ranked[1][1]) > 0) == (digits == 1, digits < 16)
-    found = auc.dealt_auc(ranked, 2 * codes + label[:, None], groups)
-    expected = [auc.segment_auc(codes[unit, deal], groups, fake, score) for deal in range(deals)]
-    np.testing.assert_array_equal(found, expected)

@@ -83,7 +83,7 @@ def test_two_detectors_are_compared_by_the_same_resamples():
     a["img_path"] = a.index.astype(str)
     b = a.assign(score=np.where(a["gender"] == "male", 0.5 + 0 * a["score"], a["score"]))
     found = uncertainty.paired_difference(a, b, "gender", FEW).loc["worst_auc"]
-    sides = [resampled_tables(clustered(table, "gender", FEW), FEW, True, False)[1].min(1) for table in (a, b)]
+    sides = [resampled_tables(clustered(table, "gender", FEW), FEW, True)[1].min(1) for table in (a, b)]
     assert found["b"] == 0.5 and found["estimate"] == pytest.approx(sides[0][0] - 0.5)
     assert found["low"] == pytest.approx(np.quantile((sides[0] - sides[1])[1:], 0.025))
 
