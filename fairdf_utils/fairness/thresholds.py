@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.fairness.metrics import Scored, as_arrays, contingency, metrics_of, rates_of
+from fairdf_utils.fairness.metrics import Scored, as_arrays, metrics_of, rates_of
 from fairdf_utils.fairness.score_table import ScoreTableError
 
 POINTS = {"EER": ("eer", None), "FPR 10 %": ("fpr", 0.1)}  # name -> (target, value) of `fit_threshold`
@@ -39,12 +39,6 @@ def counts_at(scored: Scored, thresholds: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _judged(counts, fidelity):
-    """acc, fpr, tpr of all images and METRICS but auc_gap, of tables (T, G, 2, 2): dict of (T,)."""
-    overall = rates_of(counts.sum(1))
-    return {name: overall[name] for name in ("acc", "fpr", "tpr")} | metrics_of(counts, None, fidelity)[0]
-
-
 def metrics_by_threshold(
     table: pd.DataFrame, by: str = "group", thresholds: Sequence[float] | None = None, fidelity: str = "corrected"
 ) -> pd.DataFrame:
@@ -55,7 +49,10 @@ def metrics_by_threshold(
     """
     scored = as_arrays(table, by, 0.5, fidelity)
     thresholds = cuts(scored.score) if thresholds is None else np.asarray(thresholds, np.float64)
-    return pd.DataFrame(_judged(counts_at(scored, thresholds), fidelity), pd.Index(thresholds, name="threshold"))
+    counts = counts_at(scored, thresholds)
+    overall = rates_of(counts.sum(1))
+    values = {name: overall[name] for name in ("acc", "fpr", "tpr")} | metrics_of(counts, None, fidelity)[0]
+    return pd.DataFrame(values, pd.Index(thresholds, name="threshold"))
 
 
 def fit_threshold(
@@ -122,16 +119,9 @@ def operating_points(
 ) -> pd.DataFrame:
     """What a detector does on a test set at thresholds that were chosen on a validation set without its images.
 
-    The `threshold` in use is listed first; `points` are as POINTS.
-
-    Index (point, thresholds), thresholds "common" or "per group" (a reference, see `fit_group_thresholds`; groups that
-    validation lacks take the common one). Columns threshold (NaN per group), acc, fpr, tpr, METRICS but auc_gap.
+    The `threshold` in use is listed first; `points` are as POINTS. Index point; columns threshold, acc, fpr, tpr,
+    METRICS but auc_gap.
     """
-    names, fitted = as_arrays(test, by, threshold, "corrected").names, {("as given", "common"): threshold}
-    for point, target in points.items():
-        fitted[point, "common"] = common = fit_threshold(validation, *target)
-        fitted[point, "per group"] = fit_group_thresholds(validation, by, *target).reindex(names).fillna(common)
-    counts = np.concatenate([contingency(as_arrays(test, by, cut, "corrected")) for cut in fitted.values()])
-    known = {"threshold": [np.nan if isinstance(cut, pd.Series) else cut for cut in fitted.values()]}
-    index = pd.MultiIndex.from_tuples(fitted, names=["point", "thresholds"])
-    return pd.DataFrame(known | _judged(counts, "corrected"), index)
+    fitted = {"as given": threshold} | {point: fit_threshold(validation, *target) for point, target in points.items()}
+    judged = metrics_by_threshold(test, by, [*fitted.values()])
+    return judged.reset_index().set_index(pd.Index(fitted, name="point"))
