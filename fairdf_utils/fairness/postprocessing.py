@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fairdf_utils.fairness.metrics import as_arrays, overall_metrics, rates_of
 from fairdf_utils.fairness.resampling import MINIMUM, Settings
-from fairdf_utils.fairness.score_table import ScoreTableError, log_odds, sigmoid
+from fairdf_utils.fairness.score_table import ScoreTableError, column, log_odds, sigmoid
 from fairdf_utils.fairness.thresholds import counts_at, cuts, fit_group_thresholds, fit_threshold
 from fairdf_utils.fairness.uncertainty import paired_difference
 from fairdf_utils.fairness.verdicts import large_enough
@@ -96,7 +96,9 @@ def table_peers(
 
 def _large_enough(validation, by, settings):
     """The validation rows of groups that can be fitted."""
-    enough, _ = large_enough(validation, by, (0, 1), settings.cluster)
+    for name in {by, settings.cluster} - set(validation.columns):
+        column(validation, name)  # says what there is
+    enough, _ = large_enough(validation.dropna(subset=[by]), by, (0, 1), settings.cluster)
     if enough.empty:
         text = f"Nothing can be fitted: in validation, no group of '{by}' has {MINIMUM} clusters ({settings.cluster})"
         raise ScoreTableError(f"{text} of real images and {MINIMUM} of fakes. Give more, or judge by fewer groups.")

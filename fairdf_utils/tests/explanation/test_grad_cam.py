@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from fairdf_utils.data.batches import to_device
-from fairdf_utils.explanation.grad_cam import answering_head, class_activation, features, grad_cam, mean_by
+from fairdf_utils.evaluation.scoring import predict
+from fairdf_utils.explanation.grad_cam import answering_head, class_activation, features, final_layer, grad_cam, mean_by
 from fairdf_utils.model.detectors import FairDetector, Head, PlainDetector, TwoEncoderDetector, adain
 from fairdf_utils.tests.small import small
 
@@ -47,6 +48,13 @@ def seen_by_hand(model, images):
     if model.fidelity == "official":
         return agnostic
     return model.fusion(adain(model.demographic_split(model.demographic(images)), agnostic))
+
+
+def test_the_final_layer_makes_the_logits_of_its_inputs(model, images):
+    inputs, (weight, bias) = final_layer(model, images, CPU)
+    assert weight.shape == (2, inputs.shape[1])
+    np.testing.assert_allclose(inputs @ weight.T + bias, predict(model, images, CPU), atol=1e-5)
+    assert model.training and not answering_head(model).layers[2]._forward_pre_hooks, "the detector stays as it was"
 
 
 def test_class_activation_is_the_gradient_by_hand():
