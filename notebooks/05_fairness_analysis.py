@@ -65,6 +65,7 @@ from fairdf_utils.fairness import (
     findings,
     metrics,
     permutation,
+    postprocessing,
     sample_size,
     thresholds,
     uncertainty,
@@ -514,8 +515,14 @@ assert np.allclose(given["estimate_x"], given["estimate_y"]), "the labels as giv
 #
 # How the gaps move with the threshold, and what the detector does at two thresholds that were fitted: the equal error
 # rate (EER), and the lowest threshold with a false positive rate of 10 %. They are fitted on *validation* scores where
-# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. Chapter 8 of the book goes
-# deeper.
+# there are any; otherwise on the images that they are judged on, and `fitted_on` says so.
+#
+# With validation scores there is a second table: what *post-processing* would change, fitted on validation and judged
+# here, against the detector as given. "Equal FPR" gives each group a threshold at which it has the false positive rate
+# that all images have in use; "best worst group" chooses thresholds for the best accuracy of the worst-off group while
+# as many fakes are found. Both need the group of a person for every decision: whether that may be used is a
+# question of law. Where a gap closes and the worst-group TPR falls, a group was levelled down. `p_holm` is corrected
+# within a metric. Chapter 8 of the book goes deeper.
 
 # %% tags=["audit"] alt="Curves: the gap of the FPR, the FPR and the TPR of all images against the threshold."
 for key in shown:
@@ -529,24 +536,31 @@ for key in shown:
     display(figure)
 
 # %% tags=["audit"]
-parts = {}
+parts, changed = {}, {}
 for key, table in tables.items():
     on, table = validation.get(key[:2]), table.dropna(subset=[finest])
     for point, target in verdicts.POINTS.items():
         try:
             part = thresholds.operating_points(table if on is None else on, table, finest, {point: target}, threshold)
+            parts[(*key, found[key].fitted_on, point)] = part
         except ScoreTableError as error:
             print(f"{key[0]} on {key[2]} has no operating point {point}. {error}")
-            continue
-        if on is None:  # a threshold of each group's own, fitted here, would close every gap by construction
-            part = part.drop(index="per group", level="thresholds")
-        parts[(*key, found[key].fitted_on, point)] = part
+    if on is not None and key in shown:
+        try:
+            peers, borrowed = postprocessing.table_peers(on, table, finest, settings)
+            changed[key] = postprocessing.changes(table, peers, finest, settings).assign(borrowed=", ".join(borrowed))
+        except ScoreTableError as error:
+            print(f"{key[0]} on {key[2]} is not post-processed. {error}")
 operating = (
     pd.concat(parts, names=[*names, "fitted_on", "target"]).reset_index() if parts else pd.DataFrame(columns=names)
 )
-operating = operating.drop_duplicates([*names, *operating.columns.intersection(["point", "thresholds"])])
+operating = operating.drop_duplicates([*names, *operating.columns.intersection(["point"])])
+changed = pd.concat(changed or {key: pd.DataFrame(columns=["metric", "p_value"])}, names=names).reset_index(names)
+changed["p_holm"] = changed["p_value"].astype(float).groupby(changed["metric"]).transform(permutation.holm)
 mine = operating[operating["detector"] == chosen].drop(columns=["detector", "target"], errors="ignore")
-mine.set_index([name for name in ("dataset", "seed", "point", "thresholds", "fitted_on") if name in mine]).round(3)
+display(mine.set_index([name for name in ("dataset", "seed", "point", "fitted_on") if name in mine]).round(3))
+if len(changed):
+    display(changed.set_index(["dataset", "peer", "metric"]).drop(columns=["detector", "seed", "p_value"]))
 
 # %% [markdown] tags=["audit"]
 # ## 5.8 Calibration
@@ -723,7 +737,13 @@ absent = [dict(zip(names, (*key, name), strict=True)) for name in left_out for k
 results = pd.concat([results, pd.DataFrame(absent)], ignore_index=True) if absent else results  # rows without numbers
 flat = summary.set_axis([f"{name} {block}" for block, name in summary.columns], axis=1).reset_index()
 saved = {"results": results, "fairness": unfairness, "groups": groups, "differences": differences}
-saved |= {"label_noise": noise, "thresholds": operating, "calibration": calibrated, "summary": flat}
+saved |= {
+    "label_noise": noise,
+    "thresholds": operating,
+    "postprocessing": changed,
+    "calibration": calibrated,
+    "summary": flat,
+}
 for name, table in saved.items():
     write_text(run.path(f"{name}.csv"), table.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
 said = [

@@ -70,7 +70,7 @@ def fit_worst_group(table: pd.DataFrame, by: str = "group", threshold: float = H
 
 def table_peers(
     validation: pd.DataFrame, test: pd.DataFrame, by: str, settings: Settings
-) -> tuple[dict[str, pd.DataFrame], list]:
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """The peers that need no more than two score tables: name -> the test table with new scores; and what was borrowed.
 
     "equal FPR": each group has the FPR that all have together in use (`fit_group_thresholds`); "best worst group":
@@ -85,8 +85,8 @@ def table_peers(
         "equal FPR": fit_group_thresholds(enough, by, "fpr", fpr),
         "best worst group": fit_worst_group(enough, by, settings.threshold),
     }
-    borrowed = [name for name in test[by].unique() if name not in fitted["equal FPR"].index]
-    borrowed += fitted["equal FPR"].attrs["borrowed"]
+    lacking = [str(name) for name in test[by].unique() if name not in fitted["equal FPR"].index]
+    borrowed = lacking + [str(name) for name in fitted["equal FPR"].attrs["borrowed"]]
     peers = {}
     for name, own in fitted.items():
         of_images = test[by].map(own).astype(np.float64).fillna(settings.threshold).to_numpy()
@@ -169,7 +169,8 @@ def at_half(score: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
 
     The log odds of the threshold are taken off: images with one threshold keep their order, and so a group its AUC.
     """
-    moved = sigmoid(log_odds(score) - log_odds(threshold))
+    with np.errstate(divide="ignore"):  # 0 and 1 stay what they are
+        moved = sigmoid(np.log(score) - np.log1p(-np.asarray(score)) - log_odds(threshold))
     return np.where(score >= threshold, np.maximum(moved, HALF), np.minimum(moved, np.nextafter(HALF, 0)))
 
 

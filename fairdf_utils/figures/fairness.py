@@ -19,6 +19,7 @@ from fairdf_utils.figures.style import colours_of, legend_below, line_styles, pa
 
 DIFFERS, UNDECIDED = "#0072B2", "#999999"
 RATE_WORDS = {"acc": "Accuracy", "fpr": "FPR: reals called fake", "tpr": "TPR: fakes found", "auc": "AUC"}
+RATE_WORDS |= {"worst_auc": "Worst-group AUC", "worst_tpr": "Worst-group TPR"}
 
 
 @styled

@@ -24,12 +24,14 @@ unit = st.floats(0, 1)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(unit, min_size=1, max_size=20), unit)
+@given(st.lists(unit | st.sampled_from([1e-30, 1e-20]), min_size=1, max_size=20), unit)
 def test_scores_moved_to_one_half_decide_and_rank_as_before(score, threshold):
     score = np.sort(score)
     moved = postprocessing.at_half(score, threshold)
     np.testing.assert_array_equal(moved >= 0.5, score >= threshold)
     assert (np.diff(moved) >= 0).all() and ((moved >= 0) & (moved <= 1)).all()
+    if 1e-6 < threshold < 1 - 1e-6:  # beyond, moved scores are closer than numbers can be
+        assert (np.diff(moved)[np.diff(score) > 1e-6] > 0).all()
 
 
 def test_a_threshold_of_one_half_changes_no_score():
