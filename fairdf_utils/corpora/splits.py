@@ -201,10 +201,8 @@ def _pairs(path: Path) -> list[list[str]]:
     return pairs
 
 
-def celebdf_test_list(
-    rows: pd.DataFrame, path: str | Path, shares: Sequence[float] = (0.75, 0.25), seed: int = 0
-) -> Split:
-    """Test Celeb-DF on its official list, and divide what shows none of the tested persons into train and val.
+def celebdf_test_list(rows: pd.DataFrame, path: str | Path, seed: int = 0) -> Split:
+    """Test Celeb-DF on its official list, and divide what shows none of the tested persons into train and val, 3 to 1.
 
     Rows that show a tested person are dropped, and those across the border of train and val.
 
@@ -214,8 +212,6 @@ def celebdf_test_list(
         Canonical rows of Celeb-DF, videos named "Celeb-real/id0_0000" and so on.
     path : str or Path
         ``List_of_testing_videos.txt``, lines such as ``1 YouTube-real/00170.mp4``; there 1 is real.
-    shares : (float, float)
-        Of the images that are left, for train and val.
 
     Raises a ManifestError for a line of another form, a label that contradicts the rows', or no listed video there.
     """
@@ -239,7 +235,7 @@ def celebdf_test_list(
     notes = (f"{absent} of {len(listed)} listed videos have no rows.",)
     chosen, dropped = rows[tested].assign(split="test"), rows[leaks].assign(reason=TESTED)
     if len(rest):
-        divided = _assigned(rest, SPLITS[:2], shares, seed)
+        divided = _assigned(rest, SPLITS[:2], (0.75, 0.25), seed)
         chosen = pd.concat([divided.rows, chosen], ignore_index=True)
         dropped, notes = pd.concat([dropped, divided.dropped], ignore_index=True), notes + divided.notes
     else:

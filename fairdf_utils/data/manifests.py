@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -141,22 +141,6 @@ def read_split(folder: str | Path, split: str, image_root: str | Path = "") -> p
     folder = Path(folder)
     frames = [read_manifest(folder / name, image_root) for name in SPLIT_FILES[split]]
     return pd.concat(frames, ignore_index=True).assign(dataset=folder.name)
-
-
-def find_leaks(splits: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Find images, videos and identities that more than one split uses, in canonical rows by split name.
-
-    One row a leak: ``kind`` ("image", "video" or "identity"), ``value``, ``splits`` (names joined by ", "). A fake
-    counts for its identity and for its source identity.
-    """
-    uses = []
-    for kind, columns in (("image", ["img_path"]), ("video", ["video"]), ("identity", ["identity", "source_identity"])):
-        for name, frame in splits.items():
-            values = pd.unique(pd.concat([frame[column] for column in columns]))
-            uses += [(kind, value, name) for value in values if value != ""]
-    table = pd.DataFrame(uses, columns=["kind", "value", "splits"])
-    shared = table[table.duplicated(["kind", "value"], keep=False)]
-    return shared.groupby(["kind", "value"], as_index=False, sort=False)["splits"].agg(", ".join)
 
 
 def group_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from fairdf_utils.data import manifests
 from fairdf_utils.data.manifests import (
     ManifestError,
-    find_leaks,
     group_table,
     read_leniently,
     read_manifest,
@@ -478,29 +477,6 @@ def test_read_split_joins_its_files_and_names_a_missing_one(tmp_path):
     assert set(frame["dataset"]) == {"ffpp"}
     with pytest.raises(ManifestError, match="unknown split 'dev'"):
         read_split(folder, "dev")
-
-
-def test_find_leaks_sees_images_videos_identities_and_sources():
-    train = _frame(_row(video="a", identity="1"), _row(video="a", identity="1", frame=1))
-    test = _frame(_row(video="a", identity="1", frame=1), _row(video="c", identity="7", source="8", forgery="FaceSwap"))
-    val = _frame(_row(video="d", identity="8"))
-    leaks = find_leaks({"train": train, "val": val, "test": test})
-    assert list(leaks.itertuples(index=False, name=None)) == [
-        ("image", "a_1.png", "train, test"),
-        ("video", "a", "train, test"),
-        ("identity", "1", "train, test"),
-        ("identity", "8", "val, test"),
-    ]
-    assert find_leaks({"train": train, "val": val}).empty
-
-
-@given(_rows(GROUPS))
-@settings(max_examples=25, deadline=None)
-def test_a_split_leaks_into_its_copy_only(frame):
-    assert find_leaks({"one": frame}).empty
-    leaks = find_leaks({"one": frame, "two": frame})
-    persons = set(frame["identity"]) | set(frame["source_identity"]) - {""}
-    assert set(leaks.loc[leaks["kind"] == "identity", "value"]) == persons
 
 
 def test_group_table_counts():
