@@ -12,7 +12,8 @@ from fairdf_utils import __main__ as command_line
 from fairdf_utils.book import REPOSITORY
 from fairdf_utils.book.pairs import read_chapters
 from fairdf_utils.book.parameters import RESERVED
-from fairdf_utils.fairness import metrics
+from fairdf_utils.fairness import metrics, worst_group
+from fairdf_utils.fairness.resampling import Settings
 
 PAGES = ("README.md", "notebooks/book/your_data.md")
 
@@ -84,5 +85,6 @@ def test_the_examples_of_which_metric_when_are_computed():
         names = ["fpr_gap", "tpr_gap", "fpr_sum", "oae", "dp", "meo"]
         computed = [*values[names], rates["tpr"].min(), rates["fpr"].max()]
         assert list(map(float, cells)) == pytest.approx([100 * value for value in computed], abs=0.051), detector
-    constant = metrics.fairness_metrics(table.assign(score=1.0))  # "Scores that trivial models win"
-    assert (constant == 0).all() and list(metrics.group_rates(table.assign(score=1.0))["auc"]) == [0.5, 0.5]
+    constant = table.assign(score=1.0)  # "Scores that trivial models win"
+    assert (metrics.fairness_metrics(constant) == 0).all()
+    assert worst_group.main_numbers(constant, "group", Settings())[["worst_auc", "worst_tpr"]].tolist() == pytest.approx([0.5, 0.1])
