@@ -9,14 +9,22 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import counted
-from fairdf_utils.fairness.uncertainty import Settings
+from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 
 FEW_CLUSTERS = 30  # of a class in the whole data set
 COPIES = 0.01  # share of rows alike from which it is no coincidence of rounded scores
 UNLIKE_SHARES = 0.05  # difference between the groups' shares of fakes from which mixed metrics mislead
 UNITS = {"video": "videos", "identity": "people", "img_path": "images"}
+IMAGES = {"real": "real images", "fake": "fakes"}
 NAMELESS = r"(line|row)-\d+"  # what the reader calls an image that has no name
 COUNT_TWICE = "An image listed twice counts twice: remove copies"
+
+
+def with_class(number: int, cluster: str, what: str) -> str:
+    """(2, "video", "real") -> "2 videos with real images"; of single images "2 real images"."""
+    if cluster == "img_path":
+        return counted(number, IMAGES[what])
+    return f"{counted(number, UNITS[cluster])} with {IMAGES[what]}"
 
 
 def percent(value: float) -> str:
@@ -51,22 +59,22 @@ def _of_clusters(table, settings):
             text = f"The {counted(clusters, unit)} show {counted(people, 'people')}."
             text += " If a person's videos fail together,"
             yield False, f"{text} the intervals are too narrow: compare with --cluster identity."
-    for label, what, lost in ((0, "reals", "false alarms"), (1, "fakes", "fakes found")):
+    for label, what, lost in ((0, "real", "false alarms"), (1, "fake", "fakes found")):
         here = table.loc[table["label"] == label, settings.cluster].nunique()
+        only = f"Only {with_class(here, settings.cluster, what)}"
         if here == 0:
-            yield True, f"There are no {what}: nothing can be said about {lost} and the AUC."
+            yield True, f"There are no {IMAGES[what]}: nothing can be said about {lost} and the AUC."
+        elif here < MINIMUM:
+            yield True, f"{only}: {lost} and the AUC cannot be judged from fewer than {MINIMUM}."
         elif here < FEW_CLUSTERS:
-            yield (
-                False,
-                f"Only {counted(here, unit)} with {what}: little can be told from so few, and intervals are rough.",
-            )
+            yield False, f"{only}: little can be told from so few, and intervals are rough."
 
 
 def _of_copies(table):
     """Images listed twice; without an img_path, rows that are alike in all that the user gave."""
     paths = table["img_path"].astype(str)
     if paths.duplicated().any():
-        yield False, f"{counted(paths.duplicated().sum(), 'rows')} repeat an img_path. {COUNT_TWICE}."
+        yield False, f"An img_path is repeated in {counted(paths.duplicated().sum(), 'rows')}. {COUNT_TWICE}."
     elif paths.str.fullmatch(NAMELESS).all():
         derived = [name for name in ("img_path", "video") if table[name].astype(str).equals(paths)]
         alike = table.drop(columns=derived).duplicated().sum()
@@ -88,15 +96,15 @@ def _of_scores(table, settings, overall, validation):
             text = f"At the threshold {settings.threshold:g} {word} is called fake"
             yield True, f"{text}: gaps of FPR and TPR are zero for that reason."
     if overall.loc["auc", "high"] < 0.5:
-        text = "Reals score higher than fakes (AUC below one half)"
+        text = "Real images score higher than fakes (AUC below one half)"
         yield True, f"{text}: is the column score P(real), or label 1 = real?"
     if validation is not None:
         own, other = (part[["dataset", "video"]].drop_duplicates() for part in (table, validation))
         shared = own.merge(other)["video"].astype(str)
         shared = (~shared.str.fullmatch(NAMELESS)).sum()
         if shared:
-            text = "are in validation too: thresholds are fitted on what they are judged on."
-            yield False, f"{counted(shared, 'videos')} {text}"
+            text = f"Validation holds {counted(shared, 'videos')} of the table that is judged"
+            yield False, f"{text}: thresholds are fitted on what they are judged on."
 
 
 def _of_grouping(table, by):
@@ -106,9 +114,11 @@ def _of_grouping(table, by):
         return
     if missing.any():
         real = (table["label"][missing] == 0).sum()
-        text = f"{counted(missing.sum(), 'images')} without a value in '{by}' ({real:,} of them real; the first is "
-        text += f"{table['img_path'][missing].iloc[0]}) are left out of"
-        yield False, f"{text} what is said by it; the numbers over all images keep them."
+        text = (
+            f"By {by}, nothing is said of {counted(missing.sum(), 'images')} without a value in '{by}' ({real:,} real; "
+        )
+        text += f"the first is {table['img_path'][missing].iloc[0]})."
+        yield False, f"{text} The numbers over all images keep them."
     for names in _alike(shares.index):
         text = f"By {by}, {' and '.join(map(repr, names))} differ only in capitals, blanks or forms of letters, and are"
         yield True, f"{text} judged as different groups: write them alike."
@@ -121,7 +131,7 @@ def _of_grouping(table, by):
         yield True, f"By {by} there is one group only ({shares.index[0]}): nothing to compare."
     elif np.ptp(shares) > UNLIKE_SHARES:
         text = f"By {by}, between {percent(shares.min())} ({shares.idxmin()}) and {percent(shares.max())} "
-        text += f"({shares.idxmax()}) of the images are fakes. F_OAE, F_DP and the calibration mix reals and fakes and "
+        text += f"({shares.idxmax()}) of the images are fakes. F_OAE, F_DP and the calibration mix the two classes and "
         yield False, f"{text}differ for that reason alone: trust the gaps of FPR and TPR."
 
 

@@ -20,8 +20,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from fairdf_utils.data.vocabulary import counted
-from fairdf_utils.fairness.cautions import UNITS, percent
+from fairdf_utils.fairness.cautions import IMAGES, UNITS, percent, with_class
 from fairdf_utils.fairness.label_noise import RELABELLINGS
 from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
 from fairdf_utils.fairness.worst_group import COMMON_FPR, WORST
@@ -33,7 +32,7 @@ GAPS = {
     "tpr": ("tpr_gap", "the share of fakes found", "fakes found", (1,)),
     "auc": ("auc_gap", "the AUC", "AUC", (0, 1)),
 }
-SHARES = {"fpr": "of the reals are called fake", "tpr": "of the fakes are found"}
+SHARES = {"fpr": "of the real images are called fake", "tpr": "of the fakes are found"}
 KINDS = {
     "detection": "Detection",
     "differs": "Differs between groups",
@@ -42,7 +41,7 @@ KINDS = {
     "videos": "Whole videos",
     "labels": "Under other group labels",
     "undefined": "Undefined",
-    "too small": "Too small to judge",
+    "too small": "Cannot be judged",
 }
 
 
@@ -110,7 +109,7 @@ def findings(verdict: Verdict) -> list[dict]:
 def _worst(verdict, by):
     """The main numbers; None where fewer than two groups are large enough."""
     rows = verdict.fairness.loc[by].loc[list(WORST)].dropna(subset="estimate")
-    words = f"where {percent(COMMON_FPR)} of all reals are called fake, the lowest share of fakes found is"
+    words = f"where {percent(COMMON_FPR)} of all real images are called fake, the lowest share of fakes found is"
     words = {"worst_auc": "the lowest AUC is", "worst_tpr": words}
     said = [
         f"{words[name]} that of {row['worst']}, {percent(row['estimate'])}{between(row['low'], row['high'])}"
@@ -155,14 +154,11 @@ def _gap(verdict, by, rate):
         text += f" The intervals leave room for {room.idxmax()} to be {points_of(room.max())} from {others}."
     numbers = {**row.to_dict(), "lowest": low, "highest": high}
     if differs and rate != "auc":
-        stands, share = int(verdict.noise.loc[(by, metric), "differs"]), f"{100 * verdict.settings.label_noise:g} %"
-        said = f"It also differs if {share} of the group labels are wrong: in"
-        said = (
-            said
-            if stands == RELABELLINGS
-            else f"This depends on the labels: if {share} of them are wrong, it differs in"
-        )
-        text, numbers["stands"] = f"{text} {said} {stands} of {RELABELLINGS} random relabellings.", stands
+        stands = numbers["stands"] = int(verdict.noise.loc[(by, metric), "differs"])
+        wrong = f"{100 * verdict.settings.label_noise:g} % of the group labels are wrong"
+        depends = f"This depends on the labels: if {wrong}, it differs"
+        text += f" {f'It also differs if {wrong}:' if stands == RELABELLINGS else depends}"
+        text += f" in {stands} of {RELABELLINGS} random relabellings."
     return _finding("differs" if differs else "not told apart", f"By {by}, {text}", by, metric=metric, **numbers)
 
 
@@ -227,18 +223,18 @@ def _other_labels(noise):
 
 def _too_small(verdict, by):
     """The groups of a grouping with too few clusters of a class, and how many a group needs; None if there are none."""
-    unit, groups, lacking, named = UNITS[verdict.settings.cluster], verdict.groups.loc[by], {}, []
+    cluster, groups, lacking, named = verdict.settings.cluster, verdict.groups.loc[by], {}, []
     for group, row in groups[groups["few"] != ""].iterrows():
         lacking[group] = [what for what, rate in (("real", "fpr"), ("fake", "tpr")) if rate in row["few"]]
-        counts = [f"{counted(row[f'clusters_{what}'], unit)} with {what}s" for what in lacking[group]]
+        counts = [with_class(row[f"clusters_{what}"], cluster, what) for what in lacking[group]]
         named.append(f"{group} ({' and '.join(counts)})")
     if not lacking:
         return None
-    needed = groups[["needed_real", "needed_fake"]].iloc[0].dropna().rename(lambda name: name.removeprefix("needed_"))
-    needs = " and ".join(f"about {counted(number, unit)} with {what}s" for what, number in needed.items())
-    text = f"By {by}, too few to judge (under {MINIMUM}): {'; '.join(named)}."
+    needed = {what: int(groups[f"needed_{what}"].iloc[0]) for what in IMAGES}
+    needs = " and ".join(f"about {with_class(number, cluster, what)}" for what, number in needed.items())
+    text = f"By {by}, fewer than {MINIMUM} {UNITS[cluster]} of a class cannot be judged: {'; '.join(named)}."
     text += f" For intervals of ±{50 * PLANNED:g} points a group needs {needs}."
-    return _finding("too small", text, by, lacking=lacking, needed=needed.to_dict())
+    return _finding("too small", text, by, lacking=lacking, needed=needed)
 
 
 def in_short(findings: list[dict]) -> str:
@@ -251,9 +247,9 @@ def in_short(findings: list[dict]) -> str:
             parts += [f"{short} by {' and '.join(filter(None, [', '.join(bys[:-1]), bys[-1]]))}"] if bys else []
         said += [f"{KINDS[kind]}: {'; '.join(parts)}."] if parts else []
     lacking = [pair for found in findings for pair in found["numbers"].get("lacking", {}).items()]
-    small = [f"{group} ({' and '.join(f'{what}s' for what in whats)})" for group, whats in lacking]
+    small = [f"{group} ({' and '.join(map(IMAGES.get, whats))})" for group, whats in lacking]
     said = said or ["No gap between groups can be judged."]
-    return " ".join(said + ([f"Too few to judge: {', '.join(small)}."] if small else []))
+    return " ".join(said + ([f"{KINDS['too small']}: {', '.join(small)}."] if small else []))
 
 
 def as_html(verdict: Verdict) -> str:

@@ -90,9 +90,8 @@ def _groups(table, by, settings):
     result["few"] = [", ".join(rate for rate in few if few[rate][group]) for group in result.index]
     worth = design_effects(table, by, settings).xs("pooled", level=by)
     for rate, name in (("fpr", "needed_real"), ("tpr", "needed_fake")):
-        row = worth.loc[rate].fillna({"correlation": 1.0})  # unknown: the careful choice
-        plan = row[["rate", "frames", "correlation"]]
-        result[name] = np.nan if np.isnan(plan["rate"]) else videos_needed(PLANNED, *plan, settings.level)
+        plan = worth.loc[rate, ["rate", "frames", "correlation"]].fillna({"rate": 0.5, "frames": 1, "correlation": 1})
+        result[name] = max(uncertainty.MINIMUM, videos_needed(PLANNED, *plan, settings.level))  # unknown: be careful
     return result
 
 

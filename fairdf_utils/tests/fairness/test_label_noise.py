@@ -70,7 +70,7 @@ def test_a_verdict_says_that_it_stands():
 def test_a_verdict_says_that_it_does_not_stand():
     _, found = gap_of(TABLE, label_noise=0.4)
     assert found["kind"] == "differs" and found["numbers"]["stands"] < 20
-    assert f"if 40 % of them are wrong, it differs in {found['numbers']['stands']} of 20" in found["text"]
+    assert f"if 40 % of the group labels are wrong, it differs in {found['numbers']['stands']} of 20" in found["text"]
 
 
 def test_small_groups_take_no_part_in_the_gap_but_in_the_sum():

@@ -113,10 +113,24 @@ def test_small_groups_are_named_with_what_they_need(planted):
     assert small["numbers"]["lacking"] == {"male-asian": ["fake"], "female-others": ["real", "fake"]}
     pooled = sample_size.design_effects(TABLE, "group", QUICK).loc[("fpr", "pooled")]
     needed = sample_size.videos_needed(0.2, pooled["rate"], pooled["frames"], pooled["correlation"])
-    assert small["numbers"]["needed"]["real"] == needed and f"about {needed} videos with reals" in small["text"]
+    assert small["numbers"]["needed"]["real"] == needed and f"about {needed} videos with real images" in small["text"]
     named = {f["group"] for kind in ("differs", "not told apart") for f in of_kind(planted, kind)}
     assert not named & {"female-others", "others"}
-    assert "female-others (reals and fakes)" in findings.in_short(planted.findings)
+    assert "female-others (real images and fakes)" in findings.in_short(planted.findings)
+
+
+@pytest.mark.parametrize("cluster", ["video", "img_path"])
+def test_one_video_alone_is_told_what_it_needs(tmp_path, cluster):
+    """Of a class that is not there nothing is known, so the plan is the careful one; nobody needs fewer than ten."""
+    table = planted_table({"male-white": (1, 0), "female-white": (30, 0)}, frames=8)
+    table["score"] = np.where(table.index % 50 == 9, 0.9, 0.1)  # few alarms, in single frames: three videos would do
+    verdict = judged_from(table, tmp_path, ["gender"], settings=replace(QUICK, cluster=cluster))
+    small = of_kind(verdict, "too small")[0]
+    careful = sample_size.videos_needed(0.2, 0.5)
+    assert small["numbers"]["needed"]["fake"] == careful and small["numbers"]["needed"]["real"] >= 10
+    needs = {"video": "1 video with real images and 0 videos with fakes", "img_path": "8 real images and 0 fakes"}
+    assert f"male ({needs[cluster]})" in small["text"]
+    assert "Cannot be judged: male (real images and fakes), female (fakes)." in findings.in_short(verdict.findings)
 
 
 def test_an_undefined_rate_has_its_reason_and_n(planted):
@@ -242,14 +256,14 @@ SIMPLE = {"male-white": (12, 12), "female-white": (12, 12)}
     [
         (lambda t: t.drop(columns="video"), "no column 'video'", True),
         (lambda t: t.assign(identity="one person"), "show 1 person", False),
-        (lambda t: t.assign(img_path="same.png"), "71 rows repeat an img_path", False),
+        (lambda t: t.assign(img_path="same.png"), "An img_path is repeated in 71 rows", False),
         (lambda t: t.assign(score=t["score"].round()), "two values", False),
-        (lambda t: t.assign(score=1 - t["score"]), "Reals score higher", True),
+        (lambda t: t.assign(score=1 - t["score"]), "Real images score higher", True),
         (lambda t: t.assign(score=t["score"] / 3), "nothing is called fake", True),
         (lambda t: t.assign(score=0.5 + t["score"] / 3), "everything is called fake", True),
         (
             lambda t: t.assign(gender=t["gender"].where(t.index >= 6)),
-            "6 images without a value in 'gender' (6 of them real; the first is ",
+            "6 images without a value in 'gender' (6 real; the first is ",
             False,
         ),
         (lambda t: t.assign(gender="male"), "one group only (male)", True),
@@ -262,12 +276,17 @@ SIMPLE = {"male-white": (12, 12), "female-white": (12, 12)}
         ),
         (lambda t: t.assign(race=["white", "black"] * (len(t) // 2)), "24 videos have several values in 'race'", False),
         (lambda t: pd.concat([t, t[:5]]), "5 rows are exact copies of another row", False),
-        (lambda t: t[t["label"] == 1], "There are no reals", True),
+        (lambda t: t[t["label"] == 1], "There are no real images", True),
         (lambda t: t[t["label"] == 0], "There are no fakes", True),
         (lambda t: t.assign(score=0.5), "All scores are the same", True),
         (lambda t: t.assign(score=0.5), "No operating point can be fitted", False),
         (lambda t: t.assign(skin=None), "No image has a value in 'skin'", False),
-        (lambda t: t, "Only 24 videos with reals", False),
+        (lambda t: t, "Only 24 videos with real images", False),
+        (
+            lambda t: t[t["video"].isin(t["video"].unique()[:1]) | t["label"]],
+            "Only 1 video with real images: false",
+            True,
+        ),
         (lambda t: t, "rest on few of 60 resamples", False),
     ],
 )
@@ -308,7 +327,7 @@ def test_images_left_out_of_a_grouping_stay_in_the_overall_numbers(tmp_path):
 def test_validation_that_shares_videos_is_noticed(tmp_path):
     table = planted_table(SIMPLE)
     verdict = judged_from(table, tmp_path, ["gender"], validation=table.assign(dataset="given"))
-    assert any("48 videos are in validation too" in caution["text"] for caution in verdict.cautions)
+    assert any("Validation holds 48 videos" in caution["text"] for caution in verdict.cautions)
 
 
 @pytest.mark.parametrize("labels", [(0,), (1,)])
@@ -348,7 +367,7 @@ def test_names_are_escaped_and_nothing_is_lost_on_the_page(tmp_path):
     text = findings.as_html(verdict)
     assert "<b>" not in text and "&lt;b&gt;&amp;&quot;x" in text
     assert text.count("<li>") == len(verdict.findings) + len(verdict.cautions)
-    assert text.index("Differs between groups") < text.index("Too small to judge")
+    assert text.index("Differs between groups") < text.index("Cannot be judged")
 
 
 @st.composite
