@@ -26,7 +26,7 @@ from fairdf_utils.corpora import layouts
 from fairdf_utils.corpora.faces import align, find
 from fairdf_utils.corpora.layouts import CorpusError, find_videos, locate
 from fairdf_utils.corpora.videos import VideoError, read_frames
-from fairdf_utils.data.vocabulary import DATASETS
+from fairdf_utils.data.vocabulary import DATASETS, counted
 from fairdf_utils.files import locked, needing_room, replacing, write_text
 from fairdf_utils.progress import bar
 from fairdf_utils.workers import end_with_parent
@@ -164,8 +164,8 @@ def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: dict, jobs: int
     others = done.loc[~done["video"].isin(videos["video"]), "video"]
     if len(others):
         raise CorpusError(
-            f"{table} has {len(others):,} videos that {root} does not hold, such as {others.iloc[0]}. Choose another "
-            "output folder or data set name, or take their rows out of the ledger."
+            f"{table} has {counted(len(others), 'videos')} that {root} does not hold, such as {others.iloc[0]}. "
+            "Choose another output folder or data set name, or take their rows out of the ledger."
         )
     write_ledger(table, done)  # without the torn last line of a run that was killed
     settled = done[(done["status"] == "ok") | (done["reason"] == "no face")]
@@ -240,9 +240,10 @@ def summary(rows: pd.DataFrame, seconds: float, reused: int = 0) -> str:
     decoded, found = int(rows["decoded"].sum()), int(rows["found"].sum())
     rate = decoded / max(rows["seconds"].sum(), 1e-3)
     return (
-        f"{len(rows):,} videos, {_reasons(rows, 'partial')}, {_reasons(rows, 'failed')}; "
-        f"{decoded:,} frames: {found:,} with a face, {decoded - found:,} without, {int(rows['several'].sum()):,} with "
-        f"several; {reused:,} videos reused; {seconds:,.1f} s, {rate:,.1f} frames a second a core"
+        f"{counted(len(rows), 'videos')}, {_reasons(rows, 'partial')}, {_reasons(rows, 'failed')}; "
+        f"{counted(decoded, 'frames')}: {found:,} with a face, {decoded - found:,} without, "
+        f"{int(rows['several'].sum()):,} with several; {counted(reused, 'videos')} reused; "
+        f"{seconds:,.1f} s, {rate:,.1f} frames a second a core"
     )
 
 

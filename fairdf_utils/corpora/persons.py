@@ -38,6 +38,7 @@ from fairdf_utils.corpora.videos import positions
 from fairdf_utils.data.csv_rows import ManifestError, Problem
 from fairdf_utils.data.manifests import SPLIT_FILES
 from fairdf_utils.data.pictures import read_picture
+from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.files import replacing
 from fairdf_utils.progress import bar
 from fairdf_utils.workers import end_with_parent
@@ -86,7 +87,7 @@ class Persons:
         if within > 0 and between < np.inf:
             said.append(f"Videos of one face are up to {within:.2f} apart, videos of two from {between:.2f} on: {gap}.")
         if len(doubtful):
-            said.append(f"{len(doubtful):,} videos are doubtful, such as {', '.join(doubtful.head(3))}.")
+            said.append(f"In doubt: {counted(len(doubtful), 'videos')}, such as {', '.join(doubtful.head(3))}.")
         (apart, joined), (torn, together) = pair_confusion_matrix(videos["name"], videos["face"]) // 2
         if together + torn:  # names of persons
             said.append(
@@ -94,9 +95,9 @@ class Persons:
                 f"{apart + joined:,} pairs with two names, {joined:,}."
             )
         if self.unseen:
-            said.append(f"{self.unseen:,} real videos have no readable crop and keep their names.")
+            said.append(f"Without a readable crop, so under their names: {counted(self.unseen, 'real videos')}.")
         if self.orphans:
-            said.append(f"{self.orphans:,} fakes have no original here: whom they show is not known.")
+            said.append(f"Without an original here, so of unknown persons: {counted(self.orphans, 'fakes')}.")
         return said
 
 

@@ -25,6 +25,7 @@ from torchvision.utils import draw_bounding_boxes
 
 from fairdf_utils import progress
 from fairdf_utils.corpora import faces, videos
+from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.fairness.auc import segment_auc
 from fairdf_utils.files import printable, replacing
@@ -252,7 +253,7 @@ def _faces_in(image: np.ndarray, size: int, aligned: bool, still: bool) -> Itera
 def _no_face(read: int, image: np.ndarray | None) -> str:
     """Why there is nothing to score in a picture, or in the frames of a video (image None)."""
     if image is None:
-        return f"no face found in {read} frames" if read else "holds no frame"
+        return f"no face found in {counted(read, 'frames')}" if read else "holds no frame"
     square = image.shape[0] == image.shape[1] <= SMALL_CROP
     return f"no face found{'; if the picture is a face crop already, add --aligned' if square else ''}"
 

@@ -87,4 +87,6 @@ def test_the_examples_of_which_metric_when_are_computed():
         assert list(map(float, cells)) == pytest.approx([100 * value for value in computed], abs=0.051), detector
     constant = table.assign(score=1.0)  # "Scores that trivial models win"
     assert (metrics.fairness_metrics(constant) == 0).all()
-    assert worst_group.main_numbers(constant, "group", Settings())[["worst_auc", "worst_tpr"]].tolist() == pytest.approx([0.5, 0.1])
+    assert worst_group.main_numbers(constant, "group", Settings())[
+        ["worst_auc", "worst_tpr"]
+    ].tolist() == pytest.approx([0.5, 0.1])

@@ -405,7 +405,7 @@ def test_another_corpus_is_refused_and_a_grown_one_goes_on(clip, tmp_path, capsy
     call = {"layout": "folder", "out": out, "dataset": "d", "jobs": 1}
     extraction.extract(first, **call)
     before = contents(out / "d")
-    with pytest.raises(CorpusError, match="1 videos that .*second does not hold, such as real/gone. Choose another"):
+    with pytest.raises(CorpusError, match="1 video that .*second does not hold, such as real/gone. Choose another"):
         extraction.extract(second, **call)
     assert contents(out / "d") == before
     write_video(second / "real/gone.mp4", clip[0][:2])
@@ -453,14 +453,14 @@ def test_the_command_without_annotations_makes_faces_and_says_what_failed(clip, 
     command += ["--size", "64", "--margin", "1.2", "--format", "jpg"]
     assert main([*command, "--dataset", "d", "--frames", "3"]) == 0
     text = capsys.readouterr().out
-    assert "1 videos, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in text and "no manifests" in text
+    assert "1 video, 0 partial, 0 failed; 3 frames: 3 with a face, 0 without" in text and "no manifests" in text
     with Image.open(tmp_path / "out/d/faces/real/a/000000.jpg") as crop:
         assert crop.size == (64, 64)
     (tmp_path / "fine/real/b.mp4").touch()
     assert main([*command, "--dataset", "d", "--frames", "3"]) == 0
     text = capsys.readouterr().out
     assert "2 videos, 0 partial, 1 failed (empty file 1)" in text and "failed: 'real/b.mp4': empty file" in text
-    assert "1 videos reused" in text
+    assert "1 video reused" in text
     front = write_video(tmp_path / "front.mp4", clip[0] * 3, container={"movflags": "faststart"})
     cut(front, tmp_path / "fine/real/b.mp4", 0.7)
     assert main([*command, "--frames", "6"]) == 0

@@ -53,7 +53,7 @@ def test_rendered_persons_are_told_apart_and_fakes_follow_their_originals(filmed
     assert named.groupby(rows["identity"].str[:5])["identity"].agg(set).tolist() == [{f"clip{n}a"} for n in range(4)]
     assert (found.videos["farthest"] < SAME).all() and (found.videos["nearest"] > SAME).all()
     said = " ".join(found.sentences())
-    assert "8 real videos with 8 names show 4 faces" in said and "1 fakes have no original" in said
+    assert "8 real videos with 8 names show 4 faces" in said and "unknown persons: 1 fake." in said
     assert found.videos["doubtful"].sum() == len(found.videos.query("farthest > 0.297 or nearest < 0.363"))
 
 

@@ -136,7 +136,7 @@ def test_the_command_goes_on_after_a_kill(corpora, flaws, tmp_path, capsys):
     before = set(extraction.read_ledger(ledger)["video"])
     assert main(command(corpora, tmp_path / "out")) == 0
     text = capsys.readouterr().out
-    reused = int(re.search(r"(\d+) videos reused", text)[1])
+    reused = int(re.search(r"(\d+) videos? reused", text)[1])
     assert 0 < reused <= len(before) < len(extraction.read_ledger(ledger))
     for part in (
         "failed: ",
