@@ -269,10 +269,10 @@ results.round(3)
 detection.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
 
 # %% [markdown]
-# **What you should see.** Each AUC with its 95 % interval, which rests on whole videos (chapter 5 explains it). The intra set
-# has the highest AUC: abroad the order of the scores suffers. And the dots, all at the threshold of one half, lie at
-# different false-positive rates: the scale of the scores suffers too. An intra AUC near 0.5 would mean an untrained
-# detector; a cross AUC well above the intra one, a leak or an easier forgery.
+# **What you should see.** Each AUC with its 95 % interval, which rests on whole videos (chapter 5 explains it). The
+# intra set has the highest AUC: abroad the order of the scores suffers. And the dots, all at the threshold of one half,
+# lie at different false-positive rates: the scale of the scores suffers too. An intra AUC near 0.5 would mean an
+# untrained detector; a cross AUC well above the intra one, a leak or an easier forgery.
 #
 # ## 4.6 Precision and recall: what is an alarm worth?
 #
