@@ -27,13 +27,13 @@ import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.metrics.cluster import pair_confusion_matrix
 from sklearn.neighbors import radius_neighbors_graph
 
 from fairdf_utils.corpora.faces import canonical, find, model_file
+from fairdf_utils.corpora.splits import components
 from fairdf_utils.corpora.videos import positions
 from fairdf_utils.data.csv_rows import ManifestError, Problem
 from fairdf_utils.data.manifests import SPLIT_FILES
@@ -168,8 +168,7 @@ def cluster_persons(
     doubtful = (farthest > (1 - NEAR) * threshold) | (nearest < (1 + NEAR) * threshold)
     videos = videos.reset_index().assign(face=face, farthest=farthest, nearest=nearest, doubtful=doubtful)
     name = pd.factorize(videos["name"])[0]
-    links = coo_array((np.ones(len(name)), (name, len(name) + face)), shape=(2 * len(name), 2 * len(name)))
-    connected = connected_components(links, directed=False)[1][name]
+    connected = components(name, name, videos["face"], len(name))[name]
     videos["person"] = videos.groupby(connected)["name"].transform("min")
     fakes = crops[crops["label"] == 1].drop_duplicates("video")
     orphans = int((~fakes["identity"].isin(real["identity"])).sum())

@@ -72,7 +72,7 @@ class Split:
 def identity_graph(rows: pd.DataFrame) -> IdentityGraph:
     """Link the two persons of every fake, and persons who share a video; of canonical rows, group and label aside."""
     first, second, names = _persons(rows)
-    component = _components(first, second, rows["video"], len(names))
+    component = components(first, second, rows["video"], len(names))
     persons = pd.DataFrame({"identity": names, "component": component})
     persons["images"] = np.bincount(first, minlength=len(names))
     order = persons.groupby("component")["images"].sum().sort_values(ascending=False, kind="stable").index
@@ -89,10 +89,10 @@ def _persons(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return numbers[: len(rows)], numbers[len(rows) :], names
 
 
-def _components(first: np.ndarray, second: np.ndarray, videos: pd.Series, count: int) -> np.ndarray:
-    """The component of each of ``count`` units, linked by ``first`` and ``second`` (N,) and by showing in one video."""
-    shown = pd.Series(first).groupby(videos.to_numpy(), sort=False).transform("first").to_numpy()
-    ends = np.tile(first, 2), np.concatenate([second, shown])
+def components(first: np.ndarray, second: np.ndarray, shared: pd.Series, count: int) -> np.ndarray:
+    """The component of each of ``count`` units: ``first`` is linked with ``second`` (N,), and with whom it shares."""
+    other = pd.Series(first).groupby(shared.to_numpy(), sort=False).transform("first").to_numpy()
+    ends = np.tile(first, 2), np.concatenate([second, other])
     links = coo_array((np.ones(len(ends[0]), dtype=bool), ends), shape=(count, count))
     return connected_components(links, directed=False)[1]
 
@@ -128,7 +128,7 @@ def _assigned(rows: pd.DataFrame, names: Sequence[str], shares: Sequence[float],
     first, second, persons = _persons(rows)
     labels = rows["label"].to_numpy()
     cells = pd.factorize(rows["group"] + rows["label"].astype(str), sort=True)[0]
-    component = _components(first, second, rows["video"], len(persons))
+    component = components(first, second, rows["video"], len(persons))
     sizes = np.bincount(component[first])
     place = partition(component[first], component[first], cells, labels, shares, seed)[component]
     note = f"All {len(sizes)} components stay whole."
@@ -137,7 +137,7 @@ def _assigned(rows: pd.DataFrame, names: Sequence[str], shares: Sequence[float],
     if np.abs(reached - shares).max() > TOLERANCE and large.any():
         broken = large[component]
         unit = np.where(broken, len(sizes) + np.arange(len(persons)), component)
-        unit = _components(unit[first], unit[first], rows["video"], unit.max() + 1)[unit]
+        unit = components(unit[first], unit[first], rows["video"], unit.max() + 1)[unit]
         unit = np.unique(unit, return_inverse=True)[1]
         place = partition(unit[first], unit[second], cells, labels, shares, seed)[unit]
         note = (
