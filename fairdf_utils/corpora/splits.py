@@ -27,7 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from fairdf_utils.corpora.partition import partition
 from fairdf_utils.data.csv_rows import ManifestError
-from fairdf_utils.data.manifests import SPLIT_FILES, counted, write_manifest
+from fairdf_utils.data.manifests import SPLIT_FILES, count_by, write_manifest
 from fairdf_utils.data.vocabulary import SIX_GROUP_DATASETS, SIX_GROUPS, scheme_of
 
 SPLITS = tuple(SPLIT_FILES)
@@ -59,7 +59,7 @@ class Split:
 
     def shares(self) -> pd.DataFrame:
         """What each split holds: ``images``, ``share`` of the images kept, ``wanted``, and what it rests on."""
-        table = counted(self.rows, "split", SPLITS)
+        table = count_by(self.rows, "split", SPLITS)
         table.insert(1, "share", table["images"] / max(len(self.rows), 1))
         table.insert(2, "wanted", self.wanted)
         return table

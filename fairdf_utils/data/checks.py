@@ -38,7 +38,6 @@ from __future__ import annotations
 import argparse
 import posixpath
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -329,7 +328,7 @@ def _group_problems(rows: pd.DataFrame, scheme: Sequence[str]) -> Iterator[Probl
 
 
 def _whole(rows: pd.DataFrame) -> str:
-    """Where a problem of a split as a whole is put: its file, or its folder if it has several."""
+    """The file of a split, or its folder if it has several."""
     files = rows["file"].unique()
     return files[0] if len(files) == 1 else str(Path(files[0]).parent)
 
@@ -352,16 +351,12 @@ def _one_class_split(rows: pd.DataFrame, name: str) -> Problem:
 
 
 def main_check(options: argparse.Namespace, further: Callable[[pd.DataFrame], Iterable[Problem]] | None = None) -> int:
-    """The sub-command `check`: 0 if nothing is wrong or there are warnings only, 1 for errors, 2 for wrong usage."""
-    try:
-        if options.out:  # refused before the work, not after it
-            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-            if Path(options.out).is_dir():
-                raise IsADirectoryError(f"{options.out} is a folder. Give --out the name of a CSV file")
-        report = check(options.manifests, options.images, options.size, further)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """The sub-command `check`: 0 if nothing is wrong or there are warnings only, 1 for errors."""
+    if options.out:  # refused before the work, not after it
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+        if Path(options.out).is_dir():
+            raise IsADirectoryError(f"{options.out} is a folder. Give --out the name of a CSV file")
+    report = check(options.manifests, options.images, options.size, further)
     print(report)
     if options.out:
         with replacing(options.out) as partial:

@@ -145,10 +145,10 @@ def read_split(folder: str | Path, split: str, image_root: str | Path = "") -> p
 
 def group_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Count what each group of the scheme rests on; absent ones as zeros."""
-    return counted(frame, "group", scheme_of(frame["group"]))
+    return count_by(frame, "group", scheme_of(frame["group"]))
 
 
-def counted(frame: pd.DataFrame, by: str, names: Sequence[str]) -> pd.DataFrame:
+def count_by(frame: pd.DataFrame, by: str, names: Sequence[str]) -> pd.DataFrame:
     """Int counts ``images``, ``reals``, ``fakes``, ``videos``, ``identities`` (persons shown), a row for each name."""
     table = (
         frame.assign(real=frame["label"] == 0, fake=frame["label"] == 1)

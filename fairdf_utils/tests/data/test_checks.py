@@ -3,7 +3,6 @@
 import os
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairdf_utils.data.checks import FEW_VIDEOS, SHOWN, check, main_check
+from fairdf_utils.__main__ import main
+from fairdf_utils.data.checks import FEW_VIDEOS, SHOWN, check
 from fairdf_utils.data.csv_rows import Problem
 from fairdf_utils.data.manifests import SPLIT_FILES, write_manifest
 from fairdf_utils.data.vocabulary import COLUMNS, GROUPS, SIX_GROUPS
@@ -555,8 +555,8 @@ def test_the_split_is_told_by_the_files_name(tmp_path, name, split):
     assert check([tmp_path]).files["split"].tolist() == [split]
 
 
-def _options(folder, **more):
-    return SimpleNamespace(**{"manifests": [str(folder)], "images": None, "size": None, "out": None, **more})
+def _command(*words):
+    return main(["check", *map(str, words)])
 
 
 def test_the_printed_report_folds_and_the_table_is_complete(tmp_path, capsys):
@@ -566,7 +566,7 @@ def test_the_printed_report_folds_and_the_table_is_complete(tmp_path, capsys):
     tables["test.csv"] = tables["test.csv"][tables["test.csv"]["group"] != "male-white"]
     folder = _write(tables, tmp_path / "ffpp")
     out = tmp_path / "reports/findings.csv"
-    assert main_check(_options(folder, out=str(out))) == 1
+    assert _command(folder, "--out", out) == 1
     text = capsys.readouterr().out
     assert f"and {40 - SHOWN} more\n" in text and text.count("Already listed") == SHOWN
     assert "ERROR: same image twice, column img_path, 40 findings. Remove one of the two rows.\n" in text
@@ -598,13 +598,13 @@ def test_a_long_value_is_cut_in_print_only(tmp_path):
 def test_warnings_alone_do_not_fail(tmp_path, capsys):
     tables = _tables()
     an_absent_group(tables)
-    assert main_check(_options(_write(tables, tmp_path / "ffpp"))) == 0
+    assert _command(_write(tables, tmp_path / "ffpp")) == 0
     assert "Verdict: 0 errors and 1 warning in 5 files." in capsys.readouterr().out
 
 
 def test_a_wrong_image_root_is_a_usage_error(tmp_path, capsys):
     folder = _write(_tables(), tmp_path / "ffpp")
-    assert main_check(_options(folder, images=str(tmp_path / "none"))) == 2
+    assert _command(folder, "--images", tmp_path / "none") == 2
     assert "is not a folder" in capsys.readouterr().err
 
 
@@ -613,7 +613,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_the_work(tmp_path, caps
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     monkeypatch.setattr("fairdf_utils.data.checks.check", lambda *_: pytest.fail("work began"))
-    assert main_check(_options(tmp_path, out=str(tmp_path / out))) == 2
+    assert _command(tmp_path, "--out", tmp_path / out) == 2
     told = capsys.readouterr().err
     assert told.startswith("error: ") and said in told and told.count("\n") == 1
 
