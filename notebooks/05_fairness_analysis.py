@@ -642,7 +642,7 @@ for dataset in sets:
 display(show(uncertainty.paired_difference), show(comparisons.compared))
 
 # %%
-nothing = uncertainty.paired_difference(example, example, finest, settings, auc=False)
+nothing = uncertainty.paired_difference(tiny, tiny, "group", settings, auc=False)
 assert (nothing[["estimate", "low", "high"]].fillna(0) == 0).all().all(), "no detector differs from itself"
 references, parts = [name for name in dict.fromkeys([reference, "balanced"]) if name in detectors], {}
 for base in references:

@@ -12,6 +12,7 @@ import pandas as pd
 from fairdf_utils.fairness.metrics import Scored, as_arrays, metrics_of, rates_of
 from fairdf_utils.fairness.score_table import ScoreTableError
 
+FINE = 5000  # thresholds of a curve: more than any figure can show
 POINTS = {"EER": ("eer", None), "FPR 10 %": ("fpr", 0.1)}  # name -> (target, value) of `fit_threshold`
 
 
@@ -44,11 +45,14 @@ def metrics_by_threshold(
 ) -> pd.DataFrame:
     """Accuracy, FPR, TPR and the fairness metrics as functions of the threshold.
 
-    `thresholds` None takes every one that decides differently (see `cuts`). Index threshold; columns acc, fpr, tpr (of
-    all images), then METRICS but auc_gap, which has no threshold.
+    `thresholds` None takes every one that decides differently (see `cuts`), and FINE of them, evenly, where there are
+    more. Index threshold; columns acc, fpr, tpr (of all images), then METRICS but auc_gap, which has no threshold.
     """
     scored = as_arrays(table, by, 0.5, fidelity)
-    thresholds = cuts(scored.score) if thresholds is None else np.asarray(thresholds, np.float64)
+    if thresholds is None:
+        thresholds = cuts(scored.score)
+        thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, FINE).astype(int))]
+    thresholds = np.asarray(thresholds, np.float64)
     counts = counts_at(scored, thresholds)
     overall = rates_of(counts.sum(1))
     values = {name: overall[name] for name in ("acc", "fpr", "tpr")} | metrics_of(counts, None, fidelity)[0]

@@ -64,6 +64,16 @@ def test_fitted_thresholds_are_the_best_of_all(rows, value):
     assert reached["tpr"]["tpr"] >= value and reached["tpr"]["fpr"] == curve["fpr"][curve["tpr"] >= value].min()
 
 
+def test_a_curve_of_many_scores_keeps_some_thresholds_and_both_ends(monkeypatch):
+    table = random_table(4, ties=False)
+    whole = thresholds.metrics_by_threshold(table)
+    monkeypatch.setattr(thresholds, "FINE", 50)
+    some = thresholds.metrics_by_threshold(table)
+    assert len(whole) == 401 and len(some) == 50
+    pd.testing.assert_frame_equal(some, whole.loc[some.index])
+    assert some.index[[0, -1]].tolist() == whole.index[[0, -1]].tolist()
+
+
 def test_thresholds_lie_half_way_between_scores():
     table = score_table(["male-white"] * 4, [0, 0, 1, 1], [0.1, 0.4, 0.6, 0.9])
     assert thresholds.fit_threshold(table) == pytest.approx(0.5)

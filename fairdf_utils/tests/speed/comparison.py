@@ -2,7 +2,8 @@
 
 Every row is a ratio of two things timed side by side (above 1: ours is faster), and says how equal their results are.
 The other side is written as one would write it with the library alone: torch in its default layout, a `DataLoader`
-that opens image files, scikit-learn in a loop over groups and resamples. Nothing is downloaded.
+that opens image files, scikit-learn in a loop over groups and resamples, fairlearn's own bootstrap. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fairlearn.metrics import MetricFrame, false_positive_rate, true_positive_rate
 from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
@@ -22,8 +24,8 @@ from fairdf_utils import progress
 from fairdf_utils.data.batches import Batch, batches, decode, to_device
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 from fairdf_utils.evaluation.scoring import scoring_copy
-from fairdf_utils.fairness.metrics import fairness_metrics
-from fairdf_utils.fairness.resampling import Settings
+from fairdf_utils.fairness.metrics import fairness_metrics, rates_of
+from fairdf_utils.fairness.resampling import Settings, auc_of, clustered, resampled_tables
 from fairdf_utils.fairness.uncertainty import bootstrap
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import build
@@ -219,7 +221,7 @@ def library_metrics(table: pd.DataFrame) -> dict[str, float]:
 
 
 def metric_rows(sizes: Sizes, _: torch.device) -> Iterator[dict]:
-    """Group metrics, and their cluster bootstrap, against scikit-learn in loops."""
+    """Group metrics, and how sure they are, against scikit-learn in loops and fairlearn's bootstrap of images."""
     table = draw_scores(sizes.scores, sizes.videos)
     theirs, ours = library_metrics(table), fairness_metrics(table, "group")
     difference = max(abs(theirs[name] - ours[name]) for name in theirs)
@@ -243,6 +245,32 @@ def metric_rows(sizes: Sizes, _: torch.device) -> Iterator[dict]:
     settings = Settings(resamples=sizes.resamples)
     seconds = interleave({"library": loop, "ours": lambda: bootstrap(table, "group", settings)}, sizes.rounds)
     scaled = seconds["library"] * sizes.resamples / sizes.looped
-    what = f"{sizes.resamples:,} resamples of {sizes.videos:,} videos, against scikit-learn in a loop"
+    what = f"intervals and tests of all metrics, {sizes.videos:,} videos, against {sizes.resamples:,} loops over them"
     estimate = bootstrap(table, "group", settings)["estimate"]
     yield row(what, scaled, seconds["ours"], max(abs(theirs[name] - estimate[name]) for name in theirs), 1e-9)
+
+    single = replace(settings, cluster="img_path")
+    given = {"y_true": table["label"], "y_pred": table["score"] >= 0.5, "sensitive_features": table["group"]}
+    rates = {"fpr": false_positive_rate, "tpr": true_positive_rate}
+    variants = {
+        "library": lambda: MetricFrame(metrics=rates, **given, n_boot=sizes.looped, ci_quantiles=[0.025, 0.975]),
+        "ours": lambda: rates_of(resampled_tables(clustered(table, "group", single), single, False)[0]),
+    }
+    theirs, ours = variants["library"]().by_group.loc[list(GROUPS)], variants["ours"]()
+    difference = max(np.abs(theirs[name] - ours[name][0]).max() for name in rates)
+    seconds = interleave(variants, sizes.rounds)
+    what = f"{sizes.resamples:,} resamples of {sizes.scores:,} images, FPR and TPR, against fairlearn's MetricFrame"
+    yield row(what, seconds["library"] * sizes.resamples / sizes.looped, seconds["ours"], difference, 1e-9)
+
+    rows = table.groupby("group")[["label", "score"]]
+    parts = {name: rows.get_group(name).to_numpy() for name in GROUPS}
+
+    def left_out() -> list[float]:
+        return [roc_auc_score(*np.delete(parts[name], row, 0).T) for name in GROUPS for row in range(sizes.looped)]
+
+    known = auc_of(clustered(table, "group", single))
+    scaled = interleave({"library": left_out, "ours": lambda: auc_of(clustered(table, "group", single))}, sizes.rounds)
+    whole = [roc_auc_score(*part.T) for part in parts.values()]
+    what = f"variance of the AUC of each group, {sizes.scores:,} images, against a jackknife of scikit-learn's"
+    factor = sizes.scores / (len(parts) * sizes.looped)
+    yield row(what, scaled["library"] * factor, scaled["ours"], np.abs(known.estimate - whole).max(), 1e-9)

@@ -23,7 +23,16 @@ def test_bfloat16_is_timed_only_where_the_device_is_fast_at_it(monkeypatch, chos
 
 def test_every_hot_path_has_a_row_and_both_sides_agree(table):
     assert list(table.columns) == list(COLUMNS)
-    for word in ("SAM step", "checkpoint_activations", "scoring", "loading", "group metrics", "resamples"):
+    for word in (
+        "SAM step",
+        "checkpoint_activations",
+        "scoring",
+        "loading",
+        "group metrics",
+        "all metrics",
+        "fairlearn",
+        "jackknife",
+    ):
         assert table["what"].str.contains(word).any(), word
     assert table["equal"].str.contains("within").all(), table["equal"].tolist()
     assert (table[["library_s", "ours_s"]] > 0).all(axis=None)
