@@ -10,8 +10,10 @@ Source: Bross 1954 (groups that are misclassified at random differ less).
 import numpy as np
 import pandas as pd
 
+from fairdf_utils.fairness import permutation
 from fairdf_utils.fairness.auc import ratio
-from fairdf_utils.fairness.resampling import Settings, chunks, clustered
+from fairdf_utils.fairness.metrics import gap
+from fairdf_utils.fairness.resampling import Settings, clustered
 
 RELABELLINGS = 20
 ANNOTATIONS = (("gender", "sex"), ("race", "ethnic", "skin"), ("group",))  # how names of columns of one kind begin
@@ -31,26 +33,26 @@ def other_labels(table: pd.DataFrame, bys: list[str]) -> dict[str, str]:
 def relabelled(table: pd.DataFrame, by: str, label: int, settings: Settings, deals: bool) -> pd.DataFrame:
     """FPR (`label` 0) or TPR (1) of groups whose labels are wrong in part: row 0 as given, then RELABELLINGS rows.
 
-    Columns sum (of deviations from the rate of all images, as F_FPR), gap, and p_value of the gap, from permutations as
-    in `permutation.sampling_floor` that all rows share (NaN if not `deals`). NaN without images of the class.
+    Columns sum (of deviations from the rate of all images, as F_FPR), gap, and p_value of the gap as in
+    `permutation.sampling_floor`, where all rows share the deals of the labels as given (NaN if not `deals`). NaN
+    without images of the class.
     """
-    cells = clustered(table, by, settings).cells[:, :, label]  # (C, G, predicted)
-    cluster, given = np.nonzero(cells.sum(-1))
-    units, groups = cells[cluster, given].astype(np.float32), cells.shape[1]  # whole numbers, exact
+    cells = clustered(table, by, settings).cells * (np.arange(2) == label)[:, None]  # (C, G, label, predicted)
+    cluster, given = np.nonzero(cells.sum((2, 3)))
+    groups, units = cells.shape[1], cells[cluster, given].sum(1)  # (U, predicted)
     rng, shape = np.random.default_rng(settings.seed), (RELABELLINGS, len(units))
     others = (given + rng.integers(1, max(groups, 2), shape)) % groups
     codes = np.vstack([given, np.where(rng.random(shape) < settings.label_noise, others, given)])
-    members = (codes[:, None] == np.arange(groups)[:, None]).reshape(-1, len(units)).astype(np.float32)
-    overall = ratio(*np.cumsum(units.sum(0)[::-1]))
-
-    def judged(units):  # (U, b, 2) -> sum and gap, (labellings, b) each
-        totals = (members @ units.reshape(len(units), -1)).reshape(-1, groups, units.shape[1], 2).astype(np.float64)
-        rates = ratio(totals[..., 1], totals.sum(-1))
-        return np.nansum(np.abs(rates - overall), 1), np.fmax.reduce(rates, 1) - np.fmin.reduce(rates, 1)
-
-    result = pd.DataFrame(np.concatenate(judged(units[:, None]), 1), columns=["sum", "gap"])
-    larger, gaps = np.ones(len(result)), result[["gap"]].to_numpy()
-    for size in chunks(settings.permutations, 2 * len(units)) if deals else ():
-        places = rng.permuted(np.repeat(np.arange(len(units))[:, None], size, axis=1), axis=0)
-        larger += (judged(units[places])[1] >= gaps - 1e-12).sum(1)
-    return result.assign(p_value=larger / (1 + settings.permutations) if deals else np.nan)
+    sums = np.zeros((len(codes), groups, 2, 8))
+    for group in range(groups):
+        sums[:, group, label] = (codes == group).astype(np.float64) @ permutation.powers(units)
+    rates = ratio(sums[:, :, label, 2], sums[:, :, label, 1])
+    off = np.abs(rates - ratio(units[:, 1].sum(), units.sum()))
+    result = pd.DataFrame({"sum": np.nansum(off, axis=1), "gap": gap(rates), "p_value": np.nan})
+    if deals:
+        farthest, dealt = (
+            np.nanmax(np.abs(apart[label]), axis=-1)
+            for apart in (permutation.studentised(sums), permutation.deals(cells, settings)[1])
+        )
+        result["p_value"] = permutation.chance(np.vstack([farthest, np.tile(dealt[1:, None], len(farthest))]))
+    return result

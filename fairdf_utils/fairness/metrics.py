@@ -114,7 +114,7 @@ def rates_of(counts: np.ndarray) -> dict[str, np.ndarray]:
     return {"fpr": fpr, "fnr": 1 - tpr, "tpr": tpr, "tnr": 1 - fpr, "acc": acc, "predicted_fake": predicted_fake}
 
 
-def _gap(values):
+def gap(values: np.ndarray) -> np.ndarray:
     """Largest minus smallest over the defined groups (last axis); NaN if fewer than two are defined."""
     defined = ~np.isnan(values)
     high, low = np.where(defined, values, -np.inf).max(-1), np.where(defined, values, np.inf).min(-1)
@@ -134,7 +134,7 @@ def metrics_of_rates(rates: np.ndarray, overall: np.ndarray, auc: np.ndarray | N
     Each metric is a seminorm: scaled rates scale it, and it never exceeds the sum of those of two summands. So the
     metrics of two sets of rates differ by no more than the metric of their difference.
     """
-    fpr_gap, tpr_gap, acc_gap, predicted_gap = _gap(rates)
+    fpr_gap, tpr_gap, acc_gap, predicted_gap = gap(rates)
     fpr_sum, tpr_sum = _sum(np.abs(rates[:2] - overall[..., None]))
     values = {
         "fpr_sum": fpr_sum,
@@ -145,7 +145,7 @@ def metrics_of_rates(rates: np.ndarray, overall: np.ndarray, auc: np.ndarray | N
         "meo": np.maximum(fpr_gap, tpr_gap),  # TNR = 1 - FPR and FNR = 1 - TPR have the same gaps
         "eo": fpr_sum + tpr_sum,
     }
-    return values if auc is None else values | {"auc_gap": _gap(auc)}
+    return values if auc is None else values | {"auc_gap": gap(auc)}
 
 
 def rates_and_overall(counts: np.ndarray, fidelity: str) -> tuple[np.ndarray, np.ndarray]:

@@ -171,17 +171,17 @@ def against_rest(
     """Each group's rates (fpr, tpr, acc) minus those of all others together, with intervals and corrected p-values.
 
     The interval is joined from those of the two rates, which rest on different videos. The p-value is that of a
-    permutation test: for a group of few videos, one from resamples would find differences that are not there.
+    permutation test (`chance_against_rest`): for a group of few videos, one from resamples would find differences that
+    are not there. Where the two disagree, p decides.
 
-    Index (rate, group); columns estimate, low, high; p_value: share of permutations (the table itself included) with a
-    difference at least as large; p_holm: corrected for all rows. Of two groups only the first is listed: the other
-    mirrors it.
+    Index (rate, group); columns estimate, low, high, p_value; p_holm: corrected for all rows. Of two groups only the
+    first is listed: the other mirrors it.
 
     Source: Newcombe 1998; Zou and Donner 2008 (an interval from two others).
     """
     data, rows = clustered(table, by, settings), {}
     names, everyone = data.scored.names, data.cells.sum(1)
-    chance = chance_against_rest(table, by, settings)
+    chance = chance_against_rest(data.cells, settings)
     for code, name in enumerate(names[:1] if len(names) == 2 else names):
         here = data.cells[:, code]
         two = _rates(np.stack([here, everyone - here], axis=1), ["own", "rest"], settings.level)

@@ -7,7 +7,6 @@ The gap of a rate is that between groups with at least MINIMUM clusters of the c
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -55,8 +54,6 @@ def judge(
     column(table, settings.cluster)
     asked, bys = bys, [by for by in groupings(table, bys) if table[by].notna().any()]
     primary = finest(table, bys)
-    tests = 2 * sum(table[by].nunique() for by in bys)  # as many permutations as a corrected p needs to reach alpha
-    settings = replace(settings, permutations=max(settings.permutations, ceil(5 * tests / (1 - settings.level))))
     everyone = uncertainty.group_intervals(table.assign(everyone="all"), "everyone", settings).loc["all"]
     ends = {"estimate": "{}", "low": "{}_low", "high": "{}_high"}
     overall = pd.DataFrame({end: [everyone[of.format(m)] for m in OVERALL] for end, of in ends.items()}, list(OVERALL))

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from fairdf_utils.data.vocabulary import GROUPS
-from fairdf_utils.fairness import metrics, permutation, uncertainty
+from fairdf_utils.fairness import metrics, permutation, resampling, uncertainty
 from fairdf_utils.fairness.uncertainty import Settings
 from fairdf_utils.tests.fairness.score_tables import random_table, score_table, video_table
 
@@ -55,7 +56,7 @@ def test_sampling_floor_known_before_this_module(n):
     floor = permutation.sampling_floor(blind_table(n, balanced=False), "group", Settings(permutations=2000))
     known = {400: {"fpr_sum": 0.46}, 1600: {"fpr_sum": 0.23, "meo": 0.13, "dp": 0.11, "oae": 0.07}}[n]
     for name, mean in known.items():
-        assert floor.loc[name, "mean"] == pytest.approx(mean, abs=0.015), name
+        assert floor.loc[name, "mean"] == pytest.approx(mean, abs=0.02), name
     assert floor.loc["fpr_sum", "q95"] == pytest.approx({400: 0.69, 1600: 0.35}[n], abs=0.025)
 
 
@@ -76,7 +77,7 @@ def test_sampling_floor_equals_binomial_simulation():
     }
     for name, values in simulated.items():
         assert floor.loc[name, "mean"] == pytest.approx(values.mean(), rel=0.03), name
-        assert floor.loc[name, "q95"] == pytest.approx(np.quantile(values, 0.95), rel=0.06), name
+        assert floor.loc[name, "q95"] == pytest.approx(np.quantile(values, 0.95), rel=0.07), name
 
 
 def test_sampling_floor_equals_a_plain_loop():
@@ -107,8 +108,7 @@ def test_sampling_floor_keeps_videos_together_and_p_values_behave():
     male = unfair["gender"] == "male"
     unfair.loc[male, "score"] = np.clip(unfair.loc[male, "score"] + 0.3, 0, 1)
     p = permutation.sampling_floor(unfair, "gender", Settings(permutations=199))["p_value"]
-    assert p["fpr_gap"] == pytest.approx(1 / 200)
-    assert (p > 0).all() and (p <= 1).all()
+    assert 0 < p["fpr_gap"] < 1 / 200 and p.between(0, 1).all()
 
 
 def test_sampling_floor_splits_mixed_videos():
@@ -135,3 +135,106 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p, level):
             break
         rejected[i] = True
     np.testing.assert_array_equal(permutation.holm(p) <= level, rejected)
+
+
+FFPP = (13, 88, 7, 12, 23, 109, 6, 9)  # real videos of the eight groups in the test list of FF++
+
+
+def cells_of(rng, sizes, rates, alike, frames=10):
+    """Beta-binomial clusters of real images: (C, G, 2, 2)."""
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    rate, scale = np.asarray(rates)[group], (1 / np.asarray(alike) - 1)[group]
+    called = rng.binomial(frames, rng.beta(rate * scale, (1 - rate) * scale))
+    cells = np.zeros((len(group), len(sizes), 2, 2))
+    cells[np.arange(len(group)), group, 0] = np.stack([frames - called, called], axis=-1)
+    return cells
+
+
+def both_tests(cells, seed):
+    """p-values of the gap and of each group, (1 + G,): ours, and those of the raw differences in the same deals."""
+    tables, apart = permutation.deals(cells, Settings(permutations=60, seed=seed))
+    own, rest = (metrics.rates_of(each)["fpr"] for each in (tables, tables.sum(1, keepdims=True) - tables))
+    return [
+        [permutation.chance(gap), *permutation.chance(groups)]
+        for gap, groups in ((np.abs(apart[0]).max(1), np.abs(apart[0])), (np.ptp(own, axis=1), np.abs(own - rest)))
+    ]
+
+
+def rejected(sizes, rates, alike, sets, level):
+    """Share of simulated test sets in which each test finds a difference: ours and raw, (1 + G,) each."""
+    rng = np.random.default_rng(1)
+    p = [both_tests(cells_of(rng, sizes, rates, alike), seed) for seed in range(sets)]
+    return (np.array(p) <= level).mean(0)
+
+
+def test_p_values_are_uniform_where_the_groups_are_exchangeable():
+    rng = np.random.default_rng(0)
+    p = [both_tests(cells_of(rng, (15, 30, 60), [0.3] * 3, [0.5] * 3), seed)[0] for seed in range(150)]
+    for each in np.array(p).T:
+        assert stats.kstest(each, "uniform").pvalue > 0.001
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+def test_alike_groups_are_seldom_told_apart_however_their_frames_err_together(rate):
+    """The large groups of FF++, the smaller of them with frames that err together; 120 sets, standard error 0.02.
+
+    The raw gap, which the spread of all groups together judges, would be significant in a fifth and more of the sets.
+    """
+    sizes = [size for size in FFPP if size >= uncertainty.MINIMUM]
+    ours, raw = rejected(sizes, [rate] * len(sizes), [0.8 if size < 30 else 0.2 for size in sizes], 120, 0.05)
+    assert ours[0] <= 0.09 and ours[1:].max() <= 0.13
+    assert raw[0] > 0.15
+
+
+def test_a_quiet_group_is_found_and_a_noisy_one_is_not_accused():
+    """The quiet one is off by 15 points, the noisy one by none; raw, the one is missed and the other accused."""
+    ours, raw = rejected((60, 15, 120), [0.05, 0.2, 0.2], [0.05, 0.9, 0.3], 60, 0.01)
+    assert ours[0] >= 0.9 and ours[1] >= 0.9 and ours[2] <= 0.06
+    assert raw[0] < 0.7 and raw[2] > 0.06
+
+
+def test_independent_images_agree_with_scipy():
+    """scipy deals, of clusters with one image each; the statistic is written out by hand."""
+    rng = np.random.default_rng(3)
+    one, two = (rng.random(40) < 0.15).astype(float), (rng.random(90) < 0.4).astype(float)
+
+    def apart(a, b, axis):
+        pooled = np.mean(np.concatenate([one, two]))
+        sides = []
+        for x in (a, b):
+            n = x.shape[axis]
+            calls = np.minimum(x.sum(axis=axis), n - x.sum(axis=axis))
+            sides.append((calls * x.var(axis=axis, ddof=1) + 2 * pooled * (1 - pooled)) / (calls + 2) / n)
+        return np.abs(a.mean(axis=axis) - b.mean(axis=axis)) / np.sqrt(sum(sides))
+
+    theirs = stats.permutation_test((one, two), apart, n_resamples=40_000, alternative="greater", rng=0)
+    table = pd.DataFrame({"score": np.append(one, two), "label": 0, "group": np.repeat(["a", "b"], [40, 90])})
+    table["video"] = table["img_path"] = table.index.astype(str)
+    found = uncertainty.against_rest(table, "group", Settings(permutations=20_000), ("fpr",)).loc["fpr", "a"]
+    cells = resampling.clustered(table, "group", FEW).cells
+    assert permutation.deals(cells, FEW)[1][0, 0, 0] == pytest.approx(-theirs.statistic)
+    assert found["p_value"] == pytest.approx(theirs.pvalue, rel=0.15)
+
+
+def test_fitted_p_values_agree_with_two_hundred_times_as_many_deals():
+    """A p-value near 2 / 10,000 from 1,000 deals, whose plain share is never below 10 / 10,000."""
+    cells = cells_of(np.random.default_rng(5), (60, 40, 90), [0.1, 0.32, 0.2], [0.4] * 3)
+    apart = np.abs(permutation.deals(cells, Settings(permutations=200_000))[1][0])
+    share = (apart >= apart[0] - 1e-9).mean(0)
+    assert 1e-4 < share[0] < 4e-4 and 0.002 < share[1] < 0.005
+    parts = [np.concatenate([apart[:1], part]) for part in np.split(apart[1:20_001], 20)]
+    ratio = np.array([permutation.chance(part) for part in parts]) / share
+    assert (np.median(ratio, axis=0) == pytest.approx(1, rel=1)) and np.median(ratio) > 0.8
+    assert ((ratio > 0.25) & (ratio < 4)).all()
+
+
+def test_names_and_orders_do_not_matter():
+    table = video_table(2)
+    found = permutation.sampling_floor(table, "group", FEW, auc=False)
+    other = table.sample(frac=1, random_state=0)
+    other["video"] = other["video"].map(hash)
+    pd.testing.assert_frame_equal(permutation.sampling_floor(other, "group", FEW, auc=False), found)
+    cells = resampling.clustered(table, "group", FEW).cells
+    ours, mirrored = (permutation.deals(each, FEW)[1][:, 0] for each in (cells, cells[:, :, ::-1, ::-1]))
+    np.testing.assert_allclose(mirrored, [-ours[1], -ours[0], ours[2], -ours[3]], atol=1e-12)
+    np.testing.assert_allclose(permutation.deals(cells[:, ::-1], FEW)[1][:, 0], ours[:, ::-1], atol=1e-12)
