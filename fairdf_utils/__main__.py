@@ -268,6 +268,13 @@ def _add_book(commands) -> None:
     speed.add_argument("--quick", action="store_true", help="seconds, at sizes whose ratios mean nothing")
     speed.set_defaults(command=_speed)
 
+    coverage = commands.add_parser("coverage", help="simulate how often the intervals of chapter 5 hold the truth")
+    coverage.add_argument("--sets", type=_at_least_one, default=100, help="of each kind (default: %(default)s)")
+    default = os.path.relpath(REPOSITORY / "data_manifests" / "results" / "coverage.csv")
+    coverage.add_argument("--out", default=default, help="table that is written (default: %(default)s)")
+    coverage.add_argument("--seed", type=int, default=0, help="of the simulation (default: %(default)s)")
+    coverage.set_defaults(command=_later("fairness.coverage", "main_coverage"))
+
     train = commands.add_parser(
         "train",
         help="train one detector of a parameters file, with torchrun in several processes",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fairdf_utils.data.vocabulary import counted
-from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
+from fairdf_utils.fairness.resampling import MINIMUM, Settings
 
 FEW_CLUSTERS = 30  # of a class in the whole data set
 COPIES = 0.01  # share of rows alike from which it is no coincidence of rounded scores

@@ -22,7 +22,7 @@ import pandas as pd
 
 from fairdf_utils.fairness.cautions import IMAGES, UNITS, percent, with_class
 from fairdf_utils.fairness.label_noise import RELABELLINGS
-from fairdf_utils.fairness.uncertainty import MINIMUM, Settings
+from fairdf_utils.fairness.resampling import MINIMUM, Settings
 from fairdf_utils.fairness.worst_group import COMMON_FPR, WORST
 
 PLANNED = 0.2  # width of the interval that a group should have, as a fraction: plus or minus ten points

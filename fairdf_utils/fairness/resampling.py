@@ -1,7 +1,7 @@
-"""Tables of whole clusters (videos, identities), of all their resamples at once.
+"""Tables of whole clusters (videos, identities), and the AUCs of all their resamples at once.
 
 Frames of one video are near copies, so whole clusters are drawn. One matrix product of how often each cluster is
-drawn with the clusters' contingency tables gives the tables of all resamples, of which `uncertainty` makes intervals.
+drawn with the clusters' influence gives the AUCs of all resamples, of which `uncertainty` makes intervals.
 """
 
 from collections.abc import Iterable, Iterator
@@ -129,23 +129,17 @@ def auc_of(data: Clustered, together: bool = False) -> ClusteredAuc:
     return clustered_auc(group, groups, scored.label, scored.score, data.unit, len(data.cells))
 
 
-def resampled_tables(data: Clustered, settings: Settings, auc: bool) -> tuple[np.ndarray, ...]:
-    """Tables of the data (row 0) and of its B resamples: float64 (1 + B, G, 2, 2).
+def resampled_aucs(data: Clustered, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """AUCs of the data (row 0) and of its B resamples, from the influence of the clusters that were drawn.
 
-    Beside them the AUCs of the groups, (1 + B, G), and of all images together, (1 + B,), each from the influence of the
-    clusters that were drawn; None if not asked for.
+    Those of the groups, float64 (1 + B, G), and of all images together, (1 + B,).
 
     Source: Field and Welsh 2007 (cluster bootstrap).
     """
-    known = [auc_of(data), auc_of(data, together=True)] if auc else []
-    tables = data.cells.reshape(len(data.cells), -1)
-    columns = np.concatenate([tables, *(one.influence for one in known)], axis=1)  # (C, 4 G, then G + 1)
-    sizes = chunks(settings.resamples, len(columns), CACHED if len(columns) < CACHED / 8 else len(columns))
+    known = [auc_of(data), auc_of(data, together=True)]
+    influence = np.concatenate([one.influence for one in known], axis=1)  # (C, G + 1)
+    sizes = chunks(settings.resamples, len(influence), CACHED if len(influence) < CACHED / 8 else len(influence))
     weights = drawn_weights(data.members, told(sizes, "resampling"), settings.seed)
-    sums = np.concatenate([one.T @ columns for one in chain([np.ones((len(columns), 1))], weights)])
-    counts, moved = np.split(sums, [tables.shape[1]], axis=1)
-    counts = counts.reshape(-1, *data.cells.shape[1:])
-    if not auc:
-        return counts, None, None
+    moved = np.concatenate([one.T @ influence for one in chain([np.ones((len(influence), 1))], weights)])
     aucs = np.concatenate([one.estimate for one in known]) + moved
-    return counts, aucs[:, :-1], aucs[:, -1]
+    return aucs[:, :-1], aucs[:, -1]

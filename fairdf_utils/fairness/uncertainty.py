@@ -1,51 +1,58 @@
 """How sure one can be of a fairness metric: one regime for the chapter, the audit and every figure.
 
-- The rate of a group has a Wilson interval on the number of independent images that its images are worth: frames of
-  one video err together, and the design effect says how far (`interval_of_a_rate`).
+- The rate of a group has an interval that knows how alike frames of one video may be (`interval_of_a_rate`, from the
+  curves of `confidence`).
 - A gap between groups has a band that holds it however small it is (`interval_of_a_gap`), and beside it the sampling
   floor: what the table would show of the gap if the groups made no difference, with a permutation p-value.
 - An AUC has Wilson's interval on its effective number, from one sort of the scores (`interval_of_an_auc`).
-- The difference of two detectors has a percentile interval from resampled whole videos.
+- The difference of two detectors has an interval that holds it whether the groups differ or not
+  (`interval_of_a_difference`); what an AUC has a part in rests on resampled whole videos there.
 
 All functions take a score table, the column `by` of the groups and `Settings`. `auc=False` leaves out what needs the
-AUC, most of the time; `drawn` are resamples that were made before. Rates and metrics are fractions; NaN is undefined.
+AUC, most of the time. Rates and metrics are fractions; NaN is undefined.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 from scipy.stats import t as student
 
 from fairdf_utils.fairness import metrics
 from fairdf_utils.fairness.auc import ClusteredAuc
+from fairdf_utils.fairness.confidence import confidence, drawn_tables
 from fairdf_utils.fairness.permutation import chance_against_rest, holm, sampling_floor
-from fairdf_utils.fairness.resampling import MINIMUM, Settings, aligned, auc_of, clustered, resampled_tables
-from fairdf_utils.fairness.sample_size import worth
+from fairdf_utils.fairness.resampling import Clustered, Settings, aligned, auc_of, clustered, resampled_aucs
 from fairdf_utils.fairness.worst_group import of_groups, worst
 
-RATES = {"fpr": (0,), "tpr": (1,), "acc": (0, 1)}  # rate -> labels that it is made of
 
-
-def interval_of_a_rate(errors: np.ndarray, sizes: np.ndarray, together: dict, level: float) -> dict[str, float]:
+def interval_of_a_rate(errors: np.ndarray, sizes: np.ndarray, level: float) -> dict[str, float]:
     """The rate of a group with its interval: the one place where that interval is chosen.
 
-    `errors` and `sizes` (C, K) are images that count for the rate, and all images, of each of C clusters, in K parts
-    (labels) that are kept apart. How alike errors inside a cluster are is taken from the group itself, from all groups
-    `together` (their `worth`) where it has fewer than MINIMUM clusters or no error at all, and where these are too few
-    as well each cluster counts as one image. estimate, low, high, effective (independent images that these are worth);
-    NaN without images.
-
-    Source: Wilson 1927; Kish 1965, section 5.4 (design effect).
+    `errors` and `sizes` (C,) are images that count for the rate, and all images, of each of C clusters. estimate, low,
+    high, effective (independent images that these are worth); NaN without images.
     """
-    own = worth(errors, sizes)
-    estimate = own["rate"]
-    told = [one["correlation"] for one in (own, together) if one["clusters"] >= MINIMUM]
-    rho = next(value for value in (*told, 1.0) if not np.isnan(value))
-    effective = own["images"] / (1 + (own["frames"] - 1) * rho) if own["images"] else np.nan
-    low, high = metrics.rate_interval(estimate * effective, effective, level) if own["images"] else (np.nan, np.nan)
-    return {"estimate": estimate, "low": float(low), "high": float(high), "effective": effective}
+    errors, sizes = errors[sizes > 0], sizes[sizes > 0]
+    if not len(sizes):
+        return dict.fromkeys(("estimate", "low", "high", "effective"), np.nan)
+    curve = confidence(errors, sizes)
+    low, high = curve.quantile((1 - level) / 2), curve.quantile((1 + level) / 2)
+    return {"estimate": errors.sum() / sizes.sum(), "low": low, "high": high, "effective": curve.effective}
+
+
+def _joined(shares: np.ndarray, rates: pd.DataFrame, more: float = 0.0) -> dict[str, float]:
+    """`more` and `shares` of rates of different images, each with its interval, summed: estimate, low, high.
+
+    Source: Newcombe 1998; Zou and Donner 2008 (an interval from others).
+    """
+    used = np.flatnonzero(shares)
+    ends = np.asarray(shares)[used, None] * rates[["estimate", "low", "high"]].to_numpy(np.float64)[used]
+    down, up = np.sqrt((np.sort(ends[:, 1:] - ends[:, :1], axis=1) ** 2).sum(0))
+    estimate = more + ends[:, 0].sum()
+    return {"estimate": estimate, "low": estimate - down, "high": estimate + up}
 
 
 def interval_of_an_auc(known: ClusteredAuc, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -63,18 +70,41 @@ def interval_of_an_auc(known: ClusteredAuc, level: float) -> tuple[np.ndarray, n
 def interval_of_a_gap(values: pd.DataFrame, deviations: pd.DataFrame, p_value: pd.Series, level: float) -> pd.DataFrame:
     """The band of each fairness metric: the one place where that interval is chosen.
 
-    Noise only widens a gap, so resamples and their percentiles lie above a true gap of the size of the noise. But each
-    metric F is a seminorm of the group rates, so F(estimate) is no further from F(truth) than F(estimate - truth), and
-    how large that is the bootstrap tells: its `level` quantile is the half width, wide on purpose. The low end is zero
-    where the permutations do not exclude that there is no gap.
+    Noise widens gaps, so the gaps of rates that may be the truth lie above a true gap of the size of the noise. But
+    each metric F is a seminorm of the group rates, so F(estimate) is no further from F(truth) than F(estimate - truth):
+    the `level` quantile of that is the half width, wide on purpose. The low end is zero where the permutations do not
+    exclude that there is no gap.
 
-    `values` (1 + B rows) are the metrics of the table and its resamples, `deviations` (B rows) those of the resampled
-    minus the estimated rates, `p_value` comes from the permutations. Index metrics; columns estimate, low, high.
+    `values` (first row) are the metrics of the table, `deviations` (B rows) those of the possible minus the estimated
+    rates, `p_value` comes from the permutations. Index metrics; columns estimate, low, high.
     """
     estimate, reach = values.iloc[0], deviations.quantile(level)
     most = pd.Series(np.where(values.columns.isin(["fpr_sum", "eo"]), np.inf, 1), values.columns)  # sums have no end
     low = (estimate - reach).clip(lower=0).mask(p_value >= 1 - level, 0).mask(estimate.isna())
     return pd.DataFrame({"estimate": estimate, "low": low, "high": (estimate + reach).clip(upper=most)})
+
+
+def interval_of_a_difference(
+    estimate: pd.Series, errors: list[pd.DataFrame], most: pd.DataFrame, level: float
+) -> pd.DataFrame:
+    """The interval of metric of A minus metric of B: the one place where that interval is chosen.
+
+    How noise moves a gap depends on the truth: a gap of zero it only widens, a large one it moves either way. The
+    `errors` (B rows each) are those of the difference with each detector's gaps taken for zero, where they may be, and
+    for what they seem; the interval holds the truth in all of these cases. But the gaps of two detectors cannot differ
+    by more than the gap of the differences of their rates, of which `most` are draws: next to nothing if the detectors
+    are much alike.
+
+    Index metrics; columns estimate, low, high, p_value (the level at which the interval just touches zero).
+    """
+    each = [pd.concat([estimate.to_frame().T, estimate - error], ignore_index=True) for error in errors]
+    ends = [percentiles(values, level) for values in each]
+    end = most.quantile((1 + level) / 2).clip(lower=estimate.abs()).reindex(estimate.index).fillna(np.inf)
+    low, high = np.min([one["low"] for one in ends], axis=0), np.max([one["high"] for one in ends], axis=0)
+    p = np.max([p_values(values) for values in each], axis=0)
+    return pd.DataFrame(
+        {"estimate": estimate, "low": np.maximum(low, -end), "high": np.minimum(high, end), "p_value": p}
+    )
 
 
 def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
@@ -85,31 +115,20 @@ def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
     return ends.mask(ends["estimate"].isna())
 
 
-def resampled(table: pd.DataFrame, by: str, settings: Settings) -> tuple[np.ndarray, ...]:
-    """The resamples that `group_intervals` and `bootstrap` share, with AUCs."""
-    return resampled_tables(clustered(table, by, settings), settings, auc=True)
-
-
-def bootstrap(
-    table: pd.DataFrame, by: str, settings: Settings, auc: bool = True, drawn: tuple | None = None
-) -> pd.DataFrame:
+def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
     """All metrics with intervals, and the floor of those that compare groups.
 
-    Index METRICS + OVERALL (of all images together); columns estimate, low, high; groups: how many
-    the metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
-
-    Source: Field and Welsh 2007 (cluster bootstrap).
+    Index METRICS + OVERALL (of all images together); columns estimate, low, high; groups: how many the
+    metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
     """
     data = clustered(table, by, settings)
-    counts = (drawn or resampled_tables(data, settings, auc=False))[0]
-    aucs, moved = _auc_errors(data, settings) if auc else (None, None)
-    values, groups = metrics.metrics_of(counts[:1], aucs, settings.fidelity)
-    rates, overall = metrics.rates_and_overall(counts, settings.fidelity)  # (4, 1 + B, G), (2, 1 + B)
-    deviations = metrics.metrics_of_rates(rates[:, 1:] - rates[:, :1], overall[:, 1:] - overall[:, :1], moved)
+    aucs = _auc_draws(data, settings) if auc else None
+    values, deviations = gaps_of(data, settings, aucs)
     floor = sampling_floor(table, by, settings, auc).drop(columns="estimate")
     floor = floor.rename(columns={"mean": "floor_mean", "q95": "floor_q95"})
-    result = interval_of_a_gap(pd.DataFrame(values), pd.DataFrame(deviations), floor["p_value"], settings.level)
-    result["groups"] = pd.DataFrame(groups, dtype="Int64").iloc[0]
+    result = interval_of_a_gap(values, deviations, floor["p_value"], settings.level)
+    groups = metrics.metrics_of(data.cells.sum(0), aucs[0] if auc else None, settings.fidelity)[1]
+    result["groups"] = pd.Series(groups, dtype="Int64")
     everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
     if auc:
         known = auc_of(data, together=True)
@@ -120,27 +139,48 @@ def bootstrap(
     return pd.concat([result.join(floor), everyone]).rename_axis("metric")
 
 
-def _auc_errors(data, settings):
-    """The AUC of each group, (1, G), and draws of its error with the spread that its interval has, (B, G)."""
+def gaps_of(data: Clustered, settings: Settings, aucs: np.ndarray | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """METRICS of the clusters, one row, and of the differences of B rates that may be the truth from the estimated.
+
+    `aucs` (1 + B, G) are the AUCs of the groups and draws of them; without them there is no auc_gap.
+    """
+    here, drawn = _possible(data, settings, _chances([data], settings)[0], aucs)
+    return _metrics(here), _metrics(_minus(drawn, here))
+
+
+def _auc_draws(data, settings):
+    """The AUC of each group (row 0), and draws with the spread that its interval has: (1 + B, G)."""
     known = auc_of(data)
     low, high = interval_of_an_auc(known, settings.level)
     spread = (high - low) / 2 / student.ppf((1 + settings.level) / 2, known.freedom)
-    return known.estimate[None], spread * known.noise(settings.resamples, settings.seed)
+    noise = known.noise(settings.resamples, settings.seed)
+    return known.estimate + spread * np.concatenate([np.zeros_like(noise[:1]), noise])
+
+
+def _chances(sides: Sequence[Clustered], settings: Settings) -> list[np.ndarray]:
+    """Uniform numbers (label 2, B, G) for each detector, as alike as its and the first one's errors in the clusters."""
+    images, found = sides[0].cells.sum(-1), []
+    clusters, groups = images.shape[:2]
+    called = [each.cells[..., 1] for each in sides]
+    off = [each - images * metrics.ratio(each.sum(0), images.sum(0)) for each in called]
+    off = [np.nan_to_num(each).reshape(clusters * groups, 2) for each in off]
+    rng, shape = np.random.default_rng(settings.seed), (2, settings.resamples, groups)
+    first = rng.standard_normal(shape)
+    for each in off:
+        alike = metrics.ratio((off[0] * each).sum(0), np.sqrt((off[0] ** 2).sum(0) * (each**2).sum(0)))
+        alike = np.where((off[0] == each).all(0), 1, np.clip(np.nan_to_num(alike), -1, 1))[:, None, None]
+        found.append(ndtr(alike * first + np.sqrt(1 - alike**2) * rng.standard_normal(shape)))
+    return found
 
 
 def _rates(cells: np.ndarray, names: list, level: float) -> pd.DataFrame:
-    """RATES of groups with intervals: index (rate, group); columns as in `interval_of_a_rate`."""
-    images = cells.sum(-1)  # (C, G, label)
-    right = np.stack([cells[..., 0, 0], cells[..., 1, 1]], axis=-1)
-    rows = {}
-    for rate, labels in RATES.items():
-        errors, sizes = (
-            (right if rate == "acc" else cells[..., 1])[:, :, labels],
-            images[:, :, labels],
-        )  # (C, G, labels)
-        together = worth(errors.reshape(len(cells), -1), sizes.reshape(len(cells), -1))
-        for code, name in enumerate(names):
-            rows[rate, name] = interval_of_a_rate(errors[:, code], sizes[:, code], together, level)
+    """fpr, tpr, acc of groups with intervals: index (rate, group); columns as in `interval_of_a_rate`."""
+    images, rows = cells.sum(-1), {}  # (C, G, label)
+    for code, name in enumerate(names):
+        own = [interval_of_a_rate(cells[:, code, k, 1], images[:, code, k], level) for k in (0, 1)]
+        share = metrics.ratio(images[:, code].sum(0), np.full(2, images[:, code].sum()))
+        rows["fpr", name], rows["tpr", name] = own
+        rows["acc", name] = _joined(share * [-1, 1], pd.DataFrame(own), share[0])
     return pd.DataFrame(rows).T.rename_axis(["rate", "group"])
 
 
@@ -155,7 +195,7 @@ def group_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool 
     result = metrics.group_rates(table, by, settings.threshold, settings.fidelity)
     found = _rates(data.cells, data.scored.names, settings.level)
     clusters = (data.cells.sum(-1) > 0).sum(0)  # (G, label)
-    for rate in RATES:
+    for rate in ("fpr", "tpr", "acc"):
         result[[f"{rate}_low", f"{rate}_high"]] = found.loc[rate, ["low", "high"]].to_numpy()
     if auc:
         result["auc_low"], result["auc_high"] = interval_of_an_auc(auc_of(data), settings.level)
@@ -176,8 +216,6 @@ def against_rest(
 
     Index (rate, group); columns estimate, low, high, p_value; p_holm: corrected for all rows. Of two groups only the
     first is listed: the other mirrors it.
-
-    Source: Newcombe 1998; Zou and Donner 2008 (an interval from two others).
     """
     data, rows = clustered(table, by, settings), {}
     names, everyone = data.scored.names, data.cells.sum(1)
@@ -186,13 +224,7 @@ def against_rest(
         here = data.cells[:, code]
         two = _rates(np.stack([here, everyone - here], axis=1), ["own", "rest"], settings.level)
         for rate in rates:
-            p, low, high, _ = two.loc[rate].to_numpy().T
-            down, up, off = (
-                np.hypot(p[0] - low[0], high[1] - p[1]),
-                np.hypot(high[0] - p[0], p[1] - low[1]),
-                p[0] - p[1],
-            )
-            rows[rate, name] = [off, off - down, off + up, chance[rate][code]]
+            rows[rate, name] = [*_joined([1, -1], two.loc[rate]).values(), chance[rate][code]]
     index = pd.MultiIndex.from_tuples(rows, names=["rate", by])
     result = pd.DataFrame([*rows.values()], index, ["estimate", "low", "high", "p_value"]).loc[list(rates)]
     return result.assign(p_holm=holm(result["p_value"]))
@@ -206,33 +238,67 @@ def paired_difference(
     auc: bool = True,
     threshold_b: float | None = None,
 ) -> pd.DataFrame:
-    """Metric of A minus metric of B, on the same images and the same resamples (negative: A is smaller).
+    """Metric of A minus metric of B, on the same images (negative: A is smaller).
 
     What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest. The rows may
     stand in any order; `threshold_b` is that of B, where it is not that of the settings.
 
     Index WORST (not without `auc`) + METRICS + OVERALL; columns a, b (the two estimates), estimate = a - b, low, high;
-    p_value: that the difference is zero, from the same resamples; p_holm: corrected for all rows of this table (who
-    reads several tables together corrects the p_value of all of them, with `holm`). ScoreTableError if the tables do
-    not hold the same images, or disagree on label, group or cluster of one.
+    p_value: that the difference is zero, see `interval_of_a_difference`; p_holm: corrected for all rows of this table
+    (who reads several tables together corrects the p_value of all of them, with `holm`). ScoreTableError if the tables
+    do not hold the same images, or disagree on label, group or cluster of one.
     """
     table_b = aligned(table_a, table_b, ["label", by, settings.cluster])
     other = settings if threshold_b is None else replace(settings, threshold=threshold_b)
-    sides = [_all_metrics(table, by, each, auc) for table, each in ((table_a, settings), (table_b, other))]
-    difference = sides[0] - sides[1]
-    result = pd.DataFrame({"a": sides[0].iloc[0], "b": sides[1].iloc[0]})
-    result = result.join(percentiles(difference, settings.level)).assign(p_value=p_values(difference))
-    return result.assign(p_holm=holm(result["p_value"])).rename_axis("metric")
+    data = [clustered(table, by, each) for table, each in ((table_a, settings), (table_b, other))]
+    return difference_of(data, (settings, other), auc).rename_axis("metric")
 
 
-def _all_metrics(table, by, settings, auc):
-    """WORST (not without `auc`) + METRICS + OVERALL of the table (row 0) and its resamples."""
-    data = clustered(table, by, settings)
-    counts, aucs, auc_overall = resampled_tables(data, settings, auc)
-    overall = metrics.rates_of(counts.sum(1)) | {"auc": auc_overall}
-    values = {name: worst(one) for name, one in of_groups(data, settings, aucs).items()} if auc else {}
-    values |= metrics.metrics_of(counts, aucs, settings.fidelity)[0]
-    return pd.DataFrame(values | {name: overall[name] for name in (metrics.OVERALL if auc else metrics.OVERALL[1:])})
+def difference_of(sides: Sequence[Clustered], settings: Sequence[Settings], auc: bool) -> pd.DataFrame:
+    """`paired_difference` of two detectors in the same clusters, at settings of their own."""
+    chances = _chances(sides, settings[0])
+    given = zip(sides, settings, chances, strict=True)
+    (a, errors_a, drawn_a), (b, errors_b, drawn_b) = (_errors(*each, auc) for each in given)
+    errors = [of_a - of_b for of_a in errors_a for of_b in errors_b]
+    most = _metrics(_minus(drawn_a, drawn_b))
+    result = interval_of_a_difference(a - b, errors, most, settings[0].level)
+    return pd.DataFrame({"a": a, "b": b}).join(result).assign(p_holm=holm(result["p_value"]))
+
+
+def _errors(data, settings, chance, auc):
+    """WORST (not without `auc`) + METRICS + OVERALL of the table, and how far they may be from the truth (B rows).
+
+    Those of METRICS twice: if gaps that may be none were none, and if all were what they seem. Last the draws.
+    """
+    aucs, auc_overall = resampled_aucs(data, settings) if auc else (None, None)
+    everyone = drawn_tables(data.cells.sum(1, keepdims=True), chance[..., :1])[:, 0]
+    single = metrics.rates_of(everyone) | {"auc": auc_overall}
+    single = {name: single[name] for name in (metrics.OVERALL if auc else metrics.OVERALL[1:])}
+    worst_of = {name: worst(one) for name, one in of_groups(data, settings, aucs).items()} if auc else {}
+    single = pd.DataFrame(worst_of | single)
+    # A rate that may be the truth is as far from the estimate as that from it, the other way; noise only widens gaps.
+    single, off = single.iloc[0], single.iloc[0] - single.iloc[1:].reset_index(drop=True)
+    here, drawn = _possible(data, settings, chance, aucs)
+    gaps, noise = _metrics(here).iloc[0], _metrics(_minus(drawn, here))
+    seeming = _metrics(drawn) - gaps
+    noise = noise.where(gaps <= noise.quantile(settings.level), seeming)  # a gap that is sure is not taken for zero
+    order = [*worst_of, *gaps.index, *single.index.difference([*worst_of], sort=False)]
+    return pd.concat([single, gaps])[order], [each.join(off)[order] for each in (noise, seeming)], drawn
+
+
+def _possible(data, settings, chance, aucs):
+    """Rates (4, b, G), overall rates (2, b) and AUCs (b, G), if any: of the table (b = 1), and B that may be true."""
+    rates, overall = metrics.rates_and_overall(drawn_tables(data.cells, chance), settings.fidelity)
+    parts = slice(0, 1), slice(1, None)
+    return [(rates[:, part], overall[:, part], None if aucs is None else aucs[part]) for part in parts]
+
+
+def _minus(these, those):
+    return [None if a is None else a - b for a, b in zip(these, those, strict=True)]
+
+
+def _metrics(rates):
+    return pd.DataFrame(metrics.metrics_of_rates(*rates))
 
 
 def p_values(values: pd.DataFrame) -> pd.Series:

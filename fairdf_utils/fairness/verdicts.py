@@ -16,6 +16,7 @@ from fairdf_utils.fairness.cautions import cautions
 from fairdf_utils.fairness.findings import GAPS, PLANNED, Verdict, findings
 from fairdf_utils.fairness.label_noise import other_labels, relabelled
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
+from fairdf_utils.fairness.resampling import MINIMUM
 from fairdf_utils.fairness.sample_size import design_effects, videos_needed
 from fairdf_utils.fairness.score_table import ScoreTableError, column, video_level
 from fairdf_utils.fairness.thresholds import POINTS, fit_threshold
@@ -60,8 +61,7 @@ def judge(
     groups, fairness = {}, {}
     for by in bys:
         known = _known(table, by)
-        drawn = uncertainty.resampled(known, by, settings)
-        groups[by], fairness[by] = _groups(known, by, settings), _fairness(known, by, settings, drawn)
+        groups[by], fairness[by] = _groups(known, by, settings), _fairness(known, by, settings)
     groups, fairness = pd.concat(groups, names=["by", "group"]), pd.concat(fairness, names=["by", "metric"])
     gaps = fairness.index.isin([names[0] for names in GAPS.values()], level="metric")
     fairness["p_holm"] = fairness.groupby(gaps)["p_value"].transform(permutation.holm)
@@ -83,18 +83,18 @@ def _known(table, by):
 def _groups(table, by, settings):
     """Rates of each group with intervals, how many clusters they rest on, and how many they need."""
     result = uncertainty.group_intervals(table, by, settings)
-    few = {"fpr": result["clusters_real"] < uncertainty.MINIMUM, "tpr": result["clusters_fake"] < uncertainty.MINIMUM}
+    few = {"fpr": result["clusters_real"] < MINIMUM, "tpr": result["clusters_fake"] < MINIMUM}
     result["few"] = [", ".join(rate for rate in few if few[rate][group]) for group in result.index]
     worth = design_effects(table, by, settings).xs("pooled", level=by)
     for rate, name in (("fpr", "needed_real"), ("tpr", "needed_fake")):
         plan = worth.loc[rate, ["rate", "frames", "correlation"]].fillna({"rate": 0.5, "frames": 1, "correlation": 1})
-        result[name] = max(uncertainty.MINIMUM, videos_needed(PLANNED, *plan, settings.level))  # unknown: be careful
+        result[name] = max(MINIMUM, videos_needed(PLANNED, *plan, settings.level))  # unknown: be careful
     return result
 
 
-def _fairness(table, by, settings, drawn):
+def _fairness(table, by, settings):
     """WORST and METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
-    whole = uncertainty.bootstrap(table, by, settings, drawn=drawn).loc[list(METRICS)].assign(left_out="")
+    whole = uncertainty.bootstrap(table, by, settings).loc[list(METRICS)].assign(left_out="")
     for metric, *_, labels in GAPS.values():
         part, left_out = large_enough(table, by, labels, settings.cluster)
         if left_out:
@@ -103,13 +103,13 @@ def _fairness(table, by, settings, drawn):
                 row = uncertainty.bootstrap(part, by, settings, len(labels) == 2).loc[metric].astype(object)
             row["left_out"], row["groups"] = ", ".join(map(str, left_out)), part[by].nunique()
             whole.loc[metric] = row[whole.columns]
-    return pd.concat([worst_groups(table, by, settings, drawn), whole])
+    return pd.concat([worst_groups(table, by, settings), whole])
 
 
 def large_enough(table: pd.DataFrame, by: str, labels: Sequence[int], cluster: str) -> tuple[pd.DataFrame, list]:
     """The rows that a gap is made of, and the groups left out: those with fewer than MINIMUM clusters of a class."""
     counts = table.groupby([by, "label"])[cluster].nunique().unstack().reindex(columns=labels).fillna(0)
-    enough = (counts >= uncertainty.MINIMUM).all(axis=1)
+    enough = (counts >= MINIMUM).all(axis=1)
     return table[table[by].isin(enough.index[enough]) & table["label"].isin(labels)], list(enough.index[~enough])
 
 

@@ -22,7 +22,7 @@ from fairdf_utils.fairness.resampling import (
     chunks,
     clustered,
     drawn_weights,
-    resampled_tables,
+    resampled_aucs,
 )
 
 COMMON_FPR = 0.1
@@ -34,7 +34,7 @@ STEPS = 500  # of the FPR between which the ROC curve of a resample is drawn str
 def tpr_at_common_fpr(data: Clustered, settings: Settings, resamples: int) -> np.ndarray:
     """TPR of each group at the threshold where the FPR of all real images is COMMON_FPR: float64 (1 + resamples, G).
 
-    Row 0 is the table, the others are the resamples of `resampled_tables`, each at a threshold of its own. The ROC
+    Row 0 is the table, the others are the resamples of `resampled_aucs`, each at a threshold of its own. The ROC
     curve is linear between its corners: a tied score is called fake for as many of its images as the FPR allows. NaN
     where there are no real images, or no fakes of a group.
     """
@@ -60,7 +60,7 @@ def tpr_at_common_fpr(data: Clustered, settings: Settings, resamples: int) -> np
 def of_groups(data: Clustered, settings: Settings, auc: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """What the main numbers are the lowest of: name of WORST -> float64 (1 + B, G), NaN for groups that take no part.
 
-    `auc` (1 + B, G) are those of `resampled_tables`; None for the table alone, B = 0.
+    `auc` (1 + B, G) are those of `resampled_aucs`; None for the table alone, B = 0.
     """
     scored, clusters = data.scored, (data.cells.sum(-1) > 0).sum(0)  # (G, label)
     auc = segment_auc(scored.group, len(scored.names), scored.label, scored.score)[None] if auc is None else auc
@@ -102,16 +102,15 @@ def interval_of_the_worst(values: np.ndarray, clusters: np.ndarray, level: float
     return float(low.min()), float(high[maybe].min())
 
 
-def worst_groups(table: pd.DataFrame, by: str, settings: Settings, drawn: tuple | None = None) -> pd.DataFrame:
-    """The main numbers with intervals; `drawn` are resamples of `resampled_tables`.
+def worst_groups(table: pd.DataFrame, by: str, settings: Settings) -> pd.DataFrame:
+    """The main numbers with intervals.
 
     Index WORST; columns estimate, low, high; groups: how many take part; worst: which has the lowest; left_out: those
     that take no part.
     """
     data, rows = clustered(table, by, settings), {}
-    drawn = drawn or resampled_tables(data, settings, auc=True)
     names, clusters = np.array(data.scored.names, dtype=object), (data.cells.sum(-1) > 0).sum(0)
-    for name, values in of_groups(data, settings, drawn[1]).items():
+    for name, values in of_groups(data, settings, resampled_aucs(data, settings)[0]).items():
         judged = ~np.isnan(values[0])
         rows[name] = {"estimate": worst(values[0]), "low": np.nan, "high": np.nan, "groups": judged.sum(), "worst": ""}
         if judged.sum() >= 2:

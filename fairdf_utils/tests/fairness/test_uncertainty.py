@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binom, binomtest
 from scipy.stats import t as student
 
 from fairdf_utils.data.vocabulary import GROUPS
 from fairdf_utils.fairness import metrics, permutation, resampling, uncertainty
+from fairdf_utils.fairness.confidence import drawn_tables, log_likelihood
 from fairdf_utils.fairness.metrics import METRICS, OVERALL
 from fairdf_utils.fairness.score_table import ScoreTableError
 from fairdf_utils.fairness.uncertainty import Settings
@@ -37,41 +38,38 @@ def recorded(monkeypatch, table, by):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_resampled_metrics_equal_a_plain_loop(monkeypatch, mixed):
-    """Repeat the images of each drawn video, then compute; what rests on AUCs, but for terms of second order."""
+def test_resampled_aucs_equal_a_plain_loop(monkeypatch, mixed):
+    """Repeat the images of each drawn video, then compute; but for terms of second order."""
     table, other = (
         (random_table(3, videos=40), random_table(4, videos=40)) if mixed else (video_table(), video_table(9))
     )
     other = table.assign(score=other["score"])
     times = recorded(monkeypatch, table, "group")
     ours = uncertainty.paired_difference(table, other, "group", FEW).drop(list(WORST))
-    drawn = times()[:, :40]
     loop = []
-    for column in drawn.T:
+    for column in times()[:, :40].T:
         sides = [each.loc[each.index.repeat(column)].reset_index(drop=True) for each in (table, other)]
-        a, b = ({**metrics.fairness_metrics(one), **metrics.overall_metrics(one)[list(OVERALL)]} for one in sides)
-        loop.append(pd.Series(a) - pd.Series(b))
-    loop = pd.DataFrame(loop)
-    for end, tail in (("low", 0.05), ("high", 0.95)):
-        off = (ours[end] - loop.quantile(tail)).abs()
-        assert off.drop(["auc", "auc_gap"]).max() < 1e-12 and off["auc"] < 0.005 and off["auc_gap"] < 0.05
+        loop.append(metrics.overall_metrics(sides[0])["auc"] - metrics.overall_metrics(sides[1])["auc"])
+    assert abs(ours.loc["auc", "low"] - np.quantile(loop, 0.05)) < 0.005
+    assert abs(ours.loc["auc", "high"] - np.quantile(loop, 0.95)) < 0.005
     assert ours.index.tolist() == [*METRICS, *OVERALL]
 
 
 def test_the_band_is_the_metric_of_the_deviation(monkeypatch):
-    """By a loop: rates of each resample minus the estimate's, their metric, its quantile either way.
+    """By a loop: rates that may be the truth minus the estimate's, their metric, its quantile either way.
 
     That of the AUCs is drawn: Student's t, each with the spread that its interval has.
     """
     table = video_table(per_cell=5)
     table = table[~((table["group"] == GROUPS[4]) & (table["label"] == 1))].reset_index(drop=True)
-    times = recorded(monkeypatch, table, "group")
+    drawn = []
+    monkeypatch.setattr(uncertainty, "drawn_tables", lambda *given: drawn.append(drawn_tables(*given)) or drawn[-1])
     ours = uncertainty.bootstrap(table, "group", FEW)
     here, reach = (metrics.group_rates(table), metrics.overall_metrics(table)), []
-    for column in times().T:
-        drawn = table.loc[table.index.repeat(column)].reset_index(drop=True)
-        rates = metrics.group_rates(drawn)[list(metrics.RATES)] - here[0][list(metrics.RATES)]
-        overall = metrics.overall_metrics(drawn) - here[1]
+    for counts in drawn[0][1:]:
+        np.testing.assert_allclose(counts.sum(-1), here[0][["n_real", "n_fake"]])
+        rates = pd.DataFrame(metrics.rates_of(counts), here[0].index)
+        rates, overall = rates - here[0][list(rates)], pd.Series(metrics.rates_of(counts.sum(0))) - here[1]
         gap, off = rates.max() - rates.min(), (rates[["fpr", "tpr"]] - overall[["fpr", "tpr"]]).abs().sum()
         gaps = [gap["fpr"], gap["tpr"], gap["acc"], gap["predicted_fake"], max(gap["fpr"], gap["tpr"])]
         reach.append([off["fpr"], *gaps, off.sum()])
@@ -94,17 +92,37 @@ def test_the_band_is_the_metric_of_the_deviation(monkeypatch):
         ["floor_q95", "p_value"], axis=1))  # fmt: skip
 
 
-def test_the_rate_of_a_group_has_wilsons_interval_on_its_effective_number():
-    table = video_table(per_cell=6, frames=4)
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.floats(0, 1), st.floats(0.5, 0.99))
+def test_of_single_images_a_rate_has_the_mid_p_interval(n, share, level):
+    """Its ends are where half of the chance of as many hits, and that of more (fewer), make up the tail."""
+    k, tail = round(share * n), (1 - level) / 2
+    found = uncertainty.interval_of_a_rate(np.repeat([1.0, 0], [k, n - k]), np.ones(n), level)
+    assert found["effective"] == pytest.approx(n)
+    exact = binomtest(k, n).proportion_ci(level)  # Clopper-Pearson: more careful
+    assert exact.low <= found["low"] <= found["estimate"] <= found["high"] <= exact.high
+    low = binom.sf(k, n, found["low"]) + binom.pmf(k, n, found["low"]) / 2
+    high = binom.cdf(k, n, found["high"]) - binom.pmf(k, n, found["high"]) / 2
+    assert found["low"] == 0 if k == 0 else low == pytest.approx(tail, rel=0.05, abs=2e-3)
+    assert found["high"] == 1 if k == n else high == pytest.approx(tail, rel=0.05, abs=2e-3)
+
+
+def test_the_likelihood_is_that_of_scipy():
+    errors, sizes, p, rho = np.array([3.0, 0, 5, 5]), np.array([5.0, 4, 5, 9]), np.array([[0.2], [0.7]]), [0.1, 0.6]
+    ours = log_likelihood(errors, sizes, p, np.array(rho))
+    theirs = [[betabinom(sizes, q * (1 / r - 1), (1 - q) * (1 / r - 1)).logpmf(errors).sum() for r in rho]
+              for q in p[:, 0]]  # fmt: skip
+    np.testing.assert_allclose(ours - ours[0, 0], np.array(theirs) - theirs[0][0])
+
+
+def test_frames_that_agree_are_worth_little_more_than_their_videos():
+    table = video_table(per_cell=30, frames=8)
     alike = table.assign(score=table.groupby("video")["score"].transform("first"))
-    found = uncertainty.group_intervals(alike, "group", FEW, auc=False)
-    assert (found["effective_real"] == 6).all(), "frames that agree wholly count once a video"
-    for group, row in found.iterrows():
-        theirs = binomtest(round(6 * row["fpr"]), 6).proportion_ci(0.9, "wilson")
-        assert (row["fpr_low"], row["fpr_high"]) == pytest.approx((theirs.low, theirs.high)), group
+    found, apart = (uncertainty.group_intervals(each, "group", FEW, auc=False) for each in (alike, table))
+    assert found["effective_real"].between(30, 36).all() and apart["effective_real"].gt(100).all()
+    assert (apart.eval("fpr_high - fpr_low") < found.eval("fpr_high - fpr_low")).all()
     single = uncertainty.group_intervals(table, "group", replace(FEW, cluster="img_path"), auc=False)
-    assert (single["effective_fake"] == 24).all(), "images taken for independent"
-    assert (single.eval("tpr_high - tpr_low") < found.eval("tpr_high - tpr_low")).all()
+    assert single["effective_fake"].to_numpy() == pytest.approx(240), "images taken for independent"
     whole = uncertainty.bootstrap(alike, "group", FEW)
     row = uncertainty.group_intervals(alike.assign(all="all"), "all", FEW).loc["all"]
     for rate in ("acc", "fpr", "tpr"):
@@ -117,18 +135,16 @@ def test_few_videos_never_have_an_interval_without_width():
     table = video_table(per_cell=6)
     chosen = (table["group"] == GROUPS[0]) & (table["label"] == 0)
     table.loc[chosen, "score"] = 0.01  # no false alarm: the group cannot tell how its frames err together
-    groups = uncertainty.group_intervals(table, "group", FEW)
-    row = groups.loc[GROUPS[0]]
+    row = uncertainty.group_intervals(table, "group", FEW).loc[GROUPS[0]]
     assert row["fpr_low"] == 0 and row["clusters_real"] == 6 and 6 <= row["effective_real"] <= 30
-    assert row["fpr_high"] == pytest.approx(metrics.rate_interval(0, row["effective_real"], 0.9)[1])
-    nothing = uncertainty.group_intervals(table.assign(score=0.0), "group", FEW)
-    assert (nothing["effective_real"] == 6).all() and (nothing["fpr_high"] > 0.2).all(), "each video is one image"
+    assert metrics.rate_interval(0, 30, 0.9)[1] < row["fpr_high"] < metrics.rate_interval(0, 6, 0.9)[1]
     fakes = table[(table["label"] == 1) | (table["group"] != GROUPS[0])]
     undefined = uncertainty.group_intervals(fakes, "group", FEW).loc[GROUPS[0]]
     assert undefined[["fpr", "fpr_low", "fpr_high", "effective_real", "auc_low"]].isna().all()
-    two = video_table(per_cell=2, frames=1)
-    shown = uncertainty.group_intervals(two, "group", FEW)
+    shown = uncertainty.group_intervals(video_table(per_cell=2, frames=1), "group", FEW)
     assert (shown.eval("fpr_high - fpr_low") > 0.4).all() and (shown.eval("auc_high - auc_low") > 0.4).all()
+    one = uncertainty.group_intervals(video_table(per_cell=1), "group", FEW)
+    assert (one.eval("fpr_high - fpr_low") > 0.4).all(), "one video tells next to nothing"
 
 
 tables = st.lists(
@@ -220,12 +236,12 @@ def test_p_value_is_the_level_at_which_the_interval_touches_zero(seed):
 
 
 def test_a_difference_from_the_rest_is_joined_from_two_rates():
-    """Newcombe's example: 56 of 70 against 48 of 80, by his method 10; single images."""
+    """Newcombe's example: 56 of 70 against 48 of 80, by his method 10 (of Wilson's intervals); single images."""
     alarms = np.repeat([1, 0, 1, 0], [56, 14, 48, 32])
     table = score_table(np.repeat(["male-white", "male-black"], [70, 80]), 0 * alarms, 0.1 + 0.8 * alarms)
     found = uncertainty.against_rest(table, "group", replace(FEW, level=0.95), ("fpr",))
     row = found.loc["fpr", "male-white"]
-    assert (row["estimate"], row["low"], row["high"]) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert (row["estimate"], row["low"], row["high"]) == pytest.approx((0.2, 0.0524, 0.3339), abs=4e-3)
     assert len(found) == 1, "of two groups the second mirrors the first"
 
 
@@ -256,7 +272,7 @@ def test_the_same_seed_gives_the_same_numbers():
     assert not found["high"].equals(uncertainty.bootstrap(table, "group", replace(FEW, seed=1))["high"])
 
 
-def test_paired_difference_uses_the_same_resamples():
+def test_paired_difference_of_like_detectors():
     a = video_table(0, per_cell=10)
     shuffled = a.sample(frac=1, random_state=1)
     same = uncertainty.paired_difference(a, shuffled, "group", FEW)
@@ -270,8 +286,8 @@ def test_paired_difference_uses_the_same_resamples():
     np.testing.assert_allclose(result.loc[list(METRICS), "b"], metrics.fairness_metrics(b, "gender"))
     assert result.loc["fpr", "p_value"] < 0.01 and same["p_value"].eq(1).all()
     np.testing.assert_allclose(result["p_holm"], permutation.holm(result["p_value"]))
-    np.testing.assert_allclose(reverse["p_value"], result["p_value"], atol=1e-12)
-    np.testing.assert_allclose(reverse["low"], -result["high"], atol=1e-12)
+    np.testing.assert_allclose(reverse["p_value"], result["p_value"], atol=0.1)  # other draws
+    np.testing.assert_allclose(reverse["low"], -result["high"], atol=0.03)
 
 
 def test_two_detectors_are_compared_at_thresholds_of_their_own():
