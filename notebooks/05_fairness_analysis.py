@@ -36,11 +36,11 @@ scores: str = ""  # score table of any detector (.parquet or .csv); empty takes 
 validation_scores: str = ""  # beside scores: table of the same detector on other images, to fit thresholds on
 by: list = []  # columns that name groups; empty takes gender, race and group as far as they are there
 threshold: float = 0.5  # an image is called fake when its score reaches it, from 0 to 1
-resamples: int = 1000  # of the bootstrap
+resamples: int = 1000  # rates that may be the truth, drawn for each band, and resampled test sets for AUCs
 permutations: int = 1000  # of the sampling floor; more are made where many groups are tested
 level: float = 0.95  # coverage that the intervals aim at
 cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path
-resampling_seed: int = 0  # of bootstrap and permutations
+resampling_seed: int = 0  # of these and of the permutations
 reference: str = "ori"  # detector that the others are compared with
 label_noise: float = 0.05  # share of group labels that may be wrong
 left_out: list = []  # test sets that are not there; `missing: skip` of a parameters file fills it in
@@ -55,6 +55,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
+from scipy.special import betainc, betaln
 
 from fairdf_utils.book.run_folder import Run
 from fairdf_utils.book.show import show
@@ -62,6 +63,7 @@ from fairdf_utils.data.vocabulary import DATASETS
 from fairdf_utils.fairness import (
     calibration,
     comparisons,
+    confidence,
     findings,
     metrics,
     permutation,
@@ -325,40 +327,50 @@ pd.DataFrame(
 
 # %% [markdown]
 # **Why.** A rate of 3 in 10 and one of 300 in 1,000 are the same number and not the same knowledge. If images were
-# independent, the Wilson interval of a rate $p = k/n$ would tell ($z$ is the normal quantile, 1.96 for 95 %):
+# independent, $k$ of $n$ would tell of the rate $p$ how likely $k$ hits or more are. With half of the chance of exactly
+# $k$ left out (the *mid-p*-value) and $I$ the incomplete beta function,
 #
-# $$ \frac{p + \frac{z^2}{2n} \pm z \sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}} . $$
+# $$ C(p; k, n) = \tfrac12 \left[ I_p(k, n - k + 1) + I_p(k + 1, n - k) \right] $$
 #
-# Images are not independent: a detector that fails on one frame fails on its neighbours. Let the errors of $V$ videos
-# of $m$ frames correlate by $\rho$ inside a video. With the mean squares between videos, $B$, and inside them, $W$,
+# is the confidence that the rate is below $p$: the 95 % interval lies between $C = 0.025$ and $C = 0.975$. Images are
+# not independent: a detector that fails on one frame fails on its neighbours. Let the errors of $V$ videos of $m$
+# frames correlate by $\rho$ inside a video. With the mean squares between videos, $B$, and inside them, $W$,
 #
-# $$ \rho = \frac{B - W}{B + (m - 1)\, W}, \qquad n_\mathrm{eff} = \frac{V m}{1 + (m - 1)\, \rho} $$
+# $$ \hat\rho = \frac{B - W}{B + (m - 1)\, W}, \qquad n(\rho) = \frac{V m}{1 + (m - 1)\, \rho} $$
 #
-# is the number of independent images that the frames are worth, and takes the place of $n$. By hand, on twelve real
-# videos of four frames; each number says how many of the four were called fake:
+# are the measured $\rho$ and the number of independent images that the frames are worth. But few videos hardly tell
+# $\rho$, and other groups need not have the same. So $C$ is averaged over all $\rho$, each weighed by how well it
+# explains the errors $e_v$ of the videos (the beta-binomial likelihood), and none counts for less than $\hat\rho$:
+#
+# $$ C(p) = \sum_\rho w(\rho \mid p)\; C\bigl(p;\, \hat p\, n, n\bigr), \quad n = n(\max(\rho, \hat\rho)), \qquad
+# w(\rho \mid p) \propto \prod_v \frac{\mathrm{B}(e_v + a,\, m - e_v + b)}{\mathrm{B}(a, b)}, \quad
+# \frac{a}{p} = \frac{b}{1 - p} = \frac1\rho - 1 . $$
+#
+# By hand, on twelve real videos of four frames; each number says how many of the four were called fake:
 
 # %% tags=["nbval-check-output"]
-alarms, m, z = np.array([4, 4, 3, 0, 0, 1, 0, 4, 0, 0, 0, 1]), 4, 1.959963984540054
+alarms, m = np.array([4, 4, 3, 0, 0, 1, 0, 4, 0, 0, 0, 1]), 4
 share = alarms / m
 between = m * share.var(ddof=1)
 inside = (alarms * (1 - share)).sum() / (len(alarms) * (m - 1))
-rho = (between - inside) / (between + (m - 1) * inside)
-n = len(alarms) * m / (1 + (m - 1) * rho)
-p = share.mean()
-half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-by_hand = (p + z**2 / (2 * n) + np.array([-half, half])) / (1 + z**2 / n)
-print(f"rho {rho:.3f}: 48 frames are worth {n:.1f} images")
-print(f"{100 * p:.1f} % ({100 * by_hand[0]:.1f} to {100 * by_hand[1]:.1f})")
+measured = (between - inside) / (between + (m - 1) * inside)
+p, rho = np.linspace(0.001, 0.999, 999)[:, None], confidence.CORRELATIONS  # every rate with every correlation
+a, b = p * (1 / rho - 1), (1 - p) * (1 / rho - 1)
+weight = np.exp(sum(betaln(e + a, m - e + b) - betaln(a, b) for e in alarms))
+weight = weight / weight.sum(1, keepdims=True)
+n = len(alarms) * m / (1 + (m - 1) * np.maximum(rho, measured))
+k = share.mean() * n
+below = (weight * (betainc(k, n - k + 1, p) + betainc(k + 1, n - k, p)) / 2).sum(1)
+by_hand = np.interp([0.025, 0.975], below, p[:, 0])
+print(f"measured rho {measured:.3f}: 48 frames are worth at most {n.max():.1f} images")
+print(f"{100 * share.mean():.1f} % ({100 * by_hand[0]:.1f} to {100 * by_hand[1]:.1f})")
 
 # %%
-display(show(sample_size.worth, docstring=False), show(uncertainty.interval_of_a_rate))
+display(show(confidence.curve), show(confidence.log_likelihood, docstring=False))
 
 # %%
-errors, of_four = alarms[:, None].astype(float), np.full((len(alarms), 1), 4.0)
-together = sample_size.worth(errors, of_four)
-package = uncertainty.interval_of_a_rate(errors, of_four, together, 0.95)
-assert np.isclose(together["correlation"], rho) and np.isclose(package["effective"], n)
-assert np.allclose([package["low"], package["high"]], by_hand)
+package = uncertainty.interval_of_a_rate(alarms.astype(float), np.full(len(alarms), 4.0), 0.95)
+assert np.allclose([package["low"], package["high"]], by_hand, atol=2e-3) and package["effective"] <= n.max()
 print("as independent images: {:.3f} to {:.3f}".format(*metrics.rate_interval(alarms.sum(), 48)))
 
 # %% tags=["audit"] alt="Dots with intervals: the false positive rate and the true positive rate of each group."
@@ -455,14 +467,13 @@ assert abs(package.loc["fpr_gap", "p_value"] - by_hand["p_value"]) < 0.04
 package.loc[["fpr_sum", "fpr_gap"]]
 
 # %% [markdown]
-# **The band.** Noise widens gaps on average, and a resample of the videos adds noise of its own: percentiles of
-# resampled gaps lie high, and miss a true gap that is smaller than the noise. But each metric $F$ of group rates $r$
-# obeys
+# **The band.** Noise widens gaps on average: gaps of rates that may be the truth lie above a true gap that is smaller
+# than the noise, and so do their percentiles. But each metric $F$ of group rates $r$ obeys
 #
 # $$ |F(\hat r) - F(r)| \le F(\hat r - r) , $$
 #
-# the estimate is no further from the truth than $F$ of the error of the rates, and how large that is the *cluster
-# bootstrap* tells: it draws whole videos with replacement and compares their rates with those of the table. The
+# the estimate is no further from the truth than $F$ of the error of the rates, and how large that is the curves of 5.5
+# tell: draw for every group a rate $r^*$ with the confidence that its own videos give it, many times. The 95 %
 # quantile of $F(\hat r^* - \hat r)$ is the half width of the band, wide on purpose. By hand, three groups:
 
 # %% tags=["nbval-check-output"]
@@ -624,9 +635,11 @@ for dataset in sets:
 # finding. In the others the lower right is the place to be. One with small gaps and an AUC near 50 % is fair because
 # it guesses. The front knows no intervals: a run just off it may belong on it.
 #
-# **Paired differences.** Two detectors judge the same images; what is hard for both cancels when the *difference* is
-# resampled. So A - B gets its interval from resamples that are the same for both, not from a glance at two intervals
-# that overlap, and a p-value: the level at which that interval would just touch zero.
+# **Paired differences.** Two detectors judge the same images; what is hard for both cancels in the *difference*. The
+# rates that may be the truth are drawn for both at once, as alike as their errors in the videos are. What noise does to
+# a gap depends on the truth: it widens a gap of zero and moves a large one either way. A detector with more alarms has
+# more noise, and so a larger gap by noise alone. The interval of A - B therefore holds the truth in each of these
+# cases, and the p-value is the level at which it would just touch zero.
 #
 # **At a common false positive rate.** A detector that raises fewer alarms has smaller gaps of the FPR for free. The
 # second comparison therefore takes, on *validation*, the FPR of the reference at the threshold in use, and moves both
@@ -639,7 +652,7 @@ for dataset in sets:
 # group that is served worst; then $F_\mathrm{FPR}$ at a common FPR and at the threshold in use; then the AUC.
 
 # %%
-display(show(uncertainty.paired_difference), show(comparisons.compared))
+display(show(uncertainty.interval_of_a_difference), show(comparisons.compared))
 
 # %%
 nothing = uncertainty.paired_difference(tiny, tiny, "group", settings, auc=False)
@@ -761,9 +774,9 @@ results
 # ## Summary
 #
 # - Every metric is made of group rates; a rate without images is undefined and reported with its n.
-# - Rates have Wilson intervals on the number of independent images that their frames are worth.
+# - Rates have intervals that weigh every correlation of the frames of a video by how well it explains their errors.
 # - Gaps are never negative: each is read against the floor of a group-blind detector, with a band that holds the truth.
-# - Differences of detectors come from the same resampled videos; p-values are corrected for their number.
+# - Differences of detectors hold whether the groups differ or not; p-values are corrected for their number.
 # - Sentences are made by rule, severe cautions first; a group that is too small is named with what it would need.
 #
 # ## Exercises

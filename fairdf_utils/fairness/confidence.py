@@ -31,20 +31,24 @@ class Confidence:
 
 
 def confidence(errors: np.ndarray, sizes: np.ndarray) -> Confidence:
+    """`curve`, kept: an interval, a band and a difference ask for the same ones."""
+    return _kept(np.ascontiguousarray(errors).tobytes(), np.ascontiguousarray(sizes).tobytes())
+
+
+@lru_cache(maxsize=256)
+def _kept(*given: bytes) -> Confidence:
+    return curve(*map(np.frombuffer, given))
+
+
+def curve(errors: np.ndarray, sizes: np.ndarray) -> Confidence:
     """The curve of one rate from `errors` among `sizes` images, float64 (C,), of each of C clusters that has images.
 
     If frames correlate by rho, the images are worth n of them, of which k err, and the confidence that the rate is
-    below p is one minus the mid-p-value of k or more among n. It is averaged over the CORRELATIONS, weighed at each p
-    by the beta-binomial likelihood of the errors; none counts for less than the correlation that was measured.
+    below p is the mid-p-value of k or more among n. It is averaged over the CORRELATIONS, weighed at each p by the
+    beta-binomial likelihood of the errors; none counts for less than the correlation that was measured.
 
     Source: Berry and Armitage 1995 (mid-p); Korn and Graubard 1998 (effective number); Skellam 1948 (beta-binomial).
     """
-    return _curve(np.ascontiguousarray(errors).tobytes(), np.ascontiguousarray(sizes).tobytes())
-
-
-@lru_cache(maxsize=256)  # an interval, a band and a difference ask for the same ones
-def _curve(*given: bytes) -> Confidence:
-    errors, sizes = map(np.frombuffer, given)
     known = worth(errors[:, None], sizes[:, None])
     images, frames, rate = known["images"], known["frames"], known["rate"]
     middle, reach = np.arcsin(np.sqrt(rate)), 3 * np.sqrt(frames / images)  # six standard errors, at the least
@@ -53,11 +57,11 @@ def _curve(*given: bytes) -> Confidence:
     fit = log_likelihood(errors, sizes, p, CORRELATIONS)  # (K, correlations)
     weight = np.exp(fit - fit.max(1, keepdims=True))
     weight /= weight.sum(1, keepdims=True)
-    correlation = np.maximum(CORRELATIONS, np.nan_to_num(known["correlation"]))
-    n = images / (1 + (frames - 1) * correlation)
+    rho = np.maximum(CORRELATIONS, np.nan_to_num(known["correlation"]))
+    n = images / (1 + (frames - 1) * rho)
     k, misses = np.maximum(rate * n, TINY), np.maximum(n - rate * n, TINY)
     below = (weight * (betainc(k, misses + 1, p) + betainc(k + 1, misses, p)) / 2).sum(1)
-    likely = weight[np.abs(rates - rate).argmin()] @ correlation
+    likely = weight[np.abs(rates - rate).argmin()] @ rho
     return Confidence(rates, np.maximum.accumulate(below), images / (1 + (frames - 1) * likely))
 
 
