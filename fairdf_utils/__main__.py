@@ -108,7 +108,7 @@ def _reproduce(options) -> int:
     from fairdf_utils.book.parameters import read_plan
     from fairdf_utils.preflight.bill import estimate
 
-    plan = read_plan(options.params, Path(options.notebooks), look=False)
+    plan = read_plan(options.params, Path(options.notebooks))
     _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
     if left_out := {name for step in plan.steps for name in step.values.get("left_out", [])}:
         print(f"Left out, because they are not there: {', '.join(sorted(left_out))}")

@@ -6,7 +6,7 @@ turn an edit of the `.py` back.
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -191,18 +191,15 @@ def check(folder: str | Path) -> list[str]:
     Both files hold the same cells, tags and kernel; the `.ipynb` was executed from top to bottom without an
     error, holds neither standard error nor paths of a machine, and is under 3 MB.
     """
-    pairs = {chapter.pair for chapter in read_chapters(folder)}
-    alone = [f"{path.name} has no .py beside it" for path in sorted(set(Path(folder).glob("*.ipynb")) - pairs)]
-    return alone + differences(folder, _faults)
+    pairs, there = {chapter.pair for chapter in read_chapters(folder)}, set(Path(folder).glob("*.ipynb"))
+    alone = [f"{path.name} has no .py beside it" for path in sorted(there - pairs)]
+    faults = [f"{path.name} {fault}" for path in sorted(there & pairs) for fault in _faults(path)]
+    return alone + differences(folder) + faults
 
 
-def differences(folder: str | Path, faults: Callable[[Path], Iterable[str]] = lambda path: ()) -> list[str]:
-    """Where an `.ipynb`, which papermill runs, is not the cells of its `.py`, and its faults, one sentence each."""
-    return [
-        f"{chapter.pair.name} {problem}"
-        for chapter in read_chapters(folder)
-        for problem in (*_differences(chapter), *(faults(chapter.pair) if chapter.pair.exists() else ()))
-    ]
+def differences(folder: str | Path) -> list[str]:
+    """Where an `.ipynb`, which papermill runs, is not the cells of its `.py`, one sentence each."""
+    return [f"{chapter.pair.name} {problem}" for chapter in read_chapters(folder) for problem in _differences(chapter)]
 
 
 def _differences(chapter: Chapter) -> Iterator[str]:

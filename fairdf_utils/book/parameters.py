@@ -108,13 +108,11 @@ class Plan:
         return next(step for step in self.steps if step.folder == "/".join(folder))
 
 
-def read_plan(params: str | Path, notebooks: Path, look: bool = True) -> Plan:
+def read_plan(params: str | Path, notebooks: Path) -> Plan:
     """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
 
-    Without `look` the data sets beside `corpora` are not looked for: the preflight names them with all other faults.
-
     Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a
-    detector or corpus that is asked for twice, and a data set whose name resembles a corpus.
+    detector or corpus that is asked for twice, and a data set to be skipped whose name resembles a corpus.
     """
     chapters = read_chapters(notebooks)
     path = find_parameters(params, notebooks)
@@ -140,14 +138,14 @@ def read_plan(params: str | Path, notebooks: Path, look: bool = True) -> Plan:
                 given = {key: value for key, value in given.items() if key not in _BENCHMARK}
                 name = given["dataset"] = _dataset(chapter, row, path)
             elif chapter in repeated:
-                name = _repetition(chapter, given, path)
+                own = chapter.defaults | given
+                _refuse_unusual("detector", own["detector"], path)
+                name = f"{own['detector']}-s{own['seed']}"
             steps.append(Step(chapter, name, given))
     for name, count in Counter(step.folder for step in steps).items():
         if count > 1:
             raise BookError(f"{path} asks for {name} twice; give each row its own detector or dataset name")
-    if corpora and look or missing == "skip":
-        steps = _with_data(steps, missing, path)
-    return Plan(steps, jobs)
+    return Plan(_without_missing(steps, path) if missing == "skip" else steps, jobs)
 
 
 def _refuse_malformed(grid, seeds, jobs, corpora, missing, path: Path) -> None:
@@ -187,39 +185,33 @@ def _dataset(chapter: Chapter, corpus: dict, path: Path) -> str:
     return name
 
 
-def _with_data(steps: list[Step], missing: str, path: Path) -> list[Step]:
+def _without_missing(steps: list[Step], path: Path) -> list[Step]:
     """Skip corpora and test sets that are not there; the chapters that declare `left_out` are told which test sets.
 
     What is trained on is never skipped. A data set that is likely misspelt is refused.
     """
-    corpora, left_out = [step.corpus for step in steps if step.corpus], []
-    for step in steps:
-        for name in sorted(step.data_sets - {*corpora}):
-            close = difflib.get_close_matches(name, {*corpora} - step.data_sets, n=1)
-            if close and not _listed(step, name):
-                raise BookError(f"{path}: no corpus and no manifests are named {name!r}; did you mean {close[0]!r}?")
-    if missing == "refuse":
-        return steps
+    corpora, left_out = {step.corpus for step in steps if step.corpus}, {}
     trained = {step.values.get("train_set") for step in steps}
-    gone = [s.corpus for s in steps if s.corpus and not _at(s, s.values["corpus_root"]).is_dir()]
-    steps = [step for step in steps if step.corpus not in gone or step.corpus in trained]
-    corpora = [step.corpus for step in steps if step.corpus]
-    for step in (step for step in steps if step.values.get("test_sets")):
-        tested = [name for name in step.values["test_sets"] if name in corpora or _listed(step, name)]
-        left_out += [name for name in step.values["test_sets"] if name not in [*tested, *left_out]]
-        step.given["test_sets"] = tested
+    gone = {s.corpus for s in steps if s.corpus and not (s.chapter.path.parent / s.values["corpus_root"]).is_dir()}
+    steps = [step for step in steps if step.corpus not in gone - trained]
+    for step in steps:
+        sets = step.values.get("test_sets", [])
+        unknown = sorted(name for name in step.data_sets - corpora if not _listed(step, name))
+        for name in unknown:
+            if close := difflib.get_close_matches(name, corpora - step.data_sets, n=1):
+                raise BookError(f"{path}: no corpus and no manifests are named {name!r}; did you mean {close[0]!r}?")
+        absent = [name for name in sets if name in unknown or name in gone - trained and not _listed(step, name)]
+        if sets:
+            step.given["test_sets"] = [name for name in sets if name not in absent]
+        left_out |= dict.fromkeys(absent)
     for step in steps:
         if left_out and "left_out" in step.chapter.defaults:
-            step.given["left_out"] = left_out
+            step.given["left_out"] = list(left_out)
     return steps
 
 
-def _at(step: Step, *names: str) -> Path:
-    return step.chapter.path.parent.joinpath(*names)
-
-
 def _listed(step: Step, dataset: str) -> bool:
-    return any(_at(step, step.values["manifests"], dataset).glob("*.csv"))
+    return any((step.chapter.path.parent / step.values["manifests"] / dataset).glob("*.csv"))
 
 
 def find_parameters(params: str | Path, notebooks: Path) -> Path:
@@ -252,14 +244,6 @@ def _read(path: Path) -> dict:
     if not isinstance(values, dict):
         raise BookError(f"{path} holds no `name: value` lines")
     return values
-
-
-def _repetition(chapter: Chapter, given: dict, path: Path) -> str:
-    values = {**chapter.defaults, **given}
-    if "seed" not in values:
-        raise BookError(f"{chapter.path} declares detector but no seed; a repeated chapter needs both")
-    _refuse_unusual("detector", values["detector"], path)
-    return f"{values['detector']}-s{values['seed']}"
 
 
 def _refuse_unusual(parameter: str, name: str, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import re
-import resource
 import signal
 import tempfile
 import threading
@@ -142,12 +141,10 @@ def _peak(target, anew: bool = False) -> int:
         if anew:
             torch.cuda.reset_peak_memory_stats(target)
         return torch.cuda.max_memory_allocated(target)
-    status = Path("/proc/self/status")
-    with suppress(OSError):  # no Linux: the peak is that since the process began
-        if anew:
-            status.with_name("clear_refs").write_text("5")
-    found = re.search(r"VmHWM:\s+(\d+)", status.read_text() if status.exists() else "")
-    return 1024 * int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if anew:
+        with suppress(OSError):  # where that is not allowed, the peak is that since the process began
+            Path("/proc/self/clear_refs").write_text("5")
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def extraction(root: Path, paths: Sequence[str], recipe: dict) -> Iterator[dict]:

@@ -17,7 +17,6 @@ GB = 1e9
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 PNG = 0.6  # bytes of a face crop as PNG at level 1, in bytes of its pixels: photographs lie between 0.45 and 0.65
 HEADER = 128  # bytes of a .npy file before its pixels
-Sets = list[tuple[Path, str]]  # folder of manifests, split
 
 
 class Place:
@@ -88,8 +87,8 @@ class Place:
         settled = done.loc[(done["status"] == "ok") | (done["reason"] == "no face"), "video"]
         return videos[~videos["video"].isin(settled)]
 
-    def trainings(self) -> Iterator[tuple[object, Sets]]:
-        """Each step that trains, and what its detector reads: to train on, to validate on, to be tested on."""
+    def trainings(self) -> Iterator[tuple[object, list[tuple[Path, str]]]]:
+        """Each step that trains, and the manifests' folder and split that it trains on, validates on, is tested on."""
         tests = {step.repetition: step.values.get("test_sets", []) for step in self.plan.steps}
         for step in self.plan.steps:
             if "method" in step.values:

@@ -86,7 +86,7 @@ def test_rows_may_share_values_by_a_merge_key(book):
         ("corpora: [{corpus_root: x, prepared: y}]", "sets 'prepared', which is the same for all"),
         ("corpora: [{corpus_root: x, dataset: a/b}]", "dataset 'a/b' names a folder"),
         ("corpora: [{corpus_root: x}, {corpus_root: y}]", "asks for 01_data_preparation/ffpp twice"),
-        ("corpora: [{corpus_root: x}]\ntest_sets: [fpp]", r"are named 'fpp'; did you mean 'ffpp'\?"),
+        ("corpora: [{corpus_root: x}]\nmissing: skip\ntest_sets: [fpp]", r"are named 'fpp'; did you mean 'ffpp'\?"),
         ("corpora: [{corpus_root: x}]\nmissing: skip\ntrain_set: fpp", r"did you mean 'ffpp'\?"),
         ("corpora: [{corpus_root: x}]\nmanifests: ../own", "manifests is '../own', .* prepared in ../prepared/man"),
         ("[", "cpu.yaml"),

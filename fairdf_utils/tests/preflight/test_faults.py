@@ -150,6 +150,9 @@ def test_what_a_corpus_will_make_is_not_missing(faults_of, ffpp):
     assert faults_of(**ffpp) == []
     (fault,) = faults_of(**ffpp | {"test_sets": ["ffpp", "dfdc"]})
     assert "test_sets names 'dfdc'" in fault
+    corpora = [{name: ffpp.pop(name) for name in ("corpus_root", "annotations")}]
+    (fault,) = faults_of(corpora=corpora, test_sets=["ffp"])
+    assert "test_sets names 'ffp', which has no manifests in" in fault and "did you mean 'ffpp'" in fault
 
 
 def test_a_corpus_is_looked_at(faults_of, ffpp):
