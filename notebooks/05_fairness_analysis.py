@@ -419,6 +419,7 @@ assert (against["p_holm"].dropna() >= against["p_value"].dropna()).all()
 fairness.differences(
     against.rename(columns={finest: "name", "rate": "metric"}),
     f"{chosen} on {example_key[2]}: each group minus all others",
+    level,
 )
 
 # %% [markdown]
@@ -682,11 +683,11 @@ judged["name"] = label + (", seed " + judged["seed"].astype(str) if several else
 panels = judged[judged["at"] != comparisons.SEEN].assign(metric=lambda rows: rows["question"])
 without = panels["p_holm"].isna()  # no common FPR, or no number at all
 panels = panels.assign(**{name: panels[name].mask(without) for name in ("estimate", "low", "high")})
-fairness.differences(panels) if len(panels) else None
+fairness.differences(panels, level=level) if len(panels) else None
 
 # %% [markdown]
 # **What you should see.** A difference below zero in $F_\mathrm{FPR}$ means fairer than the reference, below zero in
-# AUC or TPR worse in detection; blue marks intervals that exclude zero, beside them stand the corrected p-values. A
+# AUC or TPR worse in detection; blue marks what stands after the correction for the number of comparisons. A
 # difference at a common FPR is undefined where the thresholds did not travel. An advantage that is gone at the common
 # FPR was bought with fewer alarms. Compare the method with `balanced` too: if they cannot be told apart, the simpler
 # one is the better answer. The intervals hold for the *trained* detectors; how much another training run would differ

@@ -599,7 +599,7 @@ for (peer, metric), rows in changed.groupby(["peer", "metric"]):
         print(f"In this run: {peer}, {metric}: lower in {lower} and higher in {higher} of {len(rows)} tables.")
     if metric == "worst_auc" and peer in ("equal FPR", "best worst group"):
         assert np.allclose(rows["estimate"], 0, atol=1e-9, equal_nan=True), "one threshold keeps the order of a group"
-fairness.differences(mine, f"{chosen}: processed minus given") if len(mine) else None
+fairness.differences(mine, f"{chosen}: processed minus given", settings.level) if len(mine) else None
 
 # %% [markdown]
 # **What you should see.** Thresholds of groups never change a group's AUC: they move its scores and leave their order

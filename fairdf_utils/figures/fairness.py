@@ -160,31 +160,31 @@ def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", ti
 
 
 @styled
-def differences(table: pd.DataFrame, title: str | None = None) -> Figure:
-    """Paired differences with intervals: one row a comparison, one panel a metric; zero is no difference.
+def differences(table: pd.DataFrame, title: str | None = None, level: float = 0.95) -> Figure:
+    """Differences with intervals: one row a comparison, one panel a metric; zero is no difference.
 
-    `table` has the columns name (of the comparison), metric, estimate, low, high (fractions, NaN = undefined), and
-    optionally p_holm, written beside the row. Intervals that exclude zero are drawn in blue.
+    `table` has the columns name (of the comparison), metric, estimate, low, high (fractions, NaN = undefined) and
+    p_holm, written beside the row. A difference is drawn in blue where that is below 1 - `level`, which decides: an
+    interval stands for itself alone, and may exclude zero in one of many rows by chance.
     """
     names, metrics = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["metric"]))
     wide = min(len(metrics), 3)
     figure, grid = panels(len(metrics), wide, 9.5 / wide, 0.26 * len(names) + 1.5, sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
         part = table[table["metric"] == metric].set_index("name").reindex(names)
-        rows, outside = np.arange(len(names)), ((part["low"] > 0) | (part["high"] < 0)).to_numpy()
-        colours = np.where(outside, DIFFERS, UNDECIDED)
+        rows, colours = np.arange(len(names)), np.where(part["p_holm"] < 1 - level, DIFFERS, UNDECIDED)
         axes.hlines(rows, 100 * part["low"], 100 * part["high"], color=colours, linewidth=2)
         axes.scatter(100 * part["estimate"], rows, color=colours, s=24, zorder=3)
         axes.axvline(0, color="#444444", linestyle="--", linewidth=1, zorder=1)
         for row in rows[part["estimate"].isna()]:
             axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
-        if "p_holm" in table.columns:
-            write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
+        write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
         words = style.METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
         axes.set(title=fill(words, 20), xlabel="Percentage points")
         axes.grid(False, axis="y")
     grid[0].set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     handles = [Line2D([], [], marker="o", color=colour, linewidth=2) for colour in (DIFFERS, UNDECIDED)]
-    legend_below(figure, handles, ["interval excludes zero", "interval holds zero"])
+    below = f"{1 - level:.2g}"
+    legend_below(figure, handles, [f"differs: p (Holm) below {below}", f"undecided: p from {below} on"])
     figure.suptitle(title)
     return figure

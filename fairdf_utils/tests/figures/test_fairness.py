@@ -110,17 +110,21 @@ def test_front_fills_the_runs_on_it_and_joins_them():
     assert axes.lines[2].get_markerfacecolor() == plot_style.DETECTOR_COLOURS["fairdf"]
 
 
-def test_differences_colour_intervals_that_exclude_zero_and_say_undefined():
-    rows = [("a", "auc", 0.02, 0.01, 0.03, 0.01), ("b", "auc", 0.02, -0.01, 0.03, 0.4), ("c", "auc", *[np.nan] * 4)]
+def test_differences_are_coloured_by_the_corrected_p_and_say_undefined():
+    """Not by the interval, which excludes zero in the second row too."""
+    rows = [("a", "auc", 0.02, 0.01, 0.03, 0.01), ("b", "auc", 0.02, 0.01, 0.03, 0.4), ("c", "auc", *[np.nan] * 4)]
     table = pd.DataFrame(rows, columns=["name", "metric", "estimate", "low", "high", "p_holm"])
     figure = plots_fairness.differences(table)
     axes = figure.axes[0]
     colours = [mpl.colors.to_hex(each).upper() for each in axes.collections[0].get_colors()]
     assert colours[:2] == [plots_fairness.DIFFERS, plots_fairness.UNDECIDED.upper()]
     spans = [segment[:, 0].tolist() for segment in axes.collections[0].get_segments()[:2]]
-    np.testing.assert_allclose(spans, [[1, 3], [-1, 3]])
+    np.testing.assert_allclose(spans, [[1, 3], [1, 3]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert {"undefined", "0.010", "0.400", "p (Holm)"} <= set(words(figure).split("\n"))
+    assert "differs: p (Holm) below 0.05" in words(figure)
+    (strict,) = plots_fairness.differences(table, level=0.995).axes
+    assert mpl.colors.to_hex(strict.collections[0].get_colors()[0]).upper() == plots_fairness.UNDECIDED.upper()
     assert "nan" not in words(figure)
 
 
