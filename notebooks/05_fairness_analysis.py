@@ -37,7 +37,7 @@ validation_scores: str = ""  # beside scores: table of the same detector on othe
 by: list = []  # columns that name groups; empty takes gender, race and group as far as they are there
 threshold: float = 0.5  # an image is called fake when its score reaches it, from 0 to 1
 resamples: int = 1000  # rates that may be the truth, drawn for each band, and resampled test sets for AUCs
-permutations: int = 1000  # of the sampling floor; more are made where many groups are tested
+permutations: int = 1000  # deals of the groups; up to 20 times as many where videos are few and a difference is rare
 level: float = 0.95  # coverage that the intervals aim at
 cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path
 resampling_seed: int = 0  # of these and of the permutations
@@ -408,9 +408,10 @@ assert (groups["n_real"] + groups["n_fake"] == groups["n"]).all()
 
 # %% [markdown]
 # **Which groups differ?** Not those whose intervals happen not to touch: each group is compared with all others
-# together. The p-value asks how often so large a difference arises when the groups are dealt out anew among the videos
-# of one class (5.6). With so many comparisons it is corrected for their number (Holm: the smallest of $m$ is
-# multiplied by $m$, the next by $m - 1$, and so on, and none may fall below the one before it).
+# together. The p-value asks how often the groups, dealt out anew among the videos of one class, differ by as many
+# standard errors (5.6). With so many comparisons it is corrected for their number (Holm: the smallest of $m$ is
+# multiplied by $m$, the next by $m - 1$, and so on, and none may fall below the one before it). The corrected p-value
+# decides: an interval stands for itself alone, and of many some exclude zero by chance.
 
 # %%
 assert np.allclose(permutation.holm(np.array([0.01, 0.04, 0.03])), [3 * 0.01, 2 * 0.03, 2 * 0.03]), "0.04 follows 0.06"
@@ -424,14 +425,14 @@ fairness.differences(
 
 # %% [markdown]
 # **What you should see.** Wide bars, even with a hundred images: they rest on far fewer independent ones. A group that
-# differs from the others after correction has been found, not guessed. A dot on a handful of videos should not be
-# read.
+# differs from the others after correction (blue) has been found, not guessed. A dot on a handful of videos should not
+# be read.
 
 # %% [markdown] tags=["audit"]
 # ## 5.6 Gaps between groups, the sampling floor and the band
 #
 # `estimate` with the band `low` to `high`, which holds the true value; `floor_q95` is what sampling alone may show of
-# it if the groups made no difference, and `p_holm` the corrected chance of so large a value. The gaps of FPR, TPR and
+# it if the groups made no difference, and `p_holm` the corrected p-value of a difference. The gaps of FPR, TPR and
 # AUC leave out the groups that are too small (`left_out`); F_FPR (`fpr_sum`) and F_EO (`eo`) add up over all groups
 # and grow with their number; F_OAE (`oae`) and F_DP (`dp`) mix real images and fakes.
 
@@ -443,29 +444,51 @@ fairness.differences(
 #
 # $$ F_\mathrm{FPR} = \sum_g \left| \frac{X_g}{n_g} - \frac{\sum_h X_h}{\sum_h n_h} \right| $$
 #
-# is a draw of what chance alone makes of it; its distribution over many deals is the *floor*. By hand, on four real
-# images of which the two of group `a` were called fake: there are six ways to choose who is `a`, two of them give a gap
-# of 1, the other four a gap of 0.
+# is a draw of what chance alone makes of it; its distribution over many deals is the *floor*.
+#
+# **A test needs more.** Frames of a video err together, in some groups more than in others. Then a gap to a group of
+# noisy videos is no surprise, and the same gap to a quiet one is; but a deal mixes quiet and noisy videos. So each
+# group is compared with the rest in standard errors, which each deal has of its own:
+#
+# $$ T_g = \frac{p_g - p_{-g}}{\sqrt{s_g^2 + s_{-g}^2}}, \qquad
+# s^2 = \frac{u\, \frac{V}{V - 1} \sum_v (e_v - p\, m_v)^2 + 2\, \bar p\, (1 - \bar p) \sum_v m_v^2}
+# {(u + 2) \left( \sum_v m_v \right)^2} $$
+#
+# for $V$ videos of $m_v$ frames, of which $e_v$ raise an alarm. A few videos without any alarm look quieter than they
+# are: $u$ counts the videos with an alarm, or those with a frame spared if they are fewer, and two videos that are
+# worth one frame each, at the rate $\bar p$ of all images, are mixed in. The p-value of a gap is the share of deals in
+# which the largest $|T_g|$ is as large as that of the table; where this is too rare to be counted, the tail of their
+# distribution is fitted. By hand, on three videos of each of two groups, four frames a video: there are twenty deals.
 
 # %% tags=["nbval-check-output"]
-alarms, deals = np.array([1, 1, 0, 0]), []
-for members in combinations(range(4), 2):
-    is_a = np.isin(range(4), members)
-    deals.append(float(abs(alarms[is_a].mean() - alarms[~is_a].mean())))
-by_hand = pd.Series({"mean": np.mean(deals), "p_value": np.mean(np.array(deals) >= 1)})
-print(deals)
-by_hand.round(3)
+alarms, m, deals = np.array([0, 1, 0, 4, 2, 4]), 4, []
+pooled = alarms.mean() / m
+
+
+def rate_and_variance(e):  # of videos with e alarms each
+    u = min((e > 0).sum(), (e < m).sum())
+    between = len(e) / (len(e) - 1) * ((e - e.mean()) ** 2).sum()
+    return e.mean() / m, (u * between + 2 * pooled * (1 - pooled) * len(e) * m**2) / (u + 2) / (len(e) * m) ** 2
+
+
+for members in combinations(range(6), 3):
+    is_a = np.isin(range(6), members)
+    (rate, s2), (rest, s2_rest) = rate_and_variance(alarms[is_a]), rate_and_variance(alarms[~is_a])
+    deals.append([abs(rate - rest), abs(rate - rest) / np.sqrt(s2 + s2_rest)])
+deals = pd.DataFrame(deals, columns=["gap", "T"])
+p_by_hand = (deals["T"] >= deals["T"][0] - 1e-9).mean()
+print(f"gap {deals['gap'][0]:.2f}, floor {deals['gap'].mean():.2f}; T {deals['T'][0]:.2f}, p-value {p_by_hand:.2f}")
 
 # %%
-show(permutation.sampling_floor)
+display(show(permutation.studentised), show(permutation.floor_of_cells))
 
 # %%
-four = pd.DataFrame({"group": list("aabbab"), "label": [0, 0, 0, 0, 1, 1], "score": [0.9, 0.8, 0.2, 0.1, 0.9, 0.9]})
-four["video"] = four.index.astype(str)
-package = permutation.sampling_floor(four, "group", uncertainty.Settings(permutations=4000))
-assert abs(package.loc["fpr_gap", "mean"] - by_hand["mean"]) < 0.04
-assert abs(package.loc["fpr_gap", "p_value"] - by_hand["p_value"]) < 0.04
-package.loc[["fpr_sum", "fpr_gap"]]
+six = pd.DataFrame({"video": np.repeat(list("uvwxyz"), m), "group": np.repeat(list("ab"), 3 * m), "label": 0})
+six["score"] = np.tile(np.arange(m), 6) < np.repeat(alarms, m)
+package = permutation.sampling_floor(six, "group", uncertainty.Settings(permutations=4000), auc=False).loc["fpr_gap"]
+assert np.isclose(package["estimate"], deals["gap"][0]) and abs(package["mean"] - deals["gap"].mean()) < 0.04
+assert abs(package["p_value"] - p_by_hand) < 0.03
+package.round(2)
 
 # %% [markdown]
 # **The band.** Noise widens gaps on average: gaps of rates that may be the truth lie above a true gap that is smaller
@@ -499,8 +522,9 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 # %% [markdown]
 # **What you should see.** A floor that is far from zero. A detector whose $F_\mathrm{FPR}$ lies under the 95 % quantile
 # of its floor cannot be told from a group-blind one *on this test set*; that is not a proof of fairness, a larger test
-# set may tell them apart. The floor depends on the detector's own FPR: a rate near one half varies most, so a detector
-# that raises fewer alarms has a lower floor and a lower $F_\mathrm{FPR}$ for free. The threshold decides on that.
+# set may tell them apart. Where floor and p-value disagree, p decides: it knows how noisy each group is. The floor
+# depends on the detector's own FPR: a rate near one half varies most, so a detector that raises fewer alarms has a
+# lower floor and a lower $F_\mathrm{FPR}$ for free. The threshold decides on that.
 #
 # **The AUC needs no resamples.** One sort of the scores says for each image which share of the other class it is on the
 # right side of; the mean of that is the AUC, its spread between videos the standard error. Groups may have the same AUC
