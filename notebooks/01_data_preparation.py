@@ -573,9 +573,10 @@ pd.DataFrame(width, index=index).round(1)
 # %% [markdown]
 # **What you should see.** A handful of videos leaves a rate open by some fifty points if the frames of a video err
 # together, and then thirty frames instead of one do not help; the less they err together, the more they do. Four times
-# as many videos about halve the width. So the largest gap between eight groups is large by chance alone, and chapter 5
-# prints this *sampling floor* beside every result. Alarming would be a published gap of a few points on a group of a
-# dozen videos.
+# as many videos about halve the width. This is for planning, with a $\rho$ that is guessed; chapter 5 has to learn it
+# from the videos at hand, and its intervals are wider where these are few (six videos, $\rho = 0.5$: by about a
+# seventh). So the largest gap between eight groups is large by chance alone, and chapter 5 prints this *sampling floor*
+# beside every result. Alarming would be a published gap of a few points on a group of a dozen videos.
 #
 # ## Save
 
