@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 
 import tqdm.auto
 import tqdm.std
@@ -31,13 +32,9 @@ class _Lines:
         self.path = path
 
     def write(self, text: str) -> None:
-        if not (line := text.strip("\r\n ")):
-            return
-        if not self.path:
-            print(line, file=sys.stderr)
-            return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        if line := text.strip("\r\n "):
+            with open(self.path, "a", encoding="utf-8") if self.path else nullcontext(sys.stderr) as file:
+                print(line, file=file)
 
     def flush(self) -> None:
         pass

@@ -79,7 +79,6 @@ def read_chapter(path: Path) -> Chapter:
 
 
 def _defaults(path: Path, cells: list[NotebookNode]) -> dict:
-    """The values assigned in the cell tagged `parameters`."""
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise BookError(f'{path} has {len(tagged)} cells that begin `# %% tags=["parameters"]`; a chapter has one')
@@ -220,7 +219,6 @@ def _differences(chapter: Chapter) -> Iterator[str]:
 
 
 def _faults(path: Path) -> Iterator[str]:
-    """What is wrong with the outputs."""
     notebook = nbformat.read(path, as_version=4)
     for count, cell in enumerate(_code(notebook), start=1):
         where = f"in the cell `{_first_line(cell)}`"

@@ -91,8 +91,7 @@ def extract(
     recipe = recipe_of(layout, compression, frames, size, margin, image_format)
     name = dataset or (layout if layout in DATASETS else Path(root).resolve().name)
     refuse_unusable(recipe, name, jobs)
-    videos = find_videos(root, layout, compression)
-    videos["file"] = [_state(Path(root, path)) for path in videos["path"]]
+    videos = list_videos(root, layout, compression)
     folder = Path(out) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +134,19 @@ def refuse_unusable(recipe: dict, dataset: str, jobs: int) -> None:
         raise CorpusError(f"Data set name {dataset!r}: use the name of one folder, without slashes.")
 
 
+def list_videos(root: str | Path, layout: str, compression: str = "c23") -> pd.DataFrame:
+    """What `find_videos` says of the videos of a corpus, and ``file``; the columns `TOLD`."""
+    videos = find_videos(root, layout, compression)
+    return videos.assign(file=[_state(Path(root, path)) for path in videos["path"]])
+
+
+def waiting(videos: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
+    """The videos (of `list_videos`) whose faces are still to be cut out: not settled, or told otherwise now."""
+    settled = ledger[(ledger["status"] == "ok") | (ledger["reason"] == "no face")]
+    now, then = (pd.MultiIndex.from_frame(table[list(TOLD)]) for table in (videos, settled))
+    return videos[~now.isin(then)]
+
+
 def _state(file: Path) -> str:
     """What tells a file from a later one of its name, without reading it: bytes and time of change."""
     try:
@@ -168,12 +180,9 @@ def _run(videos: pd.DataFrame, root: Path, folder: Path, recipe: dict, jobs: int
             "Choose another output folder or data set name, or take their rows out of the ledger."
         )
     write_ledger(table, done)  # without the torn last line of a run that was killed
-    settled = done[(done["status"] == "ok") | (done["reason"] == "no face")]
-    same = videos.merge(settled, on=list(TOLD))  # not told otherwise now: another file, say
-    waiting = videos[~videos["video"].isin(same["video"])].to_dict("records")
     shutil.rmtree(folder / ".partial", ignore_errors=True)
     (folder / ".partial").mkdir(parents=True)
-    calls = [delayed(_extract_video)(video, root, folder, recipe) for video in waiting]
+    calls = [delayed(_extract_video)(video, root, folder, recipe) for video in waiting(videos, done).to_dict("records")]
     with bar(total=len(videos), initial=len(videos) - len(calls), desc=folder.name, unit="video") as shown:
         for row in _completed(calls, jobs):
             append_row(table, row)

@@ -50,7 +50,7 @@ class Bill:
         return [row.detector for row in self.trainings.itertuples() if "OutOfMemory" in row.error]
 
 
-def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT) -> Bill:
+def estimate(plan, run: str | Path, notebooks: str | Path) -> Bill:
     """Measure what the extractions and trainings of a plan that are not done yet will take, with their scores.
 
     Parameters
@@ -58,15 +58,14 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
     plan : has `steps`, as of `Place`, and `jobs`; without faults
     run : the run folder; a training that it holds counts with the epochs that are left
     notebooks : folder of the chapters, which paths in a parameters file start from
-    limit : seconds after which measuring ends
     """
     place = Place(plan, run, notebooks)
     corpora, trainings = _corpora(place), _trainings(place)
     calls = {repr(row["call"]): row["call"] for row in [*corpora, *trainings]}
-    told = dict(zip(calls, measure.measure(list(calls.values()), limit), strict=True))
-    corpora = _table(corpora, told, "dataset videos frames processes crop frame", limit)
+    told = dict(zip(calls, measure.measure(list(calls.values()), LIMIT), strict=True))
+    corpora = _table(corpora, told, "dataset videos frames processes crop frame")
     counts = "detector trainings steps images batch_size"
-    trainings = _table(trainings, told, f"{counts} step pairs on memory stored image", limit)
+    trainings = _table(trainings, told, f"{counts} step pairs on memory stored image")
     corpora["hours"] = corpora["videos"] * corpora["frames"] * corpora["frame"] / corpora["processes"] / HOUR
     seconds = trainings["steps"] * trainings["step"] + trainings["images"] * trainings["image"]
     trainings["hours"], trainings["stored"] = seconds / HOUR, trainings["stored"] * trainings["trainings"]
@@ -77,9 +76,9 @@ def estimate(plan, run: str | Path, notebooks: str | Path, limit: float = LIMIT)
     return Bill(trainings, corpora, pd.DataFrame(disk, columns=["folder", "what", "bytes"]), at_a_time)
 
 
-def _table(rows: list[dict], told: dict[str, dict], columns: str, limit: float) -> pd.DataFrame:
+def _table(rows: list[dict], told: dict[str, dict], columns: str) -> pd.DataFrame:
     """The rows with what their calls told; an `error` where the last column was not measured."""
-    columns, late = columns.split(), f"not measured within the {limit:g} s for all measurements"
+    columns, late = columns.split(), f"not measured within the {LIMIT} s for all measurements"
     rows = [row | told[repr(row["call"])] for row in rows]
     for row in rows:
         row.setdefault("error", "" if columns[-1] in row else late)

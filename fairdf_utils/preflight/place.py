@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairdf_utils.corpora import layouts
-from fairdf_utils.corpora.extraction import read_ledger
+from fairdf_utils.corpora import extraction
 from fairdf_utils.data.manifests import SPLIT_FILES, read_manifest
 from fairdf_utils.data.vocabulary import COLUMNS
 
@@ -50,7 +49,7 @@ class Place:
         """The videos of the corpus that a step reads; none where they cannot be listed, see `_look`."""
         root, layout, compression = self.path(values["corpus_root"]), values["layout"], values["compression"]
         key = root / layout / compression
-        return self._look(key, layouts.COLUMNS, layouts.find_videos, root, layout, compression)
+        return self._look(key, extraction.TOLD, extraction.list_videos, root, layout, compression)
 
     def manifest(self, path: Path) -> pd.DataFrame:
         """The rows of a manifest; none where it cannot be read, see `_look`."""
@@ -83,9 +82,7 @@ class Place:
     def waiting(self, folder: Path) -> pd.DataFrame:
         """The videos whose faces are still to be cut out, of the corpus that manifests in a folder will be made of."""
         videos, prepared = self.videos(self.corpora[folder]), self.path(self.corpora[folder]["prepared"])
-        done = read_ledger(prepared / folder.name / "ledger.csv")
-        settled = done.loc[(done["status"] == "ok") | (done["reason"] == "no face"), "video"]
-        return videos[~videos["video"].isin(settled)]
+        return extraction.waiting(videos, extraction.read_ledger(prepared / folder.name / "ledger.csv"))
 
     def trainings(self) -> Iterator[tuple[object, list[tuple[Path, str]]]]:
         """Each step that trains, and the manifests' folder and split that it trains on, validates on, is tested on."""

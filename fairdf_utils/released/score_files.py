@@ -105,7 +105,7 @@ def read_released(folder: str | Path, manifest: pd.DataFrame | None = None) -> p
     return table if manifest is None else table.iloc[np.argsort(rows)].reset_index(drop=True)
 
 
-def detection_rates(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
+def detection_rates(table: pd.DataFrame) -> pd.DataFrame:
     """How well all images and those of each group are told apart, as the released metric script counts (fractions).
 
     One row "overall" and one a group: n, auc, ap, acc, fpr, tpr and eer of `overall_metrics` in fidelity "official"
@@ -114,20 +114,19 @@ def detection_rates(table: pd.DataFrame, by: str = "group") -> pd.DataFrame:
 
     Source: Lin et al. 2024, evaluation metrics; the fairness metrics are `fairness_metrics`'s.
     """
-    scored = as_arrays(table, by, 0.5, "official")
+    scored = as_arrays(table, "group", 0.5, "official")
     counts = contingency(scored)[0]  # (G, label 2, predicted 2)
     both = [code for code in range(len(counts)) if counts[code].sum(1).all()]
     parts = {"overall": (counts.sum(0), table)}
     parts |= {scored.names[code]: (counts[code], table[scored.group == code]) for code in both}
     rows = {name: overall_metrics(part, fidelity="official") for name, (_, part) in parts.items()}
-    result = pd.DataFrame(rows).T.rename_axis(by)
+    result = pd.DataFrame(rows).T.rename_axis("group")
     result.insert(0, "n", [len(part) for _, part in parts.values()])
     precision = [float(ratio(cells[1, 1], cells[:, 1].sum())) for cells, _ in parts.values()]
     return result.assign(error=1 - result["acc"], precision=precision)
 
 
 def _paths(folder: Path, group: str) -> list[Path]:
-    """The files of a group's labels and predictions."""
     return [folder / f"{RELEASED_GROUPS[group]}{ending}.npy" for ending in ("labels", "predictions")]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from fairdf_utils.book.parameters import read_plan
 from fairdf_utils.corpora.extraction import extract, recipe_of
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import read_split
+from fairdf_utils.preflight import bill as bills
 from fairdf_utils.preflight import measure
 from fairdf_utils.preflight.bill import estimate
+from fairdf_utils.preflight.place import Place
 from fairdf_utils.tests.corpora.tiny_videos import astronaut_clip, write_video
 from fairdf_utils.tests.small import small
 
@@ -62,7 +65,8 @@ def test_what_cannot_be_measured_is_said(plan, tmp_path, monkeypatch):
     assert "ori: OutOfMemoryError: CUDA" in said and bill.too_large == ["ori", "balanced"]
     assert "trainings and scores: unknown" in said and "nan" not in said.lower()
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{} for _ in given])
-    assert "ori: not measured within the 3 s" in str(estimate(plan, tmp_path / "run", NOTEBOOKS, limit=3))
+    monkeypatch.setattr(bills, "LIMIT", 3)
+    assert "ori: not measured within the 3 s" in str(estimate(plan, tmp_path / "run", NOTEBOOKS))
 
 
 def test_what_was_measured_before_an_error_or_a_death_is_kept():
@@ -95,3 +99,10 @@ def test_crops_are_measured_on_videos_of_the_corpus(tmp_path):
     ledger = extract(tmp_path / "corpus", "folder", tmp_path / "out", frames=3, size=64, jobs=1)
     made = [path.stat().st_size for path in tmp_path.glob("out/**/*.png")]
     assert told["frame"] > 0 and told["crop"] * 3 == sum(made) and ledger["found"].tolist() == [3]
+
+    values = {"corpus_root": str(tmp_path / "corpus"), "layout": "folder", "compression": "c23"}
+    step = SimpleNamespace(corpus="corpus", values=values | {"prepared": str(tmp_path / "out")})
+    for name, waiting in (("as it was", []), ("another file", ["real/a"])):
+        place = Place(SimpleNamespace(steps=[step]), tmp_path / "run", NOTEBOOKS)
+        assert place.waiting(*place.corpora)["video"].tolist() == waiting, name
+        os.utime(tmp_path / "corpus/real/a.mp4", (0, 0))
