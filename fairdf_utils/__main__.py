@@ -269,7 +269,7 @@ def _add_book(commands) -> None:
     speed.set_defaults(command=_speed)
 
     coverage = commands.add_parser("coverage", help="simulate how often the intervals of chapter 5 hold the truth")
-    coverage.add_argument("--sets", type=_at_least_one, default=100, help="of each kind (default: %(default)s)")
+    coverage.add_argument("--sets", type=_at_least_one, default=40, help="of each kind (default: %(default)s)")
     default = os.path.relpath(REPOSITORY / "data_manifests" / "results" / "coverage.csv")
     coverage.add_argument("--out", default=default, help="table that is written (default: %(default)s)")
     coverage.add_argument("--seed", type=int, default=0, help="of the simulation (default: %(default)s)")

@@ -16,6 +16,7 @@ from scipy.special import betaincinv, ndtri
 
 from fairdf_utils.fairness.auc import clustered_auc
 from fairdf_utils.fairness.metrics import metrics_of, rate_interval
+from fairdf_utils.fairness.permutation import chance_against_rest, floor_of_cells
 from fairdf_utils.fairness.resampling import MINIMUM, Clustered, Settings
 from fairdf_utils.fairness.uncertainty import (
     difference_of,
@@ -59,28 +60,43 @@ def simulated(rng, videos, frames: int, correlation: np.ndarray, rates: list[np.
 
 
 def of_rates(rng, videos, frames, correlation, rates, settings) -> Iterator[tuple]:
-    """Intervals of one simulated test set: (method, metric, class of sizes, truth, low, high) of each."""
+    """One simulated test set: (method, metric, class of sizes, whether the truth is held, width) of each interval.
+
+    Last, where all groups are alike, whether their tests say so.
+    """
     sides = simulated(rng, videos, frames, correlation, rates)
     cells, rate = sides[0].cells, rates[0]
-    classes = np.array(list(SIZES))[np.searchsorted(list(SIZES.values()), videos)]
     share = cells[:, :, 0].sum((0, 2)) / cells.sum()
-    parts = [("fpr", size, rate[code], cells[:, code, 0]) for code, size in enumerate(classes)]
+    parts = [("fpr", size, rate[code], cells[:, code, 0]) for code, size in enumerate(_classes(videos))]
     for metric, size, truth, part in [*parts, ("overall fpr", "all", share @ rate, cells[:, :, 0].sum(1))]:
         found = interval_of_a_rate(part[:, 1], part.sum(1), settings.level)
-        yield "videos", metric, size, truth, found["low"], found["high"]
+        yield "videos", metric, size, *_held(truth, found["low"], found["high"])
         naive = rate_interval(part[:, 1].sum(), part.sum(), settings.level)
-        yield "independent images", metric, size, truth, *naive
+        yield "independent images", metric, size, *_held(truth, *naive)
+    one, two = (_true(share, each) for each in rates)
     for size, some in (("all", videos > 0), (f"from {MINIMUM}", videos >= MINIMUM)):
         values, deviations = gaps_of(Clustered(None, None, cells[:, some], None), settings)
         band = interval_of_a_gap(values, deviations, pd.Series(0.0, values.columns), settings.level)
-        for metric in ("fpr_gap", "fpr_sum") if size == "all" else ("fpr_gap",):
-            row = band.loc[metric]
-            yield "videos", metric, size, _true(share[some], rate[some])[metric], row["low"], row["high"]
-    one, two = (_true(share, each) for each in rates)
+        truth = _true(share[some], rate[some])
+        for metric in ("fpr_gap", "fpr_sum"):
+            yield "videos", metric, size, *_held(truth[metric], *band.loc[metric, ["low", "high"]])
     found = difference_of(sides, (settings, settings), auc=False)
     for metric in ("fpr", "fpr_gap", "fpr_sum"):
-        row = found.loc[metric]
-        yield "videos", f"{metric} of two", "all", one[metric] - two[metric], row["low"], row["high"]
+        truth = one[metric] - two[metric]
+        yield "videos", f"{metric} of two", "all", *_held(truth, *found.loc[metric, ["low", "high"]])
+    if np.ptp(rate) == 0:
+        for size, p in zip(_classes(videos), chance_against_rest(cells, settings)["fpr"], strict=True):
+            yield "videos", "test against the rest", size, p >= 1 - settings.level, np.nan
+        p = floor_of_cells(cells[:, videos >= MINIMUM], settings).loc["fpr_gap", "p_value"]
+        yield "videos", "test of the gap", f"from {MINIMUM}", p >= 1 - settings.level, np.nan
+
+
+def _classes(videos):
+    return np.array(list(SIZES))[np.searchsorted(list(SIZES.values()), videos)]
+
+
+def _held(truth, low, high):
+    return low <= truth <= high, high - low
 
 
 def _true(share, rate):
@@ -98,30 +114,30 @@ def of_aucs(rng, videos, frames, correlation, auc, settings) -> Iterator[tuple]:
     alike = np.sqrt(correlation)[group]
     score = np.sqrt(2) * ndtri(auc)[group] * label + alike * rng.standard_normal(len(group))
     score = score[unit] + np.sqrt(1 - alike**2)[unit] * rng.standard_normal(len(unit))
-    classes = np.array(list(SIZES))[np.searchsorted(list(SIZES.values()), videos)]
     for method, clusters in (("videos", unit), ("independent images", np.arange(len(unit)))):
         known = clustered_auc(group[unit], len(videos), label[unit], score, clusters, clusters.max() + 1)
-        for row in zip(classes, auc, *interval_of_an_auc(known, settings.level), strict=True):
-            yield method, "auc", *row
+        for size, *ends in zip(_classes(videos), auc, *interval_of_an_auc(known, settings.level), strict=True):
+            yield method, "auc", size, *_held(*ends)
 
 
-def study(sets: int = 100, seed: int = 0, kinds: tuple = (LISTS, FRAMES, CORRELATIONS, RATES)) -> pd.DataFrame:
+def study(sets: int = 40, seed: int = 0, kinds: tuple = (LISTS, FRAMES, CORRELATIONS, RATES)) -> pd.DataFrame:
     """Coverage of all intervals, from `sets` test sets of every combination of the `kinds`.
 
     COLUMNS, then method, metric, size (class of the group, by videos), sets, coverage with its standard error, width
     (mean); fractions.
     """
-    rng, rows = np.random.default_rng(seed), []
+    rows = []
     for each in bar(list(product(*kinds)), desc="coverage", unit="kinds"):
+        rng = np.random.default_rng([seed, *"".join(map(str, each)).encode()])  # of this kind, whatever the others
         videos, frames = np.array(LISTS[each[0]]), each[1]
         correlation, rate = correlations(each[2], videos), np.resize(RATES[each[3]], len(videos))
         rates, found = [rate, np.full(len(videos), OTHER[each[3]])], defaultdict(list)
         for place in range(sets):
-            settings, here = Settings(resamples=400, seed=place), defaultdict(list)
+            settings, here = Settings(resamples=400, permutations=50, seed=place), defaultdict(list)
             intervals = chain(of_rates(rng, videos, frames, correlation, rates, settings),
                               of_aucs(rng, videos, frames, correlation, 1 - rate, settings))  # fmt: skip
-            for *name, truth, low, high in intervals:
-                here[tuple(name)].append((low <= truth <= high, high - low))
+            for *name, held, width in intervals:
+                here[tuple(name)].append((held, width))
             for name, values in here.items():
                 found[name].append(np.mean(values, axis=0))
         for name, values in found.items():
