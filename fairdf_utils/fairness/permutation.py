@@ -64,17 +64,16 @@ def deals(cells: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray
     cluster, group, label = np.nonzero(cells.sum(-1))
     units = cells[cluster, group, label]  # (U, predicted)
     order = np.lexsort((*units.T, group))  # so neither names of clusters nor the order of rows matter
-    summed = powers(units)
-    classes = [order[label[order] == one] for one in (0, 1)]
+    classes = [(group[rows], powers(units[rows])) for rows in (order[label[order] == one] for one in (0, 1))]
     rng, tables, apart, hits = np.random.default_rng(settings.seed), [], [], 0
     most = max(settings.permutations, min(MOST * settings.permutations, EFFORT // len(group)))
     for size in chain([0], told(chunks(most, len(group)), "dealing")):
         sums = np.empty((max(size, 1), cells.shape[1], 2, 8))  # whole numbers: equal deals are equal
-        for one, rows in enumerate(classes):
-            codes = np.tile(group[rows], (len(sums), 1))  # first the table itself
+        for one, (given, summed) in enumerate(classes):
+            codes = np.tile(given, (len(sums), 1))  # first the table itself
             codes = rng.permuted(codes, axis=1) if size else codes
             for code in range(cells.shape[1]):
-                sums[:, code, one] = (codes == code).astype(np.float64) @ summed[rows]
+                sums[:, code, one] = (codes == code).astype(np.float64) @ summed
         tables.append(np.stack([sums[..., 1] - sums[..., 2], sums[..., 2]], axis=-1))
         apart.append(studentised(sums))
         hits = hits + (np.abs(apart[-1]) >= np.abs(apart[0])).sum(1)
