@@ -79,7 +79,8 @@ def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
     bad = ~allowed(values)
     if bad.any():
         where, value = _place(table, bad.argmax()), table[name].iloc[bad.argmax()]
-        raise ScoreTableError(f"Column '{name}', {where}: {value} is not allowed. {remedy}")
+        more = f" (and {counted(bad.sum() - 1, 'more rows')} likewise)" if bad.sum() > 1 else ""
+        raise ScoreTableError(f"Column '{name}', {where}: {value} is not allowed{more}. {remedy}")
     return values
 
 
@@ -172,9 +173,17 @@ def _completed(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         table["label"] = table["label"].astype(object).mask(words.isin(list(LABELS)), words.map(LABELS))
     named = [name for name in NAMES if name in table.columns]
     table = table.assign(**{name: _words(table[name]) for name in (*named, *WORDS, *by) if name in table.columns})
-    known = {name: numbers(table, name) for name in NUMBERS if name in table.columns or name in ("label", "score")}
-    for name in named:
-        column(table, name)  # says where a cell is empty
+    known, faults = {}, []
+    for name in (*NUMBERS, *named):
+        try:
+            if name in named:
+                column(table, name)  # says where a cell is empty
+            elif name in table.columns or name in ("label", "score"):
+                known[name] = numbers(table, name)
+        except ScoreTableError as error:
+            faults.append(str(error))
+    if faults:
+        raise ScoreTableError(" ".join(faults))
     table = table.assign(**known).astype({"label": int})
     derived = {"dataset": "given", "img_path": [f"{table.index.name}-{number}" for number in table.index]}
     derived["video"] = table.get("img_path", derived["img_path"])

@@ -154,6 +154,11 @@ BAD = [  # name of a file, its content, what is said of it
     ("a.csv", f"{HEADER}\n0,0.1,male\n1,NaN,male\n", "line 3: NaN is not allowed"),
     ("a.csv", f"{HEADER}\n0,inf,male\n", "line 2: inf is not allowed"),
     ("a.csv", f"{HEADER}\n0,0.1,male\n1,,male\n", "'score' is empty in 1 row, first in line 3"),
+    (
+        "a.csv",
+        f"{HEADER}\n0,7,male\n2,0.1,male\n3,8,male\n",
+        "line 3: 2 is not allowed .and 1 more row.*line 2: 7 .*row",
+    ),
     ("a.csv", f"{HEADER}\nyes,0.1,male\n", "line 2: yes is not allowed.*0 .real. or 1 .fake."),
     ("a.csv", f"{HEADER}\n2,0.1,male\n", "line 2: 2 is not allowed"),
     ("a.csv", f"{HEADER},logit_fake\n0,0.1,male,-inf\n", "'logit_fake', line 2: -inf"),
