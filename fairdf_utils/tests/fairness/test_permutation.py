@@ -180,7 +180,7 @@ def test_alike_groups_are_seldom_told_apart_however_their_frames_err_together(ra
 
     The raw gap, which the spread of all groups together judges, would be significant in a fifth and more of the sets.
     """
-    sizes = [size for size in FFPP if size >= uncertainty.MINIMUM]
+    sizes = [size for size in FFPP if size >= resampling.MINIMUM]
     ours, raw = rejected(sizes, [rate] * len(sizes), [0.8 if size < 30 else 0.2 for size in sizes], 120, 0.05)
     assert ours[0] <= 0.09 and ours[1:].max() <= 0.13
     assert raw[0] > 0.15
