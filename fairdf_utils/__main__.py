@@ -62,6 +62,7 @@ def _train(options) -> None:
     from fairdf_utils.data.manifests import read_split
     from fairdf_utils.model.config import TrainingConfig
     from fairdf_utils.model.stored import choose_device
+    from fairdf_utils.preflight.place import Place
     from fairdf_utils.rendered.images import image_folder
     from fairdf_utils.training import distributed
     from fairdf_utils.training.loop import train_detector
@@ -72,7 +73,7 @@ def _train(options) -> None:
     if wanted not in steps:
         trained = ", ".join(name for name in steps if name.startswith("03_"))
         raise BookError(f"{options.params} does not ask for {wanted}; it asks for {trained}")
-    _refuse_faults(Plan([steps[wanted]], jobs=1), folder, notebooks)
+    _refuse_faults(Place(Plan([steps[wanted]], jobs=1), folder, notebooks))
     given = steps[wanted].values
     os.chdir(notebooks)  # which paths in a parameters file start from
     config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
@@ -107,13 +108,15 @@ def _reproduce(options) -> int:
     from fairdf_utils.book.engine import StepFailed, reproduce
     from fairdf_utils.book.parameters import read_plan
     from fairdf_utils.preflight.bill import estimate
+    from fairdf_utils.preflight.place import Place
 
     plan = read_plan(options.params, Path(options.notebooks))
-    _refuse_faults(plan, options.run, options.notebooks, elsewhere=bool(options.profile))
+    place = Place(plan, options.run, options.notebooks)
+    _refuse_faults(place, elsewhere=bool(options.profile))
     if left_out := {name for step in plan.steps for name in step.values.get("left_out", [])}:
         print(f"Left out, because they are not there: {', '.join(sorted(left_out))}")
     if options.estimate or not options.profile:  # a profile's machines are others
-        bill = estimate(plan, options.run, options.notebooks)
+        bill = estimate(place)
         if str(bill):
             print(bill, flush=True)
         if options.estimate:
@@ -129,10 +132,10 @@ def _reproduce(options) -> int:
     return 0
 
 
-def _refuse_faults(plan, run: str, notebooks: str | Path, elsewhere: bool = False) -> None:
+def _refuse_faults(place, elsewhere: bool = False) -> None:
     from fairdf_utils.preflight.faults import find_faults
 
-    if faults := find_faults(plan, run, notebooks, elsewhere):
+    if faults := find_faults(place, elsewhere):
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise BookError("\n- ".join([f"{count}; nothing has been run:", *faults]))
 

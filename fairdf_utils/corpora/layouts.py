@@ -20,7 +20,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -29,6 +28,7 @@ import pandas as pd
 
 from fairdf_utils.corpora.videos import IMAGES, VIDEOS, VideoError
 from fairdf_utils.data.crop_names import video_facts
+from fairdf_utils.data.csv_rows import leaves_root
 from fairdf_utils.data.vocabulary import FORGERIES
 from fairdf_utils.files import printable
 
@@ -144,8 +144,7 @@ def _dfdc(root: Path, _: str) -> Iterator[Found]:
 
 
 def _refuse_outside(root: Path, source: Path, place: str, name: str) -> None:
-    parts = re.split(r"[/\\]", name)
-    escapes = ".." in parts or parts[0] == "" or re.match("[A-Za-z]:", name) or "\0" in name
+    escapes = not name or any(map(any, leaves_root([name]))) or "\0" in name
     if escapes or not Path(os.path.realpath(source.parent / name)).is_relative_to(os.path.realpath(root)):
         raise CorpusError(f"{source}, {place}: {name!r} leaves the data root {root}. Remove the entry.")
 

@@ -7,7 +7,6 @@ asked for. Times are measured, and scaled up where a whole batch would take too 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import pandas as pd
 from joblib import effective_n_jobs
@@ -50,16 +49,11 @@ class Bill:
         return [row.detector for row in self.trainings.itertuples() if "OutOfMemory" in row.error]
 
 
-def estimate(plan, run: str | Path, notebooks: str | Path) -> Bill:
-    """Measure what the extractions and trainings of a plan that are not done yet will take, with their scores.
+def estimate(place: Place) -> Bill:
+    """Measure what the extractions and trainings of a plan without faults will take, with their scores.
 
-    Parameters
-    ----------
-    plan : has `steps`, as of `Place`, and `jobs`; without faults
-    run : the run folder; a training that it holds counts with the epochs that are left
-    notebooks : folder of the chapters, which paths in a parameters file start from
+    What is done is left out: videos whose faces are there, and epochs of trainings in the run folder.
     """
-    place = Place(plan, run, notebooks)
     corpora, trainings = _corpora(place), _trainings(place)
     calls = {repr(row["call"]): row["call"] for row in [*corpora, *trainings]}
     told = dict(zip(calls, measure.measure(list(calls.values()), LIMIT), strict=True))
@@ -72,7 +66,7 @@ def estimate(plan, run: str | Path, notebooks: str | Path) -> Bill:
     disk = list(place.needs(corpora.set_index("dataset")["crop"].dropna()))
     disk += [(place.run, "checkpoints", size) for size in trainings["stored"]]
     on_cpu = trainings["on"].astype(str).str.startswith("cpu").all()  # steps on one GPU take turns
-    at_a_time = min(plan.jobs, os.cpu_count() or 1) if on_cpu else 1
+    at_a_time = min(place.plan.jobs, os.cpu_count() or 1) if on_cpu else 1
     return Bill(trainings, corpora, pd.DataFrame(disk, columns=["folder", "what", "bytes"]), at_a_time)
 
 

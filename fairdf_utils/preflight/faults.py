@@ -35,22 +35,20 @@ RANGES = {
 FILES = ("mapping", "scores", "validation_scores", "checkpoint")
 
 
-def find_faults(plan, run: str | Path, notebooks: str | Path, elsewhere: bool = False) -> list[str]:
+def find_faults(place: Place, elsewhere: bool = False) -> list[str]:
     """One sentence a fault, with value, remedy and the steps that have it; empty if nothing speaks against the run.
 
     Parameters
     ----------
-    plan : has `steps`, as of `Place`, each also with the `given` ones of its `values`
-    run : the run folder
-    notebooks : folder of the chapters, which paths in a parameters file start from
+    place : the run to be; its steps also have the `given` ones of their `values`
     elsewhere : the steps run on other machines, whose devices cannot be looked at
     """
-    place, found = Place(plan, run, notebooks), {}
+    found = {}
     for names, check in CHECKS:
         if check is _device and elsewhere:
             continue
         asked = {}
-        for step in plan.steps:
+        for step in place.plan.steps:
             values = {name: step.values[name] for name in names if name in step.values}
             if names[0] in values and (check not in GIVEN or step.given.keys() & values.keys()):
                 asked.setdefault(repr(values), (values, []))[1].append(str(step))

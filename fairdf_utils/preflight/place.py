@@ -23,7 +23,7 @@ class Place:
 
     Parameters
     ----------
-    plan : has `steps`, each with `repetition`, `folder`, `corpus` and `values`
+    plan : has `jobs` and `steps`, each with `repetition`, `folder`, `corpus` and `values`
     run : the run folder
     notebooks : folder of the chapters, which paths in a parameters file start from
     """

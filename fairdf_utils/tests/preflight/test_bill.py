@@ -40,7 +40,7 @@ def test_steps_images_and_bytes_are_counted(plan, corpus, tmp_path, monkeypatch)
     history = tmp_path / "run/03_sam_training/ori-s0/history.csv"  # trained for one of its three epochs
     history.parent.mkdir(parents=True)
     history.write_text("epoch\n1\n")
-    bill = estimate(plan, tmp_path / "run", NOTEBOOKS)
+    bill = estimate(Place(plan, tmp_path / "run", NOTEBOOKS))
     assert len(calls) == 1  # what takes equally long is measured once
     rows = bill.trainings.set_index("detector")
     # 32 fakes make 3 batches of 10; 32 validation images an epoch, and once more with the 32 of the test set.
@@ -55,18 +55,18 @@ def test_steps_images_and_bytes_are_counted(plan, corpus, tmp_path, monkeypatch)
     assert bytes_of["decoded images of 16 px"] == written == (64 + 32 + 32) * 16 * 16 * 3
     assert "2 at a time" in str(bill) or bill.at_a_time == 1
     assert "4 of 10 pairs were timed" in str(bill) and "Not in it" in str(bill)
-    assert "decoded" not in str(estimate(plan, tmp_path / "run", NOTEBOOKS)), "they are there now"
+    assert "decoded" not in str(estimate(Place(plan, tmp_path / "run", NOTEBOOKS))), "they are there now"
 
 
 def test_what_cannot_be_measured_is_said(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{"error": "OutOfMemoryError: CUDA"} for _ in given])
-    bill = estimate(plan, tmp_path / "run", NOTEBOOKS)
+    bill = estimate(Place(plan, tmp_path / "run", NOTEBOOKS))
     said = str(bill)
     assert "ori: OutOfMemoryError: CUDA" in said and bill.too_large == ["ori", "balanced"]
     assert "trainings and scores: unknown" in said and "nan" not in said.lower()
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{} for _ in given])
     monkeypatch.setattr(bills, "LIMIT", 3)
-    assert "ori: not measured within the 3 s" in str(estimate(plan, tmp_path / "run", NOTEBOOKS))
+    assert "ori: not measured within the 3 s" in str(estimate(Place(plan, tmp_path / "run", NOTEBOOKS)))
 
 
 def test_what_was_measured_before_an_error_or_a_death_is_kept():

@@ -14,6 +14,7 @@ from fairdf_utils.book.parameters import read_plan
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import DATASETS
 from fairdf_utils.preflight.faults import find_faults
+from fairdf_utils.preflight.place import Place
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 GRID = [{"detector": "ori", "method": "ori", "sam": False}, {"detector": "fairdf"}]
@@ -28,7 +29,7 @@ def faults_of(tmp_path):
         path = tmp_path / "params.yaml"
         here = {"data_dir": str(tmp_path / "data"), "prepared": str(tmp_path / "prepared"), "grid": GRID}
         path.write_text(yaml.safe_dump(here | values))
-        return find_faults(read_plan(path, NOTEBOOKS), tmp_path / "run", NOTEBOOKS)
+        return find_faults(Place(read_plan(path, NOTEBOOKS), tmp_path / "run", NOTEBOOKS))
 
     return find
 
@@ -52,7 +53,7 @@ def ffpp(tmp_path):
 
 
 def test_what_needs_no_data_has_no_fault(tmp_path):
-    assert find_faults(read_plan("ablation", NOTEBOOKS), tmp_path, NOTEBOOKS) == []
+    assert find_faults(Place(read_plan("ablation", NOTEBOOKS), tmp_path, NOTEBOOKS)) == []
 
 
 def test_ten_faults_are_one_list_and_nothing_is_run(tmp_path, capsys):
