@@ -8,7 +8,7 @@ model         encoders, layers, detectors, losses, their configuration, stored d
 training      the training loop, SAM, several processes
 evaluation    scores of test sets, perturbations, one's own pictures
 fairness      score tables, metrics, uncertainty, permutation tests, thresholds, calibration, sample size, verdicts,
-              comparisons
+              comparisons, post-processing
 explanation   probes, Grad-CAM, the loss landscape
 released      what the authors published: checkpoints and score files
 figures       every figure of the chapters

@@ -553,6 +553,7 @@ print(f"{len(peers)} of {len(tables)} tables have validation scores that thresho
 # %%
 splits = ("val", "test")
 able = {detector: own for detector, own in stored.items() if (own[0], home) in peers}
+able = {detector: own for detector, own in able.items() if set(validation[own[0]]["dataset"]) == {home}}
 frames = {split: read_split(f"{manifests}/{home}", split, image_root) for split in splits if able}
 faces = {}
 for name, model, config in able.values():
