@@ -54,6 +54,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import display
 from PIL import Image
 
 from fairdf_utils.book import BookError
@@ -274,6 +275,28 @@ detection.roc({name: part for name, part in scores.groupby("dataset", sort=False
 # lie at different false-positive rates: the scale of the scores suffers too. An intra AUC near 0.5 would mean an
 # untrained detector; a cross AUC well above the intra one, a leak or an easier forgery.
 #
+# **Is sharpness enough?** Where forgeries are blurred, nobody need look at the face. So the table also says how sharp
+# an image is, in one number: the variance of its Laplacian, of what a pixel differs by from its four neighbours,
+#
+# $$ \nabla^2 x_{ij} = x_{i-1,j} + x_{i+1,j} + x_{i,j-1} + x_{i,j+1} - 4\, x_{ij} . $$
+#
+# A detector must do better than this meter of blur, which chapter 5 judges beside it. By hand, on the four images of
+# 4.3:
+
+# %%
+grey = pixels.mean(-1)  # (4, H, H)
+around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+by_hand = (around - 4 * grey[:, 1:-1, 1:-1]).var((1, 2))
+display(show(scoring.laplacian_variance))
+assert np.allclose(by_hand, scores.loc[scores["dataset"] == last, "laplacian_variance"][:4], rtol=1e-3)
+blurred = scores.assign(score=1 - scores["laplacian_variance"].rank(pct=True))
+blur = {name: metrics.overall_metrics(part)["auc"] for name, part in blurred.groupby("dataset", sort=False)}
+pd.DataFrame({"detector": results.loc["frames", "auc"], "blur alone": blur}).round(3)
+
+# %% [markdown]
+# **What you should see.** The AUC of blur alone, if the blurred image is called fake; below one half, the fakes are the
+# sharper images. The nearer to one half, the less a test set gives away.
+#
 # ## 4.6 Precision and recall: what is an alarm worth?
 #
 # **Why.** The two rates of a ROC curve look at fakes and real images apart. Whoever gets an alarm asks something else:
@@ -403,7 +426,7 @@ Image.fromarray(np.hstack([Image.open(path.with_name(f"{path.name}.scored.png"))
 #
 # | file | content |
 # |---|---|
-# | `scores.*` | one row per image of the test sets: annotations, logits, score; parquet and csv |
+# | `scores.*` | one row per image of the test sets: annotations, logits, score, sharpness; parquet and csv |
 # | `video_scores.*` | one row per video, the same columns |
 # | `validation/` | both for the validation images of the training set |
 # | `results.csv` | the numbers of 4.5, by level and data set; none for a set that was left out |

@@ -28,7 +28,8 @@ ECHO_SECONDS = 10
 # A line that says how far a chapter is: `epoch   3/12  loss 0.4`, `ffpp 70/900 video, 12:00 left`.
 _FAR = re.compile(r"^[A-Za-z][\w. -]* \d+/\d+\b.*$", re.MULTILINE)
 
-_HEADERS = {"auc": "AUC", "fpr_sum": "F_FPR", "oae": "F_OAE", "dp": "F_DP", "meo": "F_MEO", "fpr": "FPR", "tpr": "TPR"}
+_HEADERS = {"worst_auc": "worst-group AUC", "worst_tpr": "worst-group TPR", "auc": "AUC"}
+_HEADERS |= {"fpr_sum": "F_FPR", "oae": "F_OAE", "dp": "F_DP", "meo": "F_MEO", "fpr": "FPR", "tpr": "TPR"}
 _FLAGS = ("writes_to_file", "has_filter", "has_formatter", "needs_rulegraph")
 
 

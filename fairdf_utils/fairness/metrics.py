@@ -11,11 +11,11 @@ A rate without images is undefined (NaN): never zero, never dropped in silence (
 """
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fairdf_utils.data.vocabulary import FIDELITIES, group_order
@@ -248,17 +248,20 @@ def overall_metrics(table: pd.DataFrame, threshold: Threshold = 0.5, fidelity: s
     return result
 
 
-def rate_interval(k: ArrayLike, n: ArrayLike, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def rate_interval(
+    k: ArrayLike, n: ArrayLike, level: float = 0.95, freedom: ArrayLike = np.inf
+) -> tuple[np.ndarray, np.ndarray]:
     """Wilson score interval (low, high) of a rate k / n, for independent images; NaN where n = 0.
 
-    Hits and trials, 0 <= k <= n, need not be whole: images may be worth less than one each.
+    Hits and trials, 0 <= k <= n, need not be whole: images may be worth less than one each. Where n was estimated, from
+    a variance with so many degrees of `freedom`, the quantile of Student's t takes the place of the normal.
 
-    Source: Wilson 1927; Brown, Cai and DasGupta 2001.
+    Source: Wilson 1927; Brown, Cai and DasGupta 2001; Newcombe 2006 (Wilson's form for the AUC).
     """
     k, n = np.broadcast_arrays(np.asarray(k, np.float64), np.asarray(n, np.float64))
     if ((k < 0) | (k > n)).any():
         raise ValueError("rate_interval needs 0 <= k <= n: k counts hits among n trials.")
-    z2 = NormalDist().inv_cdf((1 + checked_level(level)) / 2) ** 2
+    z2 = student.ppf((1 + checked_level(level)) / 2, freedom) ** 2
     p, trials = ratio(k, n), np.where(n > 0, n, np.nan)
     centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
     half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)

@@ -14,7 +14,6 @@ AUC, most of the time. Rates and metrics are fractions; NaN is undefined.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -56,15 +55,8 @@ def _joined(shares: np.ndarray, rates: pd.DataFrame, more: float = 0.0) -> dict[
 
 
 def interval_of_an_auc(known: ClusteredAuc, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high of each AUC, (G,) each: Wilson's interval, with the quantile of Student's t in place of the normal.
-
-    It never leaves 0..1 and has a width where all clusters agree.
-
-    Source: Newcombe 2006 (Wilson's form for the AUC).
-    """
-    quantile = student.ppf((1 + level) / 2, known.freedom)
-    effective = known.effective * (NormalDist().inv_cdf((1 + level) / 2) / quantile) ** 2
-    return metrics.rate_interval(known.estimate * effective, effective, level)
+    """Low and high of each AUC, (G,) each: it never leaves 0..1 and has a width where all clusters agree."""
+    return metrics.rate_interval(known.estimate * known.effective, known.effective, level, known.freedom)
 
 
 def interval_of_a_gap(values: pd.DataFrame, deviations: pd.DataFrame, p_value: pd.Series, level: float) -> pd.DataFrame:

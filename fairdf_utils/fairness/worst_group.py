@@ -13,17 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from fairdf_utils.fairness.auc import ratio, segment_auc
-from fairdf_utils.fairness.metrics import fairness_metrics, overall_metrics, rate_interval
-from fairdf_utils.fairness.resampling import (
-    MINIMUM,
-    Clustered,
-    Settings,
-    chunks,
-    clustered,
-    drawn_weights,
-    resampled_aucs,
-)
+from fairdf_utils.fairness.auc import PRIOR, ratio, segment_auc
+from fairdf_utils.fairness.metrics import metrics_of, rate_interval, rates_of
+from fairdf_utils.fairness.resampling import MINIMUM, Clustered, Settings, auc_of, chunks, clustered, drawn_weights
 
 COMMON_FPR = 0.1
 WORST = {"worst_auc": (0, 1), "worst_tpr": (1,)}  # -> labels of which a group needs MINIMUM clusters
@@ -57,13 +49,12 @@ def tpr_at_common_fpr(data: Clustered, settings: Settings, resamples: int) -> np
     return np.concatenate(found)
 
 
-def of_groups(data: Clustered, settings: Settings, auc: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def of_groups(data: Clustered, settings: Settings, auc: np.ndarray) -> dict[str, np.ndarray]:
     """What the main numbers are the lowest of: name of WORST -> float64 (1 + B, G), NaN for groups that take no part.
 
-    `auc` (1 + B, G) are those of `resampled_aucs`; None for the table alone, B = 0.
+    `auc` (1 + B, G) are those of the groups, of the table and of B resamples.
     """
-    scored, clusters = data.scored, (data.cells.sum(-1) > 0).sum(0)  # (G, label)
-    auc = segment_auc(scored.group, len(scored.names), scored.label, scored.score)[None] if auc is None else auc
+    clusters = (data.cells.sum(-1) > 0).sum(0)  # (G, label)
     both = auc, tpr_at_common_fpr(data, settings, len(auc) - 1)
     enough = [(clusters[:, labels] >= MINIMUM).all(1) for labels in WORST.values()]
     return {name: np.where(*one, np.nan) for name, one in zip(WORST, zip(enough, both, strict=True), strict=True)}
@@ -76,30 +67,41 @@ def worst(values: np.ndarray) -> np.ndarray:
 
 
 def main_numbers(table: pd.DataFrame, by: str, settings: Settings) -> pd.Series:
-    """COLUMNS of a score table, without intervals: fractions, NaN where undefined."""
-    values = overall_metrics(table, settings.threshold, settings.fidelity)
-    values = pd.concat([values, fairness_metrics(table, by, settings.threshold, settings.fidelity, auc=False)])
-    for name, groups in of_groups(clustered(table, by, settings), settings).items():
-        values[name] = worst(groups[0])
-    return values[list(COLUMNS)]
+    """COLUMNS of a score table, without intervals: float64 fractions, NaN where undefined."""
+    data = clustered(table, by, settings)
+    scored, counts = data.scored, data.cells.sum(0)
+    aucs = segment_auc(scored.group, len(scored.names), scored.label, scored.score)
+    values = {name: worst(groups[0]) for name, groups in of_groups(data, settings, aucs[None]).items()}
+    values["auc"] = segment_auc(np.zeros_like(scored.group), 1, scored.label, scored.score)[0]
+    values |= rates_of(counts.sum(0)) | metrics_of(counts, None, settings.fidelity)[0]
+    return pd.Series(values, dtype=np.float64)[list(COLUMNS)]
 
 
-def interval_of_the_worst(values: np.ndarray, clusters: np.ndarray, level: float) -> tuple[float, float]:
-    """The interval of the lowest of G rates or AUCs, from the table (row 0) and its resamples: (1 + B, G).
+def worth_of_drawn(drawn: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Independent images that the clusters (G,) of a rate are worth, and the degrees of freedom of that: (G,) each.
 
-    Each group has Wilson's interval on the independent images that its spread over the resamples speaks for (one for
-    each of its `clusters` (G,) where nothing varies). The lowest low end fails only if the worst group's own does. Of
-    the high ends any may fall short that belongs to a group that may be the worst one, so they share the error.
+    From the variance over resamples, `drawn` (1 + B, G) with the table in row 0; drawn by PRIOR clusters towards that
+    of clusters which are wholly on one side, as in `auc.clustered_auc`.
+    """
+    single, free = drawn[0] * (1 - drawn[0]), clusters - 1.0 + PRIOR
+    seen = ratio(np.nanvar(drawn[1:], axis=0), single) * clusters  # C - 1 clusters' worth
+    return free / (np.where(single > 0, seen, 1 - 1 / clusters) + PRIOR / clusters), free  # no error: one image each
+
+
+def interval_of_the_worst(
+    estimate: np.ndarray, effective: np.ndarray, freedom: np.ndarray, level: float
+) -> tuple[float, float]:
+    """The interval of the lowest of several AUCs or rates, which are worth `effective` independent images: (G,) each.
+
+    The lowest low end lies too high only if the worst group's own does. But of the high ends each may lie too low that
+    belongs to a group which may be the worst one: these share the error.
 
     Source: Chernozhukov, Lee and Rosen 2013 (the minimum of several estimates).
     """
-    estimate, spread = values[0], np.nanvar(values[1:], axis=0) * ratio(clusters, clusters - 1.0)
-    worth = ratio(estimate * (1 - estimate), spread)
-    worth = np.where(worth > 0, worth, clusters)
-    low, high = rate_interval(estimate * worth, worth, level)
+    low, high = rate_interval(estimate * effective, effective, level, freedom)
     maybe = low <= high.min()
-    high = rate_interval(estimate * worth, worth, 1 - (1 - level) / maybe.sum())[1]
-    return float(low.min()), float(high[maybe].min())
+    shared = rate_interval(estimate * effective, effective, 1 - (1 - level) / maybe.sum(), freedom)[1]
+    return float(low.min()), float(shared[maybe].min())
 
 
 def worst_groups(table: pd.DataFrame, by: str, settings: Settings) -> pd.DataFrame:
@@ -109,13 +111,16 @@ def worst_groups(table: pd.DataFrame, by: str, settings: Settings) -> pd.DataFra
     that take no part.
     """
     data, rows = clustered(table, by, settings), {}
-    names, clusters = np.array(data.scored.names, dtype=object), (data.cells.sum(-1) > 0).sum(0)
-    for name, values in of_groups(data, settings, resampled_aucs(data, settings)[0]).items():
+    auc, names = auc_of(data), np.array(data.scored.names, dtype=object)
+    drawn = of_groups(data, settings, np.tile(auc.estimate, (1 + settings.resamples, 1)))
+    fakes = (data.cells.sum(-1) > 0).sum(0)[:, 1]
+    for name, values in drawn.items():
         judged = ~np.isnan(values[0])
-        rows[name] = {"estimate": worst(values[0]), "low": np.nan, "high": np.nan, "groups": judged.sum(), "worst": ""}
+        row = {"estimate": worst(values[0]), "low": np.nan, "high": np.nan, "groups": judged.sum(), "worst": ""}
         if judged.sum() >= 2:
-            fewest = clusters[:, WORST[name]].min(1)[judged]
-            rows[name]["low"], rows[name]["high"] = interval_of_the_worst(values[:, judged], fewest, settings.level)
-            rows[name]["worst"] = names[np.nanargmin(values[0])]
-        rows[name]["left_out"] = ", ".join(map(str, names[~judged]))
+            worth = auc.effective[judged], auc.freedom[judged]
+            worth = worth if name == "worst_auc" else worth_of_drawn(values[:, judged], fakes[judged])
+            row["low"], row["high"] = interval_of_the_worst(values[0, judged], *worth, settings.level)
+            row["worst"] = names[np.nanargmin(values[0])]
+        rows[name] = row | {"left_out": ", ".join(map(str, names[~judged]))}
     return pd.DataFrame.from_dict(rows, "index").rename_axis("metric")

@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fairdf_utils.fairness import uncertainty
+from fairdf_utils.fairness.metrics import rate_interval
 from fairdf_utils.fairness.resampling import Settings, clustered, drawn_weights, resampled_aucs
 from fairdf_utils.fairness.worst_group import COMMON_FPR, interval_of_the_worst, tpr_at_common_fpr, worst, worst_groups
 from fairdf_utils.tests.fairness.score_tables import planted_table, random_table, score_table
@@ -72,10 +73,20 @@ def test_no_real_images_means_no_common_rate():
     assert worst_groups(table, "group", FEW)["estimate"].isna().all()
 
 
+def test_the_interval_of_one_group_is_that_of_a_rate_and_several_share_the_error_above():
+    estimate, worth, freedom = np.array([0.6, 0.62, 0.99]), np.array([30.0, 40.0, 500.0]), np.array([20, 30, 100])
+    low, high = rate_interval(estimate * worth, worth, 0.95, freedom)
+    assert interval_of_the_worst(estimate[:1], worth[:1], freedom[:1], 0.95) == (low[0], high[0])
+    shared = rate_interval(estimate * worth, worth, 0.975, freedom)[1]
+    found = interval_of_the_worst(estimate, worth, freedom, 0.95)
+    assert found == (low.min(), shared[:2].min()), "the third is certainly not the worst"
+
+
 def test_a_group_without_an_error_still_has_an_interval():
-    values = np.array([[1.0, 1.0]] * 21)
-    low, high = interval_of_the_worst(values, np.array([20, 12]), 0.95)
-    assert low == pytest.approx(12 / (12 + norm.isf(0.025) ** 2)) and high == 1
+    table = planted_table({"male-white": (30, 20), "male-black": (30, 12)})
+    found = worst_groups(table.assign(score=table["label"]), "group", FEW)
+    assert (found["estimate"] == 1).all() and (found["high"] == 1).all() and found["low"].between(0.5, 0.97).all()
+    assert found.loc["worst_tpr", "low"] == rate_interval(12, 12, 0.95, 13)[0]
 
 
 def test_two_detectors_are_compared_by_the_same_resamples():
