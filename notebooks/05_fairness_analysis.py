@@ -813,10 +813,6 @@ words
 # %%
 wide = unfairness[unfairness["by"].isin([finest, "all"])]
 results = wide.pivot(index=names, columns="metric", values="estimate").loc[list(tables)]
-again = [
-    metrics.fairness_metrics(table.dropna(subset=[finest]), finest, threshold)["fpr_sum"] for table in tables.values()
-]
-assert np.allclose(results["fpr_sum"], again, equal_nan=True)
 trivial = pd.concat(no_face, names=["dataset"]).reset_index().assign(seed=resampling_seed)[[*names, *COLUMNS]]
 results = pd.concat([results[list(COLUMNS)].reset_index(), trivial], ignore_index=True)
 results = results.sort_values("dataset", key=lambda column: column.map(sets.index), kind="stable")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from fairdf_utils.fairness import metrics
+from fairdf_utils.fairness.worst_group import COLUMNS
 from fairdf_utils.tests.fairness.score_tables import planted_table
 
 NASTY = '<b>&"x $\\frac{$'
@@ -137,9 +138,11 @@ def test_the_tables_hold_the_numbers(report):
         reals = rows[rows["label"] == 0]
         assert images.loc[(name, gender), "fpr"] == pytest.approx((reals["score"] >= 0.5).mean(), abs=1e-6)
     assert set(fairness["by"]) == {"all", "gender", "group"}
-    assert list(results.columns) == ["detector", "seed", "dataset", "auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr"]
+    assert list(results.columns) == ["detector", "seed", "dataset", *COLUMNS]
     for name, rows in table.groupby("dataset"):
-        row = results.set_index("dataset").loc[name]
+        row, *trivial = (row for _, row in results[results["dataset"] == name].iterrows())
+        assert [one["detector"] for one in trivial] == ["always real", "always fake", "coin", "shuffled scores"]
+        assert trivial[0]["fpr_sum"] == 0 and trivial[0]["auc"] == 0.5
         expected = metrics.fairness_metrics(rows.assign(video=range(len(rows))), "group")
         assert row["fpr_sum"] == pytest.approx(expected["fpr_sum"], abs=1e-6)
     points = thresholds[thresholds["point"] == "as given"]
