@@ -18,7 +18,7 @@
 # |---|---|
 # | **Needs** | the score tables of chapter 4, or one of any other detector (parameter `scores`) |
 # | **Produces** | `05_fairness_analysis/`: `findings.json` and eight tables, see 5.11 |
-# | **Time on 2 CPU cores** | 30 s for four detectors on four test sets, 15 s for one table, 5 min for a million rows |
+# | **Time on 2 CPU cores** | 30 s for four detectors on four test sets, 15 s for one table, 2 min for a million rows |
 # | **Time on one GPU** | the same: nothing here uses one |
 #
 # Chapter 4 left one row per image: who is shown, what the truth is, what the detector said. This chapter asks whether
