@@ -564,7 +564,7 @@ for name, model, config in able.values():
             first = frames[split].sort_values("frame").drop_duplicates("video")
             faces[split] = persons.embed(first, folder)
         rows_of = frames[split].set_index("img_path", drop=False).loc[table["img_path"]].reset_index(drop=True)
-        given, layer = final_layer(model, decode(rows_of, folder, config.image_size, data_dir), target)
+        given, *layer = final_layer(model, decode(rows_of, folder, config.image_size, data_dir), target)
         inputs.append(given)
         seen.append(faces[split].loc[rows_of["video"]].to_numpy())
     peers[name, home]["Fair-FLIP"] = postprocessing.prioritised(*pair, inputs, layer, finest, settings)

@@ -25,18 +25,16 @@ def answering_head(model: nn.Module) -> Head:
     return model.fused if model.fused is not None else model.agnostic
 
 
-def final_layer(
-    model: nn.Module, images: np.ndarray, device: torch.device
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """What the last layer of the answering head is given, float32 (N, D), of images uint8 (N, H, H, 3); and the layer.
+def final_layer(model: nn.Module, images: np.ndarray, device: torch.device) -> tuple[np.ndarray, ...]:
+    """Inputs float32 (N, D), weight (2, D) and bias (2,) of the last layer, for images uint8 (N, H, H, 3).
 
-    The layer is its weight (2, D) and bias (2,): inputs @ weight.T + bias are the logits of `scoring.predict`.
+    Its outputs, inputs @ weight.T + bias, are the logits of `scoring.predict`.
     """
     detector, seen = scoring_copy(model), []
     last = answering_head(detector).layers[2]
     last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].cpu()))  # of the copy, which is dropped
     logits_of(detector, images, device)
-    return torch.cat(seen).numpy(), tuple(each.detach().cpu().numpy() for each in (last.weight, last.bias))
+    return tuple(each.detach().cpu().numpy() for each in (torch.cat(seen), last.weight, last.bias))
 
 
 def answering_map(model: nn.Module, images: Tensor) -> Tensor:

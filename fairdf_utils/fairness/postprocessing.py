@@ -22,19 +22,18 @@ from fairdf_utils.fairness.uncertainty import paired_difference
 from fairdf_utils.fairness.verdicts import large_enough
 
 HALF = 0.5
+Pair = tuple[np.ndarray, np.ndarray]
 SHOWN = ("worst_auc", "worst_tpr", "auc", "fpr_sum", "fpr", "tpr")
 
 
 def fit_worst_group(table: pd.DataFrame, by: str = "group", threshold: float = HALF) -> pd.Series:
     """Thresholds of the groups at which the worst-off is as accurate as can be while no fewer fakes are found.
 
-    The accuracy of a group is (TPR + TNR) / 2: otherwise, calling everything fake wins where most images are. The floor
-    is the number of fakes that `threshold` finds in all groups together. What the worst-off group leaves open goes to
-    the accuracy of the others, so that none is levelled down for nothing. Series group -> threshold; ScoreTableError if
-    a group has one class.
-
-    Exact for the worst-off group: whatever accuracy it is to have, every group finds most fakes at its lowest threshold
-    that reaches it, and the highest accuracy with which the floor is kept is found by bisection.
+    The accuracy of a group is (TPR + TNR) / 2, as calling everything fake would win where most images are. The floor is
+    the number of fakes that `threshold` finds in all groups together. Whatever accuracy the worst-off is to have, each
+    group finds most fakes at its lowest threshold that reaches it: so the highest that keeps the floor is exact. What
+    is left open goes to the accuracy of the others, so that none is levelled down for nothing. Series group ->
+    threshold; ScoreTableError if a group has one class.
 
     Source: Delaney et al. 2024 (OxonFair: an objective and a constraint, by a threshold for each group).
     """
@@ -71,13 +70,11 @@ def fit_worst_group(table: pd.DataFrame, by: str = "group", threshold: float = H
 def table_peers(
     validation: pd.DataFrame, test: pd.DataFrame, by: str, settings: Settings
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """The peers that need no more than two score tables: name -> the test table with new scores; and what was borrowed.
+    """The peers that need no more than two score tables: name -> the test table with new scores; and who borrowed.
 
     "equal FPR": each group has the FPR that all have together in use (`fit_group_thresholds`); "best worst group":
-    `fit_worst_group`. Both need the group of a person at the time of the decision. A group of the test table with fewer
-    than MINIMUM clusters of a class in validation borrows the threshold of all, and is listed.
-
-    ScoreTableError if that holds for every group: nothing can be fitted.
+    `fit_worst_group`. Both need a person's group for the decision. A group with fewer than MINIMUM clusters of a class
+    in validation borrows the threshold of all, and is listed; ScoreTableError if all have fewer.
     """
     enough = _large_enough(validation, by, settings)
     fpr = overall_metrics(enough, settings.threshold)["fpr"]
@@ -85,13 +82,10 @@ def table_peers(
         "equal FPR": fit_group_thresholds(enough, by, "fpr", fpr),
         "best worst group": fit_worst_group(enough, by, settings.threshold),
     }
-    lacking = [str(name) for name in test[by].unique() if name not in fitted["equal FPR"].index]
-    borrowed = lacking + [str(name) for name in fitted["equal FPR"].attrs["borrowed"]]
-    peers = {}
-    for name, own in fitted.items():
-        of_images = test[by].map(own).astype(np.float64).fillna(settings.threshold).to_numpy()
-        peers[name] = rescored(test, at_half(test["score"], of_images))
-    return peers, borrowed
+    equal = fitted["equal FPR"]
+    borrowed = [str(n) for n in test[by].unique() if n not in equal.index or n in equal.attrs["borrowed"]]
+    of_images = {name: test[by].map(own).astype(float).fillna(settings.threshold) for name, own in fitted.items()}
+    return {name: rescored(test, at_half(test["score"], own)) for name, own in of_images.items()}, borrowed
 
 
 def _large_enough(validation, by, settings):
@@ -106,22 +100,15 @@ def _large_enough(validation, by, settings):
 
 
 def prioritised(
-    validation: pd.DataFrame,
-    test: pd.DataFrame,
-    inputs: tuple[np.ndarray, np.ndarray],
-    layer: tuple[np.ndarray, np.ndarray],
-    by: str,
-    settings: Settings,
+    validation: pd.DataFrame, test: pd.DataFrame, inputs: Pair, layer: Pair, by: str, settings: Settings
 ) -> pd.DataFrame:
     """Fair-FLIP: the test table with scores from a final layer that heeds most what varies least inside the groups.
 
     With r, 0..1, the standard deviation of an input over the images called real (fake), averaged over the groups and
-    scaled by the smallest and the largest of all, its weight towards real (fake) is multiplied by 2 (1 - r). That is
-    the released rule at strength (alpha) 1, the only one at which its code does what its comments say. Groups are
-    needed for the fit alone.
+    scaled by the smallest and the largest of all, its weight towards real (fake) is multiplied by 2 (1 - r): the
+    released rule at strength (alpha) 1, where its code does what its comments say. Groups are needed for the fit alone.
 
-    `inputs` float (n, D) of the final layer for the images of validation and of test; `layer` its weight (2, D) and
-    bias (2,), real before fake.
+    `inputs` float (n, D) of the final layer for validation and test; `layer` its weight (2, D) and bias (2,).
 
     Source: Szandala et al. 2025, Fair-FLIP (arXiv 2507.08912), and its released code.
     """
@@ -134,14 +121,12 @@ def prioritised(
     return _as_many_alarms(validation, test, *(sigmoid(each[:, 1] - each[:, 0]) for each in logits), settings)
 
 
-def remapped(
-    validation: pd.DataFrame, test: pd.DataFrame, embeddings: tuple[np.ndarray, np.ndarray], settings: Settings
-) -> pd.DataFrame:
+def remapped(validation: pd.DataFrame, test: pd.DataFrame, embeddings: Pair, settings: Settings) -> pd.DataFrame:
     """The test table with scores that a logistic regression makes of the log odds and of a face embedding.
 
-    No group is needed, for the fit or for the decision. `embeddings` float (n, D) of the images of validation and of
-    test are standardised; how much they count is chosen by the log loss on validation, clusters apart. They may tell
-    fakes from real images themselves: hold what is gained against the AUC of tables whose scores are all the same.
+    No group is needed. How much the `embeddings` float (n, D), of validation and test, count is chosen by the log loss
+    on validation, clusters apart. They may tell fakes from real images themselves: hold what is gained against the AUC
+    of tables whose scores are all the same.
 
     Source: the idea of Brown and Russell 2026 (FFT, arXiv 2606.09881: a logit remapping conditioned on frozen face
     embeddings), from its abstract; the form of the calibrator is ours.

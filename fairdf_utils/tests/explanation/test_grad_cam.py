@@ -51,7 +51,7 @@ def seen_by_hand(model, images):
 
 
 def test_the_final_layer_makes_the_logits_of_its_inputs(model, images):
-    inputs, (weight, bias) = final_layer(model, images, CPU)
+    inputs, weight, bias = final_layer(model, images, CPU)
     assert weight.shape == (2, inputs.shape[1])
     np.testing.assert_allclose(inputs @ weight.T + bias, predict(model, images, CPU), atol=1e-5)
     assert model.training and not answering_head(model).layers[2]._forward_pre_hooks, "the detector stays as it was"
