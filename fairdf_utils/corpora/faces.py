@@ -91,7 +91,6 @@ def _face(image: np.ndarray, box: dlib.rectangle, scale: float, score: float) ->
 
 @functools.cache
 def _models() -> tuple[dlib.fhog_object_detector, dlib.shape_predictor]:
-    """Detector and predictor."""
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(model_file("shape_predictor_5_face_landmarks.dat"))
 
 
