@@ -568,15 +568,18 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 # right side of; the mean of that is the AUC, its spread between videos the standard error. Groups may have the same AUC
 # and yet unlike scores, which no deal of the groups would keep, so the floor of `auc_gap` draws the AUC of each group
 # around a common one, with the error that its own videos speak for.
+#
+# **Wrong labels dilute a gap.** If a share $\varepsilon$ of the videos gets the label of another group at random, and
+# the $G$ groups are of equal size, group $g$ shows $1 - \varepsilon$ of its own rate and $\varepsilon / (G - 1)$ of each
+# other one. So a gap $\Delta$ becomes $(1 - \varepsilon \, G / (G - 1)) \, \Delta$ on average.
 
 # %% [markdown] tags=["audit"]
-# **If some group labels are wrong.** Labels are impressions of annotators. Here whole videos change to another group at
-# random, in 20 relabellings of the share $\varepsilon$ = `label_noise` of them. Flips mix the groups: if the $G$ groups
-# are of equal size, a gap $\Delta$ becomes $(1 - \varepsilon \, G / (G - 1)) \, \Delta$ on average, and a finding that
-# rests on a few videos is lost. `estimate` is with the labels as given, `mean`, `low` and `high` are over the
-# relabellings, and `differs` counts those in which the corrected p-value stays below one minus the level. Other columns
-# for the same attribute, such as `race_2` or `skin`, stand beside. Flips are blind to the detector: errors of
-# annotators that go along with the detector's are not covered.
+# **If some group labels are wrong.** Labels are impressions of annotators. Here the share `label_noise` of the videos
+# changes to another group at random, in 20 relabellings: the groups mix, gaps shrink, and a finding that rests on a few
+# videos is lost. `estimate` is with the labels as given; `mean`, `low` and `high` are over the relabellings; `differs`
+# counts those in which the corrected p-value stays below one minus the level, where it is with the labels as given.
+# Other columns for the same attribute, such as `race_2` or `skin`, stand beside. These flips are blind to the detector:
+# errors of annotators that go along with those of the detector are not covered.
 
 # %% tags=["audit"]
 noise = pd.concat({key: found[key].noise for key in found}, names=names).reset_index()

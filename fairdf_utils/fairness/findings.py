@@ -64,8 +64,8 @@ class Verdict:
     # Gap of the FPR by `primary` at POINTS and for "videos": threshold, estimate, floor_q95, p_value, p_holm.
     points: pd.DataFrame
     # Index (by, metric), also for columns beside `bys` that annotate the same: estimate with the labels given; mean,
-    # low, high of it where labels are wrong; differs: in how many of the RELABELLINGS the gap does (NaN where it does
-    # not as given); beside: the column of `bys`; alike: share of images that have the same value in both, NaN if none.
+    # low, high where some are wrong; differs: in how many of the RELABELLINGS the gap does, where it does as given;
+    # beside: the column of `bys`; alike: share of images that have the same value in both, NaN if none has.
     noise: pd.DataFrame
     cautions: list
     findings: list = field(default_factory=list)
@@ -217,7 +217,7 @@ def _other_labels(noise):
             points_of(noise["estimate"].get((name, metric))) for name in (by, of) for metric in ("fpr_gap", "fpr_sum")
         )
         text = f"By {by}, other labels than {of}{same}, the gap of false alarms is {gap} and F_FPR {total}; by {of} "
-        text += f"{gap_of} and {total_of}. Not tested: name the column in `by` for that."
+        text += f"{gap_of} and {total_of}. For a verdict, judge by this column."
         yield _finding("labels", text, by, metric="fpr_gap", **rows.loc[(by, "fpr_gap")].to_dict())
 
 

@@ -143,7 +143,7 @@ def _label_noise(table, bys, settings, fairness):
         differs = by in bys and metric != "fpr_sum" and fairness.loc[(by, metric), "p_holm"] < alpha
         found = relabelled(part, by, label, settings, differs)
         given, *values = found["sum" if metric == "fpr_sum" else "gap"]
-        row = {"estimate": given, "mean": np.mean(values), "low": min(values), "high": max(values), "differs": np.nan}
+        row = {"estimate": given, "mean": np.mean(values), "low": min(values), "high": max(values)}
         if differs:  # with all other p-values as they are
             again = [permutation.holm(family.where(family.index != (by, metric), p)) for p in found["p_value"][1:]]
             row["differs"] = sum(p[by, metric] < alpha for p in again)
@@ -153,7 +153,8 @@ def _label_noise(table, bys, settings, fairness):
             row |= {"beside": beside[by], "alike": alike or np.nan}
         rows[by, metric] = row
     index = pd.MultiIndex.from_tuples(rows, names=["by", "metric"])
-    return pd.DataFrame([*rows.values()], index, ["estimate", "mean", "low", "high", "differs", "beside", "alike"])
+    columns = ["estimate", "mean", "low", "high", "differs", "beside", "alike"]
+    return pd.DataFrame([*rows.values()], index, columns).astype({"differs": "Int64"})
 
 
 def _points(table, by, settings, fit_on):

@@ -64,7 +64,7 @@ def test_a_verdict_says_that_it_stands():
     assert row["differs"] == found["numbers"]["stands"] == 20
     assert row["low"] <= row["mean"] <= row["high"] and row["mean"] < row["estimate"]
     assert row["estimate"] == pytest.approx(verdict.fairness.loc[("race", "fpr_gap"), "estimate"])
-    assert np.isnan(verdict.noise.loc[("race", "tpr_gap"), "differs"]), "nothing was found there that could fall"
+    assert pd.isna(verdict.noise.loc[("race", "tpr_gap"), "differs"]), "nothing was found there that could fall"
 
 
 def test_a_verdict_says_that_it_does_not_stand():
