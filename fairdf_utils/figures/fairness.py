@@ -188,3 +188,27 @@ def differences(table: pd.DataFrame, title: str | None = None, level: float = 0.
     legend_below(figure, handles, [f"differs: p (Holm) below {below}", f"undecided: p from {below} on"])
     figure.suptitle(title)
     return figure
+
+
+@styled
+def coverage(table: pd.DataFrame, title: str | None = None) -> Figure:
+    """How often intervals hold the truth, by the number of videos of a group: one panel a metric, one dot a kind of
+    test sets, over the strip of 92 to 97 %.
+
+    `table` holds rows of `fairness.coverage.study`: metric, size, method, coverage (a fraction).
+    """
+    metrics, sizes = (list(dict.fromkeys(table[name])) for name in ("metric", "size"))
+    sizes.sort(key=lambda size: int(size.split("-")[0].split()[0]))
+    figure, grid = panels(len(metrics), len(metrics), 9.5 / len(metrics), 3.6, sharey=True)
+    for axes, metric in zip(grid, metrics, strict=True):
+        axes.axhspan(92, 97, color="#CCCCCC", zorder=0)
+        for method, colour in zip(dict.fromkeys(table["method"]), (DIFFERS, UNDECIDED), strict=False):
+            part = table[(table["metric"] == metric) & (table["method"] == method)]
+            beside = part.groupby("size").cumcount()
+            place = part["size"].map(sizes.index) + 0.5 * beside / max(beside.max(), 1) - 0.25
+            axes.scatter(place, 100 * part["coverage"], s=16, color=colour, label=method)
+        axes.set(title=RATE_WORDS.get(metric, metric), xticks=range(len(sizes)), xticklabels=sizes)
+        axes.set(xlabel="Videos of the group", ylabel="Intervals that hold the truth (%)")
+    legend_below(figure, *grid[0].get_legend_handles_labels())
+    figure.suptitle(title)
+    return figure

@@ -37,6 +37,22 @@ def compared():
     return found[found["metric"].isin(["fpr_sum", "auc"])].assign(name="fairdf - ori")
 
 
+HELD = pd.DataFrame(
+    [
+        ("fpr", size, method, 0.9)
+        for size in ("36 and more", "1-3", "4-9")
+        for method in ("videos", "independent images")
+    ],
+    columns=["metric", "size", "method", "coverage"],
+)
+
+
+def test_the_coverage_of_classes_is_drawn_from_few_videos_to_many():
+    (axes,) = plots_fairness.coverage(HELD).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1-3", "4-9", "36 and more"]
+    assert sorted(axes.collections[0].get_offsets()[:, 1]) == [90, 90, 90]
+
+
 def test_every_figure_leaves_no_trace_and_is_saved():
     table = TABLES["ori-s0"]
     drawings = {
@@ -48,6 +64,7 @@ def test_every_figure_leaves_no_trace_and_is_saved():
         "groups": lambda: plots_fairness.group_intervals(uncertainty.group_intervals(table, "group", FEW), title="t"),
         "front": lambda: plots_fairness.front(RUNS, title="t"),
         "differences": lambda: plots_fairness.differences(compared(), title="t"),
+        "coverage": lambda: plots_fairness.coverage(HELD, title="t"),
     }
     mine = plt.figure()
     before = dict(mpl.rcParams)
