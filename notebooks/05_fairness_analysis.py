@@ -570,8 +570,8 @@ assert (defined["low"][defined["p_value"] >= 1 - level] == 0).all(), "no gap abo
 # around a common one, with the error that its own videos speak for.
 #
 # **Wrong labels dilute a gap.** If a share $\varepsilon$ of the videos gets the label of another group at random, and
-# the $G$ groups are of equal size, group $g$ shows $1 - \varepsilon$ of its own rate and $\varepsilon / (G - 1)$ of each
-# other one. So a gap $\Delta$ becomes $(1 - \varepsilon \, G / (G - 1)) \, \Delta$ on average.
+# the $G$ groups are of equal size, group $g$ shows $1 - \varepsilon$ of its rate and $\varepsilon / (G - 1)$ of each
+# other. So a gap $\Delta$ becomes $(1 - \varepsilon \, G / (G - 1)) \, \Delta$ on average.
 
 # %% [markdown] tags=["audit"]
 # **If some group labels are wrong.** Labels are impressions of annotators. Here the share `label_noise` of the videos
