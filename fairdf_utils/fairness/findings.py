@@ -210,15 +210,17 @@ def _elsewhere(verdict, point):
 
 def _other_labels(noise):
     """The false alarms by columns that annotate what a grouping does, side by side with it."""
-    for by, rows in noise[noise["beside"].notna()].groupby(level="by", sort=False):
-        of = rows["beside"].iloc[0]
-        same = "" if rows["alike"].isna().any() else f" (alike for {percent(rows['alike'].iloc[0])} of the images)"
+    for (by, _), row in noise[noise["beside"].notna()].query("metric == 'fpr_sum'").iterrows():
+        same = "" if np.isnan(row["alike"]) else f" (alike for {percent(row['alike'])} of the images)"
         gap, total, gap_of, total_of = (
-            points_of(noise["estimate"].get((name, metric))) for name in (by, of) for metric in ("fpr_gap", "fpr_sum")
+            noise["estimate"].get((name, metric)) for name in (by, row["beside"]) for metric in ("fpr_gap", "fpr_sum")
         )
-        text = f"By {by}, other labels than {of}{same}, the gap of false alarms is {gap} and F_FPR {total}; by {of} "
-        text += f"{gap_of} and {total_of}. For a verdict, judge by this column."
-        yield _finding("labels", text, by, metric="fpr_gap", **rows.loc[(by, "fpr_gap")].to_dict())
+        text = (
+            f"By {by}, other labels than {row['beside']}{same}, the gap of false alarms is {points_of(gap)} and F_FPR "
+        )
+        text += f"{points_of(total)}; by {row['beside']} {points_of(gap_of)} and {points_of(total_of)}."
+        text += " For a verdict, judge by this column."
+        yield _finding("labels", text, by, fpr_gap=gap, fpr_sum=total)
 
 
 def _too_small(verdict, by):

@@ -102,6 +102,15 @@ def test_other_columns_of_the_same_kind_stand_beside():
     assert texts[1].startswith("By skin, other labels than race, the gap of false alarms is") and len(texts) == 2
 
 
+def test_other_labels_of_small_groups_or_of_fakes_alone_stop_nothing():
+    table = TABLE.assign(race_2=TABLE["race"].where(TABLE["video"] != "male-white/0/0", "asian"))
+    few = table[table["video"].str.endswith(("/0/0", "/0/1"))]
+    texts = [found["text"] for found in verdicts.judge(few, ["race"], QUICK).findings if found["kind"] == "labels"]
+    assert len(texts) == 1 and "the gap of false alarms is undefined and F_FPR" in texts[0]
+    fakes = verdicts.judge(table[table["label"] == 1], ["race"], QUICK)
+    assert not any(found["kind"] == "labels" for found in fakes.findings)
+
+
 @pytest.mark.parametrize("labels", [(0,), (1,)])
 def test_one_class_or_one_group_alone(labels):
     table = TABLE[TABLE["label"].isin(labels)]

@@ -372,6 +372,7 @@ def odd_tables(draw):
         "video": draw(st.lists(st.integers(0, 12), min_size=n, max_size=n)),
         "label": draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)),
         "gender": draw(st.lists(st.sampled_from(["male", "female", None]), min_size=n, max_size=n)),
+        "gender_2": draw(st.lists(st.sampled_from(["male", "other", None]), min_size=n, max_size=n)),
         "score": draw(st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.7, 1.0]), min_size=n, max_size=n)),
     }
     column["gender"][0] = "male"
