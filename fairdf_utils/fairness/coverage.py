@@ -86,7 +86,8 @@ def of_rates(rng, videos, frames, correlation, rates, settings) -> Iterator[tupl
         yield "videos", f"{metric} of two", "all", *_held(truth, *found.loc[metric, ["low", "high"]])
     if np.ptp(rate) == 0:
         for size, p in zip(_classes(videos), chance_against_rest(cells, settings)["fpr"], strict=True):
-            yield "videos", "test against the rest", size, p >= 1 - settings.level, np.nan
+            if not np.isnan(p):  # too few videos to be judged
+                yield "videos", "test against the rest", size, p >= 1 - settings.level, np.nan
         p = floor_of_cells(cells[:, videos >= MINIMUM], settings).loc["fpr_gap", "p_value"]
         yield "videos", "test of the gap", f"from {MINIMUM}", p >= 1 - settings.level, np.nan
 

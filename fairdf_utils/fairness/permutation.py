@@ -13,7 +13,7 @@ from scipy.stats import pearson3
 
 from fairdf_utils.fairness import metrics
 from fairdf_utils.fairness.auc import ratio
-from fairdf_utils.fairness.resampling import Settings, auc_of, chunks, clustered, told
+from fairdf_utils.fairness.resampling import MINIMUM, Settings, auc_of, chunks, clustered, told
 
 CAREFUL = 2  # clusters that the assumption "a cluster is worth one image" counts for in the spread of a group
 SURE = 10  # deals at least as extreme as the table: from fewer p is fitted
@@ -144,10 +144,13 @@ def _floor(values, statistic):
 def chance_against_rest(cells: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
     """p-values of the FPR, TPR and accuracy of each group against those of all others together: (G,) each.
 
-    How often a deal of `cells` (C, G, 2, 2) sets the group as far apart from the rest, in standard errors.
+    How often a deal of `cells` (C, G, 2, 2) sets the group as far apart from the rest, in standard errors. NaN where
+    either has fewer than MINIMUM clusters of a class that the rate is made of.
     """
-    apart = np.abs(deals(cells, settings)[1])
-    return {rate: chance(each) for rate, each in zip(("fpr", "tpr", "acc"), apart, strict=False)}
+    apart, clusters = np.abs(deals(cells, settings)[1]), (cells.sum(-1) > 0).sum(0)  # (G, label)
+    enough = np.minimum(clusters, clusters.sum(0) - clusters) >= MINIMUM
+    judged = {"fpr": enough[:, 0], "tpr": enough[:, 1], "acc": enough.all(1)}
+    return {rate: np.where(judged[rate], chance(each), np.nan) for rate, each in zip(judged, apart, strict=False)}
 
 
 def holm(p: pd.Series | np.ndarray | list) -> pd.Series | np.ndarray:

@@ -204,7 +204,7 @@ def against_rest(
 
     The interval is joined from those of the two rates, which rest on different videos. The p-value is that of a
     permutation test (`chance_against_rest`): for a group of few videos, one from resamples would find differences that
-    are not there. Where the two disagree, p decides.
+    are not there. Where the two disagree, p decides; groups too small to be judged have none.
 
     Index (rate, group); columns estimate, low, high, p_value; p_holm: corrected for all rows. Of two groups only the
     first is listed: the other mirrors it.
