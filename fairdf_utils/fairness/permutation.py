@@ -18,6 +18,7 @@ from fairdf_utils.fairness.resampling import MINIMUM, Settings, auc_of, chunks, 
 CAREFUL = 2  # clusters that the assumption "a cluster is worth one image" counts for in the spread of a group
 SURE = 10  # deals at least as extreme as the table: from fewer p is fitted
 MOST, EFFORT = 20, 10_000_000  # times `permutations` that are dealt at most, and clusters in all these deals
+FEW_KINDS = 16  # times as many clusters as kinds of them: then dealing out kinds is faster
 CALLS = np.array([[1, 0], [0, 1], [-1, 1], [1, 1]])  # how reals and fakes called fake enter the four rates
 MADE_OF = {"fpr_sum": [0], "fpr_gap": [0], "tpr_gap": [1], "oae": [2], "dp": [3], "meo": [0, 1], "eo": [0, 1]}
 
@@ -52,6 +53,19 @@ def studentised(sums: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.divide(own - rest, error, out=0 * error, where=error > 0), -1, 0)
 
 
+def dealt(held: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Clusters of K kinds dealt out to G groups that keep their numbers, from `held` (G, K): int64 (draws, G, K)."""
+    left, result = np.tile(held.sum(0), (draws, 1)), np.empty((draws, *held.shape), np.int64)
+    for code, members in enumerate(held.sum(1)):
+        wanted, others = np.full(draws, members), left.sum(1)
+        for kind in range(held.shape[1]):
+            others -= left[:, kind]
+            result[:, code, kind] = rng.hypergeometric(left[:, kind], others, wanted)
+            wanted -= result[:, code, kind]
+        left -= result[:, code]
+    return result
+
+
 def deals(cells: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """The table of C clusters (row 0), and D deals of its groups among the clusters of each class.
 
@@ -64,12 +78,19 @@ def deals(cells: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray
     cluster, group, label = np.nonzero(cells.sum(-1))
     units = cells[cluster, group, label]  # (U, predicted)
     order = np.lexsort((*units.T, group))  # so neither names of clusters nor the order of rows matter
-    classes = [(group[rows], powers(units[rows])) for rows in (order[label[order] == one] for one in (0, 1))]
+    classes = []
+    for rows in (order[label[order] == one] for one in (0, 1)):
+        kinds, kind = np.unique(units[rows], axis=0, return_inverse=True)
+        held = np.bincount(group[rows] * len(kinds) + kind, minlength=cells.shape[1] * len(kinds))
+        classes.append((group[rows], powers(units[rows]), powers(kinds), held.reshape(cells.shape[1], len(kinds))))
     rng, tables, apart, hits = np.random.default_rng(settings.seed), [], [], 0
     most = max(settings.permutations, min(MOST * settings.permutations, EFFORT // len(group)))
     for size in chain([0], told(chunks(most, len(group)), "dealing")):
         sums = np.empty((max(size, 1), cells.shape[1], 2, 8))  # whole numbers: equal deals are equal
-        for one, (given, summed) in enumerate(classes):
+        for one, (given, summed, of_kinds, held) in enumerate(classes):
+            if size and FEW_KINDS * len(of_kinds) < len(given):
+                sums[:, :, one] = dealt(held, size, rng) @ of_kinds
+                continue
             codes = np.tile(given, (len(sums), 1))  # first the table itself
             codes = rng.permuted(codes, axis=1) if size else codes
             for code in range(cells.shape[1]):
