@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Needs** | the score tables of chapter 4, or one of any other detector (parameter `scores`) |
-# | **Produces** | `05_fairness_analysis/`: `findings.json` and eight tables, see 5.11 |
+# | **Produces** | `05_fairness_analysis/`: `findings.json` and nine tables, see 5.11 |
 # | **Time on 2 CPU cores** | 30 s for four detectors on four test sets, 15 s for one table, 2 min for a million rows |
 # | **Time on one GPU** | the same: nothing here uses one |
 #
@@ -849,7 +849,9 @@ results
 # - The AUC and the TPR of the group that is served worst are no better for who does not look; every gap is.
 # - Gaps are never negative: each is read against the floor of a group-blind detector, with a band that holds the truth.
 # - Differences of detectors hold whether the groups differ or not; p-values are corrected for their number.
-# - Sentences are made by rule, severe cautions first; a group that is too small is named with what it would need.
+# - At a common FPR there is a verdict only where the FPRs on the test set agree: fitted thresholds need not travel.
+# - Sentences are made by rule, severe cautions first; they say whether a gap stands if some group labels are wrong, and
+#   what a group would need that cannot be judged.
 #
 # ## Exercises
 #
