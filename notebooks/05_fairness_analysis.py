@@ -463,8 +463,8 @@ fairness.differences(
 
 # %% [markdown]
 # **What you should see.** Wide bars, even with a hundred images: they rest on far fewer independent ones. A group that
-# differs from the others after correction (blue) has been found, not guessed. A dot on a handful of videos should not
-# be read.
+# differs from the others after correction (blue) has been found, not guessed. A group of fewer than ten videos has no
+# p-value: it cannot be judged.
 
 # %% [markdown] tags=["audit"]
 # ## 5.6 Gaps between groups, the sampling floor and the band
