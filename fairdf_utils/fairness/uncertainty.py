@@ -273,7 +273,8 @@ def _errors(data, settings, chance, auc):
     here, drawn = _possible(data, settings, chance, aucs)
     gaps, noise = _metrics(here).iloc[0], _metrics(_minus(drawn, here))
     seeming = _metrics(drawn) - gaps
-    noise = noise.where(gaps <= noise.quantile(settings.level), seeming)  # a gap that is sure is not taken for zero
+    sure = gaps > noise.quantile(settings.level)
+    noise.loc[:, sure] = seeming.loc[:, sure]  # a gap that is sure is not taken for zero
     order = [*worst_of, *gaps.index, *single.index.difference([*worst_of], sort=False)]
     return pd.concat([single, gaps])[order], [each.join(off)[order] for each in (noise, seeming)], drawn
 
