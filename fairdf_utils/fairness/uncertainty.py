@@ -250,9 +250,11 @@ def difference_of(sides: Sequence[Clustered], settings: Sequence[Settings], auc:
     """`paired_difference` of two detectors in the same clusters, at settings of their own."""
     chances = _chances(sides, settings[0])
     given = zip(sides, settings, chances, strict=True)
-    (a, errors_a, drawn_a), (b, errors_b, drawn_b) = (_errors(*each, auc) for each in given)
+    (a, errors_a, drawn_a, groups_a), (b, errors_b, drawn_b, groups_b) = (_errors(*each, auc) for each in given)
     errors = [of_a - of_b for of_a in errors_a for of_b in errors_b]
     most = _metrics(_minus(drawn_a, drawn_b))
+    for name in groups_a:  # two lowest differ by no more than some group does
+        most[name] = np.fmax.reduce(np.abs(groups_a[name] - groups_b[name])[1:], axis=1)
     result = interval_of_a_difference(a - b, errors, most, settings[0].level)
     return pd.DataFrame({"a": a, "b": b}).join(result).assign(p_holm=holm(result["p_value"]))
 
@@ -260,13 +262,15 @@ def difference_of(sides: Sequence[Clustered], settings: Sequence[Settings], auc:
 def _errors(data, settings, chance, auc):
     """WORST (not without `auc`) + METRICS + OVERALL of the table, and how far they may be from the truth (B rows).
 
-    Those of METRICS twice: if gaps that may be none were none, and if all were what they seem. Last the draws.
+    Those of METRICS twice: if gaps that may be none were none, and if all were what they seem; so those of WORST, if
+    one group is far below the others, and if several are alike. Then the draws, and those that WORST is the lowest of.
     """
     aucs, auc_overall = resampled_aucs(data, settings) if auc else (None, None)
     everyone = drawn_tables(data.cells.sum(1, keepdims=True), chance[..., :1])[:, 0]
     single = metrics.rates_of(everyone) | {"auc": auc_overall}
     single = {name: single[name] for name in (metrics.OVERALL if auc else metrics.OVERALL[1:])}
-    worst_of = {name: worst(one) for name, one in of_groups(data, settings, aucs).items()} if auc else {}
+    groups = of_groups(data, settings, aucs) if auc else {}
+    worst_of = {name: worst(one) for name, one in groups.items()}
     single = pd.DataFrame(worst_of | single)
     # A rate that may be the truth is as far from the estimate as that from it, the other way; noise only widens gaps.
     single, off = single.iloc[0], single.iloc[0] - single.iloc[1:].reset_index(drop=True)
@@ -276,7 +280,9 @@ def _errors(data, settings, chance, auc):
     sure = gaps > noise.quantile(settings.level)
     noise.loc[:, sure] = seeming.loc[:, sure]  # a gap that is sure is not taken for zero
     order = [*worst_of, *gaps.index, *single.index.difference([*worst_of], sort=False)]
-    return pd.concat([single, gaps])[order], [each.join(off)[order] for each in (noise, seeming)], drawn
+    # Noise lowers the lowest of groups that are alike, in the table as in its draws.
+    other_way = off.assign(**{name: -off[name] for name in worst_of})
+    return pd.concat([single, gaps])[order], [noise.join(off)[order], seeming.join(other_way)[order]], drawn, groups
 
 
 def _possible(data, settings, chance, aucs):
