@@ -105,7 +105,7 @@ def test_two_detectors_are_compared_by_the_same_resamples():
 
 @pytest.mark.parametrize("separation", [(1.5, 1.5, 1.5, 1.5), (2.2, 2.0, 1.0, 1.5)])
 def test_the_intervals_hold_the_truth(separation):
-    """Groups of 10 to 130 videos, frames that correlate by 1/2: 93-97 % in a study of 300 sets, here one of 100."""
+    """Groups of 10 to 130 videos, frames that correlate by 1/2: 92 to 100 % in sets of 300 tables, here one of 100."""
     rng, sizes, frames = np.random.default_rng(5), (10, 24, 31, 130), 3
     group, label = (np.concatenate([np.repeat(which, 2 * n) for which, n in zip(range(4), sizes, strict=True)]),
                     np.concatenate([np.repeat([0, 1], n) for n in sizes]))  # fmt: skip
