@@ -1,5 +1,7 @@
 """Do the intervals hold the truth as often as they say? Simulated test sets with frames that err together."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,6 +73,14 @@ def test_the_study_would_find_bands_from_resampled_videos(monkeypatch):
     monkeypatch.setattr(uncertainty, "drawn_tables", resampled)
     found = coverage.study(40, kinds=(*KINDS[:3], ["0.1"])).set_index(["method", "metric", "size"])
     assert found.loc[("videos", "fpr_sum", "all"), "coverage"].min() < LEAST
+
+
+def test_the_committed_study_says_what_is_claimed():
+    path = Path(__file__).parents[3] / "data_manifests" / "results" / "coverage.csv"
+    table = pd.read_csv(path)
+    assert set(table["list"]) == set(coverage.LISTS) and set(table["rate"]) == set(coverage.RATES)
+    ours = table[(table["method"] == "videos") & table["width"].notna()]  # not tests, see chapter 8
+    assert (ours["coverage"] + 3 * np.sqrt(0.92 * 0.08 / ours["sets"]) >= 0.92).all()
 
 
 def test_design_effect_predicts_the_spread_of_the_rates():
