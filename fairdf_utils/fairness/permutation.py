@@ -18,7 +18,7 @@ from fairdf_utils.fairness.resampling import MINIMUM, Settings, auc_of, chunks, 
 CAREFUL = 2  # clusters that the assumption "a cluster is worth one image" counts for in the spread of a group
 SURE = 10  # deals at least as extreme as the table: from fewer p is fitted
 MOST, EFFORT = 20, 10_000_000  # times `permutations` that are dealt at most, and clusters in all these deals
-FEW_KINDS = 16  # times as many clusters as kinds of them: then dealing out kinds is faster
+FEW_KINDS = 100  # times as many clusters as kinds of them: then dealing out kinds is faster
 CALLS = np.array([[1, 0], [0, 1], [-1, 1], [1, 1]])  # how reals and fakes called fake enter the four rates
 MADE_OF = {"fpr_sum": [0], "fpr_gap": [0], "tpr_gap": [1], "oae": [2], "dp": [3], "meo": [0, 1], "eo": [0, 1]}
 
@@ -85,10 +85,12 @@ def deals(cells: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray
         classes.append((group[rows], powers(units[rows]), powers(kinds), held.reshape(cells.shape[1], len(kinds))))
     rng, tables, apart, hits = np.random.default_rng(settings.seed), [], [], 0
     most = max(settings.permutations, min(MOST * settings.permutations, EFFORT // len(group)))
-    for size in chain([0], told(chunks(most, len(group)), "dealing")):
+    width = cells.shape[1] * sum(len(each[2]) for each in classes)
+    few = FEW_KINDS * width < cells.shape[1] * len(group)
+    for size in chain([0], told(chunks(most, width if few else len(group)), "dealing")):
         sums = np.empty((max(size, 1), cells.shape[1], 2, 8))  # whole numbers: equal deals are equal
         for one, (given, summed, of_kinds, held) in enumerate(classes):
-            if size and FEW_KINDS * len(of_kinds) < len(given):
+            if size and few:
                 sums[:, :, one] = dealt(held, size, rng) @ of_kinds
                 continue
             codes = np.tile(given, (len(sums), 1))  # first the table itself
