@@ -39,7 +39,7 @@ def small_study():
 
 
 def test_intervals_hold_the_truth_where_groups_have_two_videos(small_study):
-    """The study of `data_manifests/results/coverage.csv`, on its hardest list; the whole takes an hour and more."""
+    """The study of `data_manifests/results/coverage.csv`, on its hardest list; the whole takes minutes."""
     ours, naive = small_study.loc["videos"], small_study.loc["independent images"]
     assert (ours["coverage"] >= LEAST).all() and ours["width"].dropna().between(0, 10).all()
     assert (naive.loc["fpr", "coverage"] < LEAST).all(), "images are not independent"
