@@ -694,8 +694,8 @@ mended  # what stays low has lost the order of the scores, which no threshold br
 # and `--sets` says from how many test sets of each kind.
 #
 # Gaps are counted without the permutations, which pull the low end to zero: the bands of chapter 5 hold at least as
-# often. `of two` are paired differences with a second detector that is alike in all groups (here from 12 sets of each
-# kind, all others from 40). For the tests, of groups that are truly alike, the share is of those that say so.
+# often. `of two` are paired differences with a second detector that is alike in all groups. For the tests, of groups
+# that are truly alike, the share is of those that say so.
 
 # %% alt="Dots over a grey strip: the share of intervals that hold the truth, by the number of videos of a group."
 study = pd.read_csv("../data_manifests/results/coverage.csv")
