@@ -80,7 +80,8 @@ def clustered_auc(
     """AUC of each group (codes 0..groups-1), with the variance between whole clusters (`unit`, codes 0..units-1).
 
     Few clusters may look more alike than they are, so the variance of the placements of each class is drawn, by PRIOR
-    clusters, towards that of clusters which are wholly on one side.
+    clusters, towards that of clusters which are wholly on one side. Those that are wholly on the right side tell nothing
+    of it, nor those wholly on the wrong one: where all are, the AUC of few clusters would seem to be known.
 
     Source: Obuchowski 1997 (clusters); Smyth 2004 (variances of few, drawn towards an expected one).
     """
@@ -94,8 +95,9 @@ def clustered_auc(
     influence *= np.sqrt(clusters / np.maximum(clusters - 1, 1))[:, None]
     squares, free = (influence**2).sum(1), clusters - 1 + PRIOR
     single = np.tile(estimate * (1 - estimate), (2, 1))  # variance of one image
-    seen = np.divide(squares, single, out=0 * single, where=single > 0) * (clusters - 1) / free
-    prior = PRIOR / free / (2 * clusters)
+    telling = np.minimum((won > 0).sum(1), (won < images).sum(1))  # clusters: the fewer of those with wins, with losses
+    seen = np.divide(squares, single, out=0 * single, where=single > 0) * telling / (telling + PRIOR)
+    prior = PRIOR / (telling + PRIOR) / (2 * clusters)
     influence = influence.sum(0)
     together = np.nan_to_num(ratio((influence**2).sum(0), squares.sum(0)), nan=1.0)  # clusters of both classes
     freedom = ratio((seen + prior).sum(0) ** 2, ((seen + prior) ** 2 / free).sum(0))

@@ -102,6 +102,17 @@ def test_intervals_hold_the_auc(sizes, truth):
     assert np.mean(held) >= 0.92 - 2 * np.sqrt(0.92 * 0.08 / 400)
 
 
+@pytest.mark.parametrize(("clusters", "truth"), [(20, 0.98), (40, 0.995)])
+def test_intervals_hold_an_auc_that_few_clusters_show_as_one(clusters, truth):
+    """Where no cluster is on a wrong side, their number is all that is known; as above, of single images."""
+    rng, held = np.random.default_rng(clusters), []
+    for _ in range(400):
+        group, label, score, unit = simulated(rng, [(clusters, clusters)], truth, correlation=0, frames=1)
+        low, high = interval_of_an_auc(auc.clustered_auc(group, 1, label, score, unit, unit.max() + 1), 0.95)
+        held.append(low[0] <= truth <= high[0])
+    assert np.mean(held) >= 0.92 - 2 * np.sqrt(0.92 * 0.08 / 400)
+
+
 @pytest.mark.parametrize(("sizes", "spread"), [([(15, 15)] * 4, 1.0), ([(10, 12), (60, 60), (60, 60)], 3.0)])
 def test_groups_of_one_auc_are_seldom_said_to_differ(sizes, spread):
     """p < 0.05 in about 15 of 300 test sets, also where a small group's scores spread more; above 26 once in 250."""
