@@ -33,6 +33,7 @@ VERDICTS = {  # in the order of a sentence
     **{way: f"{way} on" for way in ("lower", "higher", "undecided")},
     "did not travel": "the thresholds did not travel to",  # from validation
     "no common FPR": "no thresholds give a common FPR on",  # scores with too few values
+    "undefined": "cannot be judged on",
 }
 
 
@@ -52,8 +53,8 @@ def compare(
         if pair is None:
             continue
         try:
-            target = overall_metrics(pair[1], settings.threshold)["fpr"]
-            cut_a, cut_b = (fit_threshold(table, "fpr", target) for table in pair)
+            target = overall_metrics(pair[1], settings.threshold, settings.fidelity)["fpr"]
+            cut_a, cut_b = (fit_threshold(table, "fpr", target, settings.fidelity) for table in pair)
         except ValueError as error:  # or ScoreTableError, which is one
             failures.append(f"Nothing is compared at a {at}. {error}")
             continue
@@ -77,7 +78,7 @@ def compared(differences: pd.DataFrame, level: float) -> pd.DataFrame:
     rows["p_holm"] = families.transform(holm).astype(float)
     lost = np.where(rows["at"] == COMMON, "did not travel", "no common FPR")
     verdict = np.where(rows["p_holm"] < 1 - level, np.where(rows["estimate"] < 0, "lower", "higher"), "undecided")
-    return rows.assign(verdict=np.where(apart, lost, verdict))
+    return rows.assign(verdict=np.select([apart, rows["estimate"].isna()], [lost, "undefined"], verdict))
 
 
 def comparison_sentences(rows: pd.DataFrame) -> list[str]:

@@ -74,14 +74,14 @@ def fit_threshold(
     """
     if target not in ("eer", "fpr", "tpr"):
         raise ValueError(f"target is {target!r}; use one of eer, fpr, tpr.")
-    if target != "eer" and (value is None or not 0 <= value <= 1):
-        raise ValueError(f"target {target!r} with value {value}: give the rate wanted, from 0 to 1.")
     scored = as_arrays(table, None, 0.5, fidelity)
     thresholds = cuts(scored.score)
     rates = rates_of(counts_at(scored, thresholds)[:, 0])  # (K,) each
     for rate, name in (("fpr", "reals"), ("tpr", "fakes")):
         if target in ("eer", rate) and np.isnan(rates[rate][0]):
             raise ScoreTableError(f"There is no threshold for {target}: the table has no {name}.")
+    if target != "eer" and (value is None or not 0 <= value <= 1):
+        raise ValueError(f"target {target!r} with value {value}: give the rate wanted, from 0 to 1.")
     if target == "eer":
         return float(thresholds[np.abs(rates["fpr"] - rates["fnr"]).argmin()])
     if target == "tpr":

@@ -1,11 +1,14 @@
 """Two detectors are compared by rule, and at a common FPR only where there is one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from fairdf_utils.fairness import metrics, thresholds
 from fairdf_utils.fairness.comparisons import COMMON, QUESTIONS, SEEN, compare, compared, comparison_sentences
+from fairdf_utils.fairness.score_table import log_odds
 from fairdf_utils.fairness.uncertainty import Settings
 from fairdf_utils.tests.fairness.score_tables import planted_table
 
@@ -71,6 +74,28 @@ def test_without_validation_only_the_marked_reading_is_left():
     rows = judged(B, A, None)
     assert set(rows["at"]) == {"threshold", SEEN}
     assert any("F_FPR at a common FPR (test labels seen)" in text for text in comparison_sentences(rows))
+
+
+def test_what_is_undefined_is_not_undecided():
+    """The worst group is one of at least two that are large enough."""
+    small = A[(A["gender"] == "male") | A["video"].str.endswith("/3")]
+    rows = judged(small.assign(score=small["score"] ** 1.2), small)
+    found = verdicts(rows)
+    assert found["worst_auc", "threshold"] == "undefined" and found["auc", "threshold"] == "undecided"
+    assert "b against a, worst-group AUC: cannot be judged on dfd." in comparison_sentences(rows)
+
+
+def test_without_real_images_there_is_no_common_fpr():
+    fakes = tuple(table[table["label"] == 1] for table in VALIDATION)
+    _, failures = compare(B, A, "gender", QUICK, fakes)
+    assert len(failures) == 1 and "the table has no reals" in failures[0]
+
+
+def test_a_common_fpr_is_one_of_the_scores_that_are_judged():
+    a, b = (table.assign(logit_real=0.0, logit_fake=log_odds(table["score"]) - 1) for table in (A, B))
+    rows, _ = compare(b, a, "gender", replace(QUICK, fidelity="official"), None)
+    row = rows.set_index(["at", "metric"]).loc[(SEEN, "fpr")]
+    assert row["a"] == row["b"] == metrics.overall_metrics(a, fidelity="official")["fpr"]
 
 
 def test_scores_of_two_values_have_no_common_fpr():
