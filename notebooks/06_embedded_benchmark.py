@@ -562,7 +562,7 @@ verdict
 # is measured on 25 videos. The *sampling floor* is what the gap would be if the groups made no difference:
 
 # %%
-judged = {name: uncertainty.bootstrap(table, "group", settings, auc=False) for name, table in tables.items()}
+judged = {name: uncertainty.metric_intervals(table, "group", settings, auc=False) for name, table in tables.items()}
 gaps = pd.DataFrame({name: values.loc["fpr_gap"] for name, values in judged.items()}).T
 largest = {name: rate["fpr"].max() - rate["fpr"].min() for name, rate in rates.items()}
 assert np.allclose(gaps["estimate"].astype(float), list(largest.values()), equal_nan=True)

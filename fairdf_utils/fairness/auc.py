@@ -80,8 +80,8 @@ def clustered_auc(
     """AUC of each group (codes 0..groups-1), with the variance between whole clusters (`unit`, codes 0..units-1).
 
     Few clusters may look more alike than they are, so the variance of the placements of each class is drawn, by PRIOR
-    clusters, towards that of clusters which are wholly on one side. Those that are wholly on the right side tell nothing
-    of it, nor those wholly on the wrong one: where all are, the AUC of few clusters would seem to be known.
+    clusters, towards that of clusters which are wholly on one side. Where all are on the right side they tell nothing
+    of it: so a class counts for as many clusters as have losses, or wins if these are fewer.
 
     Source: Obuchowski 1997 (clusters); Smyth 2004 (variances of few, drawn towards an expected one).
     """
@@ -95,7 +95,7 @@ def clustered_auc(
     influence *= np.sqrt(clusters / np.maximum(clusters - 1, 1))[:, None]
     squares, free = (influence**2).sum(1), clusters - 1 + PRIOR
     single = np.tile(estimate * (1 - estimate), (2, 1))  # variance of one image
-    telling = np.minimum((won > 0).sum(1), (won < images).sum(1))  # clusters: the fewer of those with wins, with losses
+    telling = np.minimum((won > 0).sum(1), (won < images).sum(1))
     seen = np.divide(squares, single, out=0 * single, where=single > 0) * telling / (telling + PRIOR)
     prior = PRIOR / (telling + PRIOR) / (2 * clusters)
     influence = influence.sum(0)

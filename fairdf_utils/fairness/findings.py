@@ -58,8 +58,8 @@ class Verdict:
     # needed_real, needed_fake: clusters for an interval of width PLANNED; for rate fpr and tpr <rate>_off, _off_low,
     # _off_high (difference from all other groups together), _off_p, _off_p_holm.
     groups: pd.DataFrame
-    # Index (by, metric): columns of `uncertainty.bootstrap`; p_holm; left_out: groups that are too small. First WORST,
-    # with no floor, but the name of the worst group.
+    # Index (by, metric): columns of `uncertainty.metric_intervals`; p_holm; left_out: groups that are too small. First
+    # WORST, with no floor, but the name of the worst group.
     fairness: pd.DataFrame
     # Gap of the FPR by `primary` at POINTS and for "videos": threshold, estimate, floor_q95, p_value, p_holm.
     points: pd.DataFrame

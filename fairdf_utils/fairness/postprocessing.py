@@ -15,11 +15,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_va
 from sklearn.preprocessing import StandardScaler
 
 from fairdf_utils.fairness.metrics import as_arrays, overall_metrics, rates_of
-from fairdf_utils.fairness.resampling import MINIMUM, Settings
+from fairdf_utils.fairness.resampling import MINIMUM, Settings, large_enough
 from fairdf_utils.fairness.score_table import ScoreTableError, column, log_odds, sigmoid
 from fairdf_utils.fairness.thresholds import counts_at, cuts, fit_group_thresholds, fit_threshold
 from fairdf_utils.fairness.uncertainty import paired_difference
-from fairdf_utils.fairness.verdicts import large_enough
 
 HALF = 0.5
 Pair = tuple[np.ndarray, np.ndarray]

@@ -4,7 +4,7 @@ Frames of one video are near copies, so whole clusters are drawn. One matrix pro
 drawn with the clusters' influence gives the AUCs of all resamples, of which `uncertainty` makes intervals.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -91,6 +91,13 @@ def aligned(table_a: pd.DataFrame, table_b: pd.DataFrame, shared: list[str]) -> 
             text = "differs between the two tables ({}, {}): score both from one manifest.".format(*values)
             raise ScoreTableError(f"Column '{name}' of {path} {text}")
     return table_b
+
+
+def large_enough(table: pd.DataFrame, by: str, labels: Sequence[int], cluster: str) -> tuple[pd.DataFrame, list]:
+    """The rows that a gap is made of, and the groups left out: those with fewer than MINIMUM clusters of a class."""
+    counts = table.groupby([by, "label"])[cluster].nunique().unstack().reindex(columns=labels).fillna(0)
+    enough = (counts >= MINIMUM).all(axis=1)
+    return table[table[by].isin(enough.index[enough]) & table["label"].isin(labels)], list(enough.index[~enough])
 
 
 def chunks(count: int, width: int, budget: int = 1_000_000) -> list[int]:

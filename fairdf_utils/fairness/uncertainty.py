@@ -107,11 +107,11 @@ def percentiles(values: pd.DataFrame, level: float) -> pd.DataFrame:
     return ends.mask(ends["estimate"].isna())
 
 
-def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
-    """All metrics with intervals, and the floor of those that compare groups.
+def metric_intervals(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True) -> pd.DataFrame:
+    """The fairness metrics with bands and sampling floors.
 
-    Index METRICS + OVERALL (of all images together); columns estimate, low, high; groups: how many the
-    metric rests on; floor_mean, floor_q95, p_value: see `sampling_floor` (<NA> and NaN for OVERALL).
+    Index METRICS; columns estimate, low, high; groups: how many it rests on; floor_mean, floor_q95, p_value: see
+    `sampling_floor`.
     """
     data = clustered(table, by, settings)
     aucs = _auc_draws(data, settings) if auc else None
@@ -121,14 +121,7 @@ def bootstrap(table: pd.DataFrame, by: str, settings: Settings, auc: bool = True
     result = interval_of_a_gap(values, deviations, floor["p_value"], settings.level)
     groups = metrics.metrics_of(data.cells.sum(0), aucs[0] if auc else None, settings.fidelity)[1]
     result["groups"] = pd.Series(groups, dtype="Int64")
-    everyone = _rates(data.cells.sum(1, keepdims=True), ["all"], settings.level).xs("all", level=1)
-    if auc:
-        known = auc_of(data, together=True)
-        everyone.loc["auc", ["estimate", "low", "high"]] = np.ravel(
-            [known.estimate, *interval_of_an_auc(known, settings.level)]
-        )
-    everyone = everyone.reindex(metrics.OVERALL if auc else metrics.OVERALL[1:]).drop(columns="effective")
-    return pd.concat([result.join(floor), everyone]).rename_axis("metric")
+    return result.join(floor).rename_axis("metric")
 
 
 def gaps_of(data: Clustered, settings: Settings, aucs: np.ndarray | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -232,8 +225,8 @@ def paired_difference(
 ) -> pd.DataFrame:
     """Metric of A minus metric of B, on the same images (negative: A is smaller).
 
-    What both detectors find hard cancels, so the interval is narrower than those of `bootstrap` suggest. The rows may
-    stand in any order; `threshold_b` is that of B, where it is not that of the settings.
+    What both detectors find hard cancels, so the interval is narrower than the two of `metric_intervals` suggest. The
+    rows may stand in any order; `threshold_b` is that of B, where it is not that of the settings.
 
     Index WORST (not without `auc`) + METRICS + OVERALL; columns a, b (the two estimates), estimate = a - b, low, high;
     p_value: that the difference is zero, see `interval_of_a_difference`; p_holm: corrected for all rows of this table

@@ -15,8 +15,8 @@ from fairdf_utils.fairness import permutation, uncertainty
 from fairdf_utils.fairness.cautions import cautions
 from fairdf_utils.fairness.findings import GAPS, PLANNED, Verdict, findings
 from fairdf_utils.fairness.label_noise import other_labels, relabelled
-from fairdf_utils.fairness.metrics import METRICS, OVERALL
-from fairdf_utils.fairness.resampling import MINIMUM
+from fairdf_utils.fairness.metrics import OVERALL
+from fairdf_utils.fairness.resampling import MINIMUM, large_enough
 from fairdf_utils.fairness.sample_size import design_effects, videos_needed
 from fairdf_utils.fairness.score_table import ScoreTableError, column, video_level
 from fairdf_utils.fairness.thresholds import POINTS, fit_threshold
@@ -94,23 +94,16 @@ def _groups(table, by, settings):
 
 def _fairness(table, by, settings):
     """WORST and METRICS of one grouping; the gaps of FPR, TPR and AUC between the groups that are large enough."""
-    whole = uncertainty.bootstrap(table, by, settings).loc[list(METRICS)].assign(left_out="")
+    whole = uncertainty.metric_intervals(table, by, settings).assign(left_out="")
     for metric, *_, labels in GAPS.values():
         part, left_out = large_enough(table, by, labels, settings.cluster)
         if left_out:
             row = pd.Series(np.nan, whole.columns, dtype=object)
             if part[by].nunique() > 1:
-                row = uncertainty.bootstrap(part, by, settings, len(labels) == 2).loc[metric].astype(object)
+                row = uncertainty.metric_intervals(part, by, settings, len(labels) == 2).loc[metric].astype(object)
             row["left_out"], row["groups"] = ", ".join(map(str, left_out)), part[by].nunique()
             whole.loc[metric] = row[whole.columns]
     return pd.concat([worst_groups(table, by, settings), whole])
-
-
-def large_enough(table: pd.DataFrame, by: str, labels: Sequence[int], cluster: str) -> tuple[pd.DataFrame, list]:
-    """The rows that a gap is made of, and the groups left out: those with fewer than MINIMUM clusters of a class."""
-    counts = table.groupby([by, "label"])[cluster].nunique().unstack().reindex(columns=labels).fillna(0)
-    enough = (counts >= MINIMUM).all(axis=1)
-    return table[table[by].isin(enough.index[enough]) & table["label"].isin(labels)], list(enough.index[~enough])
 
 
 def _with_differences(table, bys, groups, settings):

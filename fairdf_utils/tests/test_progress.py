@@ -41,7 +41,7 @@ def test_an_audit_says_on_its_error_stream_how_far_it_is(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     monkeypatch.setenv("FAIRDF_LOG", "-")
     for _ in progress.bar("a", desc="tables"):
-        uncertainty.bootstrap(video_table(), "group", uncertainty.Settings(resamples=4000, permutations=4000))
+        uncertainty.metric_intervals(video_table(), "group", uncertainty.Settings(resamples=4000, permutations=4000))
     lines = capsys.readouterr().err.splitlines()
     assert {line.split()[0] for line in lines} == {"tables", "dealing"}
     assert all(re.fullmatch(r"\w+ \d+/\d+ \w+, [\d:?]+ left", line) for line in lines), "no marks of a terminal"

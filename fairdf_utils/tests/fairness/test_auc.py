@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from fairdf_utils.fairness import auc
 from fairdf_utils.fairness.permutation import sampling_floor
 from fairdf_utils.fairness.resampling import Settings
-from fairdf_utils.fairness.uncertainty import bootstrap, interval_of_an_auc
+from fairdf_utils.fairness.uncertainty import interval_of_an_auc, metric_intervals
 from fairdf_utils.tests.fairness.score_tables import score_table
 
 parts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.integers(0, 6)), min_size=1)
@@ -127,7 +127,7 @@ def test_groups_of_one_auc_are_seldom_said_to_differ(sizes, spread):
 def test_a_group_of_lower_auc_is_found():
     group, label, score, unit = simulated(np.random.default_rng(3), [(40, 40)] * 3, [0.95, 0.95, 0.65])
     table = score_table(np.array(["a", "b", "c"])[group], label, norm.cdf(score), unit.astype(str))
-    row = bootstrap(table, "group", Settings()).loc["auc_gap"]
+    row = metric_intervals(table, "group", Settings()).loc["auc_gap"]
     assert row["p_value"] < 0.01 and 0 < row["low"] < 0.3 < row["high"] and row["floor_q95"] < row["estimate"]
     alike = sampling_floor(table, "group", Settings(permutations=4000)).loc["auc_gap"]
     assert alike["q95"] == pytest.approx(row["floor_q95"], abs=0.02)

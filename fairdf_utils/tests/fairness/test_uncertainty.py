@@ -64,7 +64,7 @@ def test_the_band_is_the_metric_of_the_deviation(monkeypatch):
     table = table[~((table["group"] == GROUPS[4]) & (table["label"] == 1))].reset_index(drop=True)
     drawn = []
     monkeypatch.setattr(uncertainty, "drawn_tables", lambda *given: drawn.append(drawn_tables(*given)) or drawn[-1])
-    ours = uncertainty.bootstrap(table, "group", FEW)
+    ours = uncertainty.metric_intervals(table, "group", FEW)
     here, reach = (metrics.group_rates(table), metrics.overall_metrics(table)), []
     for counts in drawn[0][1:]:
         np.testing.assert_allclose(counts.sum(-1), here[0][["n_real", "n_fake"]])
@@ -78,17 +78,16 @@ def test_the_band_is_the_metric_of_the_deviation(monkeypatch):
     errors = (high - low) / 2 / student.ppf(0.95, known.freedom) * known.noise(FEW.resamples, FEW.seed)
     auc_gap = np.nanmax(errors, axis=1) - np.nanmin(errors, axis=1)
     reach = np.append(np.quantile(reach, 0.9, axis=0), np.quantile(auc_gap, 0.9))
-    assert ours.index.tolist() == [*METRICS, *OVERALL]
-    gaps = ours.loc[list(METRICS)]
-    excluded = gaps["p_value"] < 1 - FEW.level
-    low = np.where(excluded, np.maximum(gaps["estimate"] - reach, 0), 0)
-    np.testing.assert_allclose(gaps["low"], low, atol=1e-12)
-    end = np.where(gaps.index.isin(["fpr_sum", "eo"]), np.inf, 1)
-    np.testing.assert_allclose(gaps["high"], np.minimum(gaps["estimate"] + reach, end), atol=1e-12)
-    np.testing.assert_allclose(gaps["estimate"], metrics.fairness_metrics(table))
-    assert gaps["groups"].tolist() == list(metrics.fairness_metrics(table).attrs["groups"].values())
+    assert ours.index.tolist() == [*METRICS]
+    excluded = ours["p_value"] < 1 - FEW.level
+    low = np.where(excluded, np.maximum(ours["estimate"] - reach, 0), 0)
+    np.testing.assert_allclose(ours["low"], low, atol=1e-12)
+    end = np.where(ours.index.isin(["fpr_sum", "eo"]), np.inf, 1)
+    np.testing.assert_allclose(ours["high"], np.minimum(ours["estimate"] + reach, end), atol=1e-12)
+    np.testing.assert_allclose(ours["estimate"], metrics.fairness_metrics(table))
+    assert ours["groups"].tolist() == list(metrics.fairness_metrics(table).attrs["groups"].values())
     floor = permutation.sampling_floor(table, "group", FEW)
-    pd.testing.assert_frame_equal(gaps[["floor_q95", "p_value"]], floor[["q95", "p_value"]].set_axis(
+    pd.testing.assert_frame_equal(ours[["floor_q95", "p_value"]], floor[["q95", "p_value"]].set_axis(
         ["floor_q95", "p_value"], axis=1))  # fmt: skip
 
 
@@ -123,12 +122,6 @@ def test_frames_that_agree_are_worth_little_more_than_their_videos():
     assert (apart.eval("fpr_high - fpr_low") < found.eval("fpr_high - fpr_low")).all()
     single = uncertainty.group_intervals(table, "group", replace(FEW, cluster="img_path"), auc=False)
     assert single["effective_fake"].to_numpy() == pytest.approx(240), "images taken for independent"
-    whole = uncertainty.bootstrap(alike, "group", FEW)
-    row = uncertainty.group_intervals(alike.assign(all="all"), "all", FEW).loc["all"]
-    for rate in ("acc", "fpr", "tpr"):
-        assert whole.loc[rate, ["estimate", "low", "high"]].tolist() == pytest.approx(
-            row[[rate, f"{rate}_low", f"{rate}_high"]].tolist()
-        )
 
 
 def test_few_videos_never_have_an_interval_without_width():
@@ -162,7 +155,7 @@ def test_every_interval_holds_its_estimate(table):
         low, high = (found[f"{rate}_{end}"] for end in ("low", "high"))
         assert (found[rate].isna() | ((low <= found[rate] + 1e-12) & (found[rate] <= high + 1e-12))).all()
         assert (found[rate].isna() | (high > low)).all() and (low.isna() == found[rate].isna()).all()
-    gaps = uncertainty.bootstrap(table, "group", FEW).loc[list(METRICS)]
+    gaps = uncertainty.metric_intervals(table, "group", FEW)
     shown = gaps.dropna(subset=["low"])
     assert (shown["low"] <= shown["estimate"]).all() and (shown["estimate"] <= shown["high"] + 1e-12).all()
     assert shown["p_value"].between(0, 1).all() and (gaps["low"].isna() == gaps["estimate"].isna()).all()
@@ -172,9 +165,9 @@ def test_every_interval_holds_its_estimate(table):
 
 def test_without_auc_the_rest_is_the_same():
     table = video_table(2)
-    whole = uncertainty.bootstrap(table, "group", FEW)
-    part = uncertainty.bootstrap(table, "group", FEW, auc=False)
-    pd.testing.assert_frame_equal(part, whole.drop(["auc_gap", "auc"]))
+    whole = uncertainty.metric_intervals(table, "group", FEW)
+    part = uncertainty.metric_intervals(table, "group", FEW, auc=False)
+    pd.testing.assert_frame_equal(part, whole.drop("auc_gap"))
     whole, part = (uncertainty.group_intervals(table, "group", FEW, auc=auc) for auc in (True, False))
     assert set(whole.columns) - set(part.columns) == {"auc_low", "auc_high"}
     floor = permutation.sampling_floor(table, "group", FEW)
@@ -267,9 +260,9 @@ def test_against_rest_finds_the_wronged_group():
 
 def test_the_same_seed_gives_the_same_numbers():
     table = video_table()
-    found = uncertainty.bootstrap(table, "group", FEW)
-    pd.testing.assert_frame_equal(found, uncertainty.bootstrap(table, "group", FEW))
-    assert not found["high"].equals(uncertainty.bootstrap(table, "group", replace(FEW, seed=1))["high"])
+    found = uncertainty.metric_intervals(table, "group", FEW)
+    pd.testing.assert_frame_equal(found, uncertainty.metric_intervals(table, "group", FEW))
+    assert not found["high"].equals(uncertainty.metric_intervals(table, "group", replace(FEW, seed=1))["high"])
 
 
 def test_paired_difference_of_like_detectors():

@@ -92,7 +92,7 @@ def test_the_numbers_are_those_of_the_one_regime(planted):
     groups = uncertainty.group_intervals(TABLE.assign(img_path=TABLE.index.astype(str)), "race", enough)
     names = ["fpr_low", "fpr_high", "tpr_low", "tpr_high", "acc_low", "acc_high", "auc_low", "auc_high"]
     np.testing.assert_allclose(planted.groups.loc["race"].loc[groups.index, names].astype(float), groups[names])
-    whole = uncertainty.bootstrap(TABLE.assign(img_path=TABLE.index.astype(str)), "gender", enough)
+    whole = uncertainty.metric_intervals(TABLE.assign(img_path=TABLE.index.astype(str)), "gender", enough)
     columns = ["estimate", "low", "high", "floor_q95", "p_value"]
     gender = planted.fairness.loc["gender"].drop(list(WORST))
     np.testing.assert_allclose(gender[columns].astype(float), whole.loc[gender.index, columns].astype(float))
@@ -200,7 +200,7 @@ def test_intervals_of_gaps_between_many_groups_cover_the_true_gap():
     """In 36 or more of 40 test sets."""
     covered, given = 0, Settings(resamples=200, permutations=20)
     for seed in range(40):
-        row = uncertainty.bootstrap(eight_groups(seed), "group", given, auc=False).loc["fpr_gap"]
+        row = uncertainty.metric_intervals(eight_groups(seed), "group", given, auc=False).loc["fpr_gap"]
         covered += row["low"] <= 0.2 <= row["high"]
     assert covered >= 36
 

@@ -26,7 +26,7 @@ from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
 from fairdf_utils.evaluation.scoring import scoring_copy
 from fairdf_utils.fairness.metrics import fairness_metrics
 from fairdf_utils.fairness.resampling import Settings, auc_of, clustered
-from fairdf_utils.fairness.uncertainty import bootstrap, group_intervals
+from fairdf_utils.fairness.uncertainty import group_intervals, metric_intervals
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import build
 from fairdf_utils.model.losses import draw_triplets
@@ -243,10 +243,10 @@ def metric_rows(sizes: Sizes, _: torch.device) -> Iterator[dict]:
             library_metrics(table.iloc[np.concatenate([rows_of[video] for video in drawn])])
 
     settings = Settings(resamples=sizes.resamples)
-    seconds = interleave({"library": loop, "ours": lambda: bootstrap(table, "group", settings)}, sizes.rounds)
+    seconds = interleave({"library": loop, "ours": lambda: metric_intervals(table, "group", settings)}, sizes.rounds)
     scaled = seconds["library"] * sizes.resamples / sizes.looped
     what = f"intervals and tests of all metrics, {sizes.videos:,} videos, against {sizes.resamples:,} loops over them"
-    estimate = bootstrap(table, "group", settings)["estimate"]
+    estimate = metric_intervals(table, "group", settings)["estimate"]
     yield row(what, scaled, seconds["ours"], max(abs(theirs[name] - estimate[name]) for name in theirs), 1e-9)
 
     single = replace(settings, cluster="img_path")
