@@ -243,7 +243,7 @@ def _add_judgement(commands) -> None:
     audit.add_argument("--by", nargs="+", help="columns that name groups (default: gender, race, group)")
     audit.add_argument("--threshold", type=float, default=0.5, help="fake from this score on (default: %(default)s)")
     audit.add_argument("--validation", help="scores that thresholds are fitted on")
-    audit.add_argument("--resamples", type=_at_least_one, default=1000, help="of the bootstrap (default: %(default)s)")
+    audit.add_argument("--resamples", type=_at_least_one, default=1000, help="of intervals (default: %(default)s)")
     audit.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     audit.add_argument("--cluster", default="video", help="drawn as a whole: video, identity, img_path")
     audit.add_argument("--label-noise", type=float, default=0.05, help="wrong group labels (default: %(default)s)")

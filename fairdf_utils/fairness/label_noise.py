@@ -44,8 +44,7 @@ def relabelled(table: pd.DataFrame, by: str, label: int, settings: Settings, dea
     others = (given + rng.integers(1, max(groups, 2), shape)) % groups
     codes = np.vstack([given, np.where(rng.random(shape) < settings.label_noise, others, given)])
     sums = np.zeros((len(codes), groups, 2, 8))
-    for group in range(groups):
-        sums[:, group, label] = (codes == group).astype(np.float64) @ permutation.powers(units)
+    sums[:, :, label] = permutation.summed(codes, permutation.powers(units), groups)
     rates = ratio(sums[:, :, label, 2], sums[:, :, label, 1])
     off = np.abs(rates - ratio(units[:, 1].sum(), units.sum()))
     result = pd.DataFrame({"sum": np.nansum(off, axis=1), "gap": gap(rates), "p_value": np.nan})

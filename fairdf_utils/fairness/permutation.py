@@ -29,6 +29,11 @@ def powers(units: np.ndarray) -> np.ndarray:
     return np.stack([n**0, n, e, e**2, e * n, n**2, e > 0, e < n], axis=1)
 
 
+def summed(codes: np.ndarray, units: np.ndarray, groups: int) -> np.ndarray:
+    """What `units` (U, 8) add up to in each group, (B, G, 8), where `codes` (B, U) say in which each one is."""
+    return np.stack([(codes == code).astype(np.float64) @ units for code in range(groups)], axis=1)
+
+
 def studentised(sums: np.ndarray) -> np.ndarray:
     """FPR, TPR, accuracy and predicted-fake rate of each group minus the rest's, in standard errors: (4, ..., G).
 
@@ -70,8 +75,11 @@ def deals(cells: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray
     """The table of C clusters (row 0), and D deals of its groups among the clusters of each class.
 
     `cells` (C, G, 2, 2) are those of `Clustered`. A cluster keeps its images together; one with several labels or
-    groups is first split into parts that have one of each. D is `permutations`, and where these cost little up to MOST
-    times as many, until SURE of them are as extreme as the table. Tables (1 + D, G, 2, 2), `studentised` (4, 1 + D, G).
+    groups is first split into parts that have one of each (so the real and the fake images of a person are taken for
+    independent where both count: in accuracy and predicted-fake rate). D is `permutations`, and where these cost little
+    up to MOST times as many, until SURE of them are as extreme as the table.
+
+    Tables (1 + D, G, 2, 2), `studentised` (4, 1 + D, G).
 
     Source: Besag and Clifford 1991 (when to stop).
     """
@@ -89,14 +97,12 @@ def deals(cells: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray
     few = FEW_KINDS * width < cells.shape[1] * len(group)
     for size in chain([0], told(chunks(most, width if few else len(group)), "dealing")):
         sums = np.empty((max(size, 1), cells.shape[1], 2, 8))  # whole numbers: equal deals are equal
-        for one, (given, summed, of_kinds, held) in enumerate(classes):
+        for one, (given, units, of_kinds, held) in enumerate(classes):
             if size and few:
                 sums[:, :, one] = dealt(held, size, rng) @ of_kinds
                 continue
             codes = np.tile(given, (len(sums), 1))  # first the table itself
-            codes = rng.permuted(codes, axis=1) if size else codes
-            for code in range(cells.shape[1]):
-                sums[:, code, one] = (codes == code).astype(np.float64) @ summed
+            sums[:, :, one] = summed(rng.permuted(codes, axis=1) if size else codes, units, cells.shape[1])
         tables.append(np.stack([sums[..., 1] - sums[..., 2], sums[..., 2]], axis=-1))
         apart.append(studentised(sums))
         hits = hits + (np.abs(apart[-1]) >= np.abs(apart[0])).sum(1)

@@ -27,7 +27,7 @@ class Settings:
     """How a score table is judged: the same for every interval, p-value and sentence. ValueError if impossible."""
 
     threshold: float = 0.5  # an image is called fake when its score reaches it, 0..1
-    resamples: int = 1000  # test sets that are drawn
+    resamples: int = 1000  # rates that may be true, or test sets, drawn for an interval
     permutations: int = 1000  # deals of the groups
     level: float = 0.95  # coverage that the intervals aim at; p-values are compared with 1 - level
     cluster: str = "video"  # what is drawn as a whole: video, identity, or img_path (images taken for independent)
