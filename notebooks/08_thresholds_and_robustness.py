@@ -706,10 +706,11 @@ held = parts[["coverage", "width"]].mean().assign(lowest=parts["coverage"].min()
 held.loc[["videos", "independent images"], ["coverage", "lowest", "width", "sets"]]
 
 # %% [markdown]
-# **What you should see.** Whoever takes images for independent holds the truth in half of the sets. The intervals of
-# chapter 5 hold it in 96 of 100 or more on average, in every class of groups. `lowest` is the worst of all kinds of test sets;
-# it varies by chance, the standard error of each is in the table. Above the strip lie small groups and low rates: an
-# interval from two videos can only be careful, and its width, over 70 points, says how little is known. The bands hold
-# more often than they need to, because they are made for the worst case; least in F_FPR with groups of two and three
-# videos at a rate of one half (92 of 100). And *tests* of such groups fail where their frames are more alike than those
-# of the others: up to 29 of 100 differ by chance alone. So verdicts judge no group of fewer than ten videos.
+# **What you should see.** Whoever takes images for independent holds the truth in five or six of ten sets. The
+# intervals of chapter 5 hold it in 95 of 100 or more on average, in every class of groups. `lowest` is the worst of all
+# kinds of test sets; it varies by chance, the standard error of each is in the table. Above the strip lie small groups
+# and low rates: an interval from two videos can only be careful, and its width, about 70 points, says how little is
+# known. The bands hold more often than they need to, because they are made for the worst case; least in F_FPR with
+# groups of two and three videos at a rate of one half (92 of 100). And *tests* of such groups fail where their frames
+# are more alike than those of the others: up to 29 of 100 differ by chance alone. So verdicts judge no group of fewer
+# than ten videos.
