@@ -705,7 +705,9 @@ for dataset in sets:
 # rates that may be the truth are drawn for both at once, as alike as their errors in the videos are. What noise does to
 # a gap depends on the truth: it widens a gap of zero and moves a large one either way. A detector with more alarms has
 # more noise, and so a larger gap by noise alone. The interval of A - B therefore holds the truth in each of these
-# cases, and the p-value is the level at which it would just touch zero.
+# cases, and the p-value is the level at which it would just touch zero. The lowest of the groups is such a case too:
+# noise lowers it where several groups are alike. Least sure is the difference of two worst-group TPRs, which rests on
+# the fakes of two groups alone.
 #
 # **At a common false positive rate.** A detector that raises fewer alarms has smaller gaps of the FPR for free. The
 # second comparison therefore takes, on *validation*, the FPR of the reference at the threshold in use, and moves both
