@@ -247,7 +247,7 @@ def _add_judgement(commands) -> None:
     audit.add_argument("--level", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     audit.add_argument("--cluster", default="video", help="drawn as a whole: video, identity, img_path")
     audit.add_argument("--label-noise", type=float, default=0.05, help="wrong group labels (default: %(default)s)")
-    audit.add_argument("--seed", type=int, default=0, help="of the resampling (default: %(default)s)")
+    audit.add_argument("--seed", type=int, default=0, help="of draws and permutations (default: %(default)s)")
     _add_notebooks(audit)
     audit.set_defaults(command=_later("book.audit", "main_audit"))
 

@@ -223,7 +223,7 @@ tiny = pd.DataFrame(
     [(group, image // 2, score) for group, four in tiny_scores.items() for image, score in enumerate(four)],
     columns=["group", "label", "score"],
 )
-tiny["img_path"] = tiny["video"] = [f"tiny/{row:02d}" for row in range(len(tiny))]
+tiny["img_path"] = tiny["video"] = tiny["identity"] = [f"tiny/{row:02d}" for row in range(len(tiny))]
 called_fake, real = tiny["score"] >= 0.5, tiny["label"] == 0
 by_hand = pd.DataFrame(
     {
@@ -469,10 +469,11 @@ fairness.differences(
 # %% [markdown] tags=["audit"]
 # ## 5.6 Gaps between groups, the sampling floor and the band
 #
-# `estimate` with the band `low` to `high`, which holds the true value; `floor_q95` is what sampling alone may show of
-# it if the groups made no difference, and `p_holm` the corrected p-value of a difference. The gaps of FPR, TPR and
-# AUC leave out the groups that are too small (`left_out`); F_FPR (`fpr_sum`) and F_EO (`eo`) add up over all groups
-# and grow with their number; F_OAE (`oae`) and F_DP (`dp`) mix real images and fakes.
+# `estimate` with the band `low` to `high`, made to hold the true value in 95 of 100 test sets; `floor_q95` is what
+# sampling alone exceeds in one of twenty test sets if the groups made no difference, and `p_holm` the corrected p-value
+# of a difference. The gaps of FPR, TPR and AUC leave out the groups that are too small (`left_out`); the other metrics
+# take all groups: F_FPR (`fpr_sum`) and F_EO (`eo`) add up over them and grow with their number, F_MEO (`meo`) may
+# exceed the gaps for that reason; F_OAE (`oae`) and F_DP (`dp`) mix real images and fakes.
 
 # %% [markdown]
 # **Why.** $F_\mathrm{FPR}$ adds up absolute differences. It is zero only if all groups have exactly the same rate,
@@ -592,7 +593,8 @@ assert np.allclose(given["estimate_x"], given["estimate_y"]), "the labels as giv
 #
 # How the gaps move with the threshold, and what the detector does at two thresholds that were fitted: the equal error
 # rate (EER), and the lowest threshold with a false positive rate of 10 %. They are fitted on *validation* scores where
-# there are any; otherwise on the images that they are judged on, and `fitted_on` says so.
+# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. The curves and this table take
+# all groups, also those that the gaps of 5.6 leave out as too small: where there are such, the gaps here are larger.
 #
 # With validation scores there is a second table: what *post-processing* would change, fitted on validation and judged
 # here, against the detector as given. "Equal FPR" gives each group a threshold at which it has the false positive rate
@@ -704,7 +706,7 @@ for dataset in sets:
 # **Paired differences.** Two detectors judge the same images; what is hard for both cancels in the *difference*. The
 # rates that may be the truth are drawn for both at once, as alike as their errors in the videos are. What noise does to
 # a gap depends on the truth: it widens a gap of zero and moves a large one either way. A detector with more alarms has
-# more noise, and so a larger gap by noise alone. The interval of A - B therefore holds the truth in each of these
+# more noise, and so a larger gap by noise alone. The interval of A - B is made for each of these
 # cases, and the p-value is the level at which it would just touch zero. The lowest of the groups is such a case too:
 # noise lowers it where several groups are alike. Least sure is the difference of two worst-group TPRs, which rests on
 # the fakes of two groups alone.
@@ -849,7 +851,7 @@ results
 # - Every metric is made of group rates; a rate without images is undefined and reported with its n.
 # - Rates have intervals that weigh every correlation of the frames of a video by how well it explains their errors.
 # - The AUC and the TPR of the group that is served worst are no better for who does not look; every gap is.
-# - Gaps are never negative: each is read against the floor of a group-blind detector, with a band that holds the truth.
+# - Gaps are never negative: each is read against the floor of a group-blind detector, with a wide band.
 # - Differences of detectors hold whether the groups differ or not; p-values are corrected for their number.
 # - At a common FPR there is a verdict only where the FPRs on the test set agree: fitted thresholds need not travel.
 # - Sentences are made by rule, severe cautions first; they say whether a gap stands if some group labels are wrong, and

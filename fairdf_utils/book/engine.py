@@ -25,6 +25,7 @@ from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plan
 from fairdf_utils.files import locked
 
 ECHO_SECONDS = 10
+_FIRST = "data_preparation"  # rule of chapter 1
 # A line that says how far a chapter is: `epoch   3/12  loss 0.4`, `ffpp 70/900 video, 12:00 left`.
 _FAR = re.compile(r"^[A-Za-z][\w. -]* \d+/\d+\b.*$", re.MULTILINE)
 
@@ -110,8 +111,9 @@ def _refuse_leftovers(plan: Plan, run: Path) -> None:
         )
 
 
-def _run(arguments: list[str], plan: Plan, run: Path) -> None:
-    progress = _Progress(plan, run)
+def _run(arguments: list[str], plan: Plan, run: Path, ran: tuple[Step, ...] = ()) -> None:
+    """Call Snakemake; the steps `ran` were run by a call just before."""
+    progress = _Progress(plan, run, ran)
 
     def interrupt(*_):
         progress.interrupted = True
@@ -140,7 +142,12 @@ def _run(arguments: list[str], plan: Plan, run: Path) -> None:
         raise StepFailed(*(_report(step, run) for step in progress.failures))
     if not done:
         raise BookError("\n".join(progress.errors) or f"Snakemake ended early; see {shown(run / '.snakemake/log')}")
-    progress.say_done_before()
+    # While chapter 1 is to run anew, Snakemake does not look whether steps that only come after it (`ancient`) have other
+    # reasons to run: it is asked once more.
+    if not ran and progress.waiting and _FIRST in {step.chapter.name[3:] for step in progress.ran}:
+        _run(arguments, plan, run, tuple(progress.ran))
+    else:
+        progress.say_done_before()
 
 
 def result_table(run: Path) -> str:
@@ -180,11 +187,11 @@ def _report(step: Step, run: Path) -> str:
 class _Progress:
     """Turns Snakemake's events into one line per step, and now and then tells how far the running steps are."""
 
-    def __init__(self, plan: Plan, run: Path):
+    def __init__(self, plan: Plan, run: Path, ran: tuple[Step, ...] = ()):
         self.run, self.total, self.left = run, len(plan.steps), 0
-        self.waiting = {step.name: step for step in plan.steps}
+        self.waiting = {step.name: step for step in plan.steps if step not in ran}
         self.numbers = {step.name: number for number, step in enumerate(plan.steps, start=1)}
-        self.jobids, self.running, self.failures, self.errors = {}, {}, [], []
+        self.jobids, self.running, self.ran, self.failures, self.errors = {}, {}, [], [], []
         self.stopped, self.interrupted = threading.Event(), False
         threading.Thread(target=self._echo, daemon=True).start()
 
@@ -193,9 +200,11 @@ class _Progress:
         event, job = getattr(record, "event", None), getattr(record, "job_id", getattr(record, "jobid", None))
         if event == "run_info":
             self.left = record.stats["total"] - record.stats.get("all", 0)
-            self.say_done_before(but=record.stats)
-        elif event == "job_info" and record.log:
+            if _FIRST not in record.stats:
+                self.say_done_before(but=record.stats)
+        elif event == "job_info" and record.log and Path(record.log[0]).stem in self.waiting:
             self.jobids[job] = step = self.waiting.pop(Path(record.log[0]).stem)
+            self.ran.append(step)
             self.running[step] = time.monotonic()
             self._say(step, "started")
         elif event in ("job_finished", "job_error") and job in self.jobids:

@@ -132,7 +132,7 @@ def _of_grouping(table, by):
     elif np.ptp(shares) > UNLIKE_SHARES:
         text = f"By {by}, between {percent(shares.min())} ({shares.idxmin()}) and {percent(shares.max())} "
         text += f"({shares.idxmax()}) of the images are fakes. F_OAE, F_DP and the calibration mix the two classes and "
-        yield False, f"{text}differ for that reason alone: trust the gaps of FPR and TPR."
+        yield False, f"{text}may differ for that reason alone: trust the gaps of FPR and TPR."
 
 
 def _alike(names):

@@ -116,7 +116,14 @@ def _worst(verdict, by):
         for name, row in rows.iterrows()
     ]
     numbers = rows[["estimate", "low", "high", "worst"]].to_dict("index")
-    return _finding("detection", f"By {by}, {'; '.join(said)}.", by, **numbers) if said else None
+    text = f"By {by}{_judged(verdict, by, int(rows['groups'].min()))}, {'; '.join(said)}." if said else ""
+    return _finding("detection", text, by, **numbers) if said else None
+
+
+def _judged(verdict, by, large):
+    """How many groups a sentence speaks of, where it leaves out those that are too small."""
+    of, unit = len(verdict.groups.loc[by]), UNITS[verdict.settings.cluster]
+    return "" if large == of else f" (of the {large} of {of} groups with {MINIMUM} or more {unit} of a class)"
 
 
 def _detection(verdict):
@@ -150,7 +157,7 @@ def _gap(verdict, by, rate):
         text = f"{words} goes {extremes}: a gap of {size} cannot be told apart from sampling ({_chance(row)})."
     room = groups.reindex(columns=[f"{rate}_off_low", f"{rate}_off_high"]).abs().max(axis=1)
     if not differs and room.notna().any():  # absence of evidence is not evidence of absence
-        others = "the other" if len(groups) == 2 else "all others"
+        others = "the other" if len(verdict.groups.loc[by]) == 2 else "all others"
         text += f" The intervals leave room for {room.idxmax()} to be {points_of(room.max())} from {others}."
     numbers = {**row.to_dict(), "lowest": low, "highest": high}
     if differs and rate != "auc":
@@ -159,7 +166,7 @@ def _gap(verdict, by, rate):
         depends = f"This depends on the labels: if {wrong}, it differs"
         text += f" {f'It also differs if {wrong}:' if stands == RELABELLINGS else depends}"
         text += f" in {stands} of {RELABELLINGS} random relabellings."
-    return _finding("differs" if differs else "not told apart", f"By {by}, {text}", by, metric=metric, **numbers)
+    return _finding("differs" if differs else "not told apart", f"By {by}{_judged(verdict, by, len(groups))}, {text}", by, metric=metric, **numbers)
 
 
 def _chance(row):
@@ -232,10 +239,11 @@ def _too_small(verdict, by):
         named.append(f"{group} ({' and '.join(counts)})")
     if not lacking:
         return None
-    needed = {what: int(groups[f"needed_{what}"].iloc[0]) for what in IMAGES}
-    needs = " and ".join(f"about {with_class(number, cluster, what)}" for what, number in needed.items())
+    there = {"real": verdict.overall.loc["fpr"], "fake": verdict.overall.loc["tpr"]}  # no rate, no plan
+    needed = {what: int(groups[f"needed_{what}"].iloc[0]) for what in IMAGES if there[what].notna()["estimate"]}
+    needs = " and ".join(f"at least {with_class(number, cluster, what)}" for what, number in needed.items())
     text = f"By {by}, fewer than {MINIMUM} {UNITS[cluster]} of a class cannot be judged: {'; '.join(named)}."
-    text += f" For intervals of ±{50 * PLANNED:g} points a group needs {needs}."
+    text += f" For intervals of ±{50 * PLANNED:g} points a group needs, at the rates of all together, {needs}."
     return _finding("too small", text, by, lacking=lacking, needed=needed)
 
 
