@@ -593,8 +593,8 @@ assert np.allclose(given["estimate_x"], given["estimate_y"]), "the labels as giv
 #
 # How the gaps move with the threshold, and what the detector does at two thresholds that were fitted: the equal error
 # rate (EER), and the lowest threshold with a false positive rate of 10 %. They are fitted on *validation* scores where
-# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. The curves and this table take
-# all groups, also those that the gaps of 5.6 leave out as too small: where there are such, the gaps here are larger.
+# there are any; otherwise on the images that they are judged on, and `fitted_on` says so. The curves and this table
+# take all groups, also those that the gaps of 5.6 leave out as too small: where there are such, gaps here are larger.
 #
 # With validation scores there is a second table: what *post-processing* would change, fitted on validation and judged
 # here, against the detector as given. "Equal FPR" gives each group a threshold at which it has the false positive rate

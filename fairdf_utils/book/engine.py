@@ -142,8 +142,8 @@ def _run(arguments: list[str], plan: Plan, run: Path, ran: tuple[Step, ...] = ()
         raise StepFailed(*(_report(step, run) for step in progress.failures))
     if not done:
         raise BookError("\n".join(progress.errors) or f"Snakemake ended early; see {shown(run / '.snakemake/log')}")
-    # While chapter 1 is to run anew, Snakemake does not look whether steps that only come after it (`ancient`) have other
-    # reasons to run: it is asked once more.
+    # While chapter 1 is to run anew, Snakemake does not look whether steps that only come after it (`ancient`) have
+    # other reasons to run: it is asked once more.
     if not ran and progress.waiting and _FIRST in {step.chapter.name[3:] for step in progress.ran}:
         _run(arguments, plan, run, tuple(progress.ran))
     else:

@@ -166,7 +166,13 @@ def _gap(verdict, by, rate):
         depends = f"This depends on the labels: if {wrong}, it differs"
         text += f" {f'It also differs if {wrong}:' if stands == RELABELLINGS else depends}"
         text += f" in {stands} of {RELABELLINGS} random relabellings."
-    return _finding("differs" if differs else "not told apart", f"By {by}{_judged(verdict, by, len(groups))}, {text}", by, metric=metric, **numbers)
+    return _finding(
+        "differs" if differs else "not told apart",
+        f"By {by}{_judged(verdict, by, len(groups))}, {text}",
+        by,
+        metric=metric,
+        **numbers,
+    )
 
 
 def _chance(row):

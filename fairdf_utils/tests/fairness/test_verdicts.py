@@ -112,7 +112,9 @@ def test_small_groups_are_named_with_what_they_need(planted):
     assert small["numbers"]["lacking"] == {"male-asian": ["fake"], "female-others": ["real", "fake"]}
     pooled = sample_size.design_effects(TABLE, "group", QUICK).loc[("fpr", "pooled")]
     needed = sample_size.videos_needed(0.2, pooled["rate"], pooled["frames"], pooled["correlation"])
-    assert small["numbers"]["needed"]["real"] == needed and f"at least {needed} videos with real images" in small["text"]
+    assert (
+        small["numbers"]["needed"]["real"] == needed and f"at least {needed} videos with real images" in small["text"]
+    )
     named = {f["group"] for kind in ("differs", "not told apart") for f in of_kind(planted, kind)}
     assert not named & {"female-others", "others"}
     assert "female-others (real images and fakes)" in findings.in_short(planted.findings)
