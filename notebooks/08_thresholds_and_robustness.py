@@ -713,7 +713,5 @@ held.loc[["videos", "independent images"], ["coverage", "lowest", "width", "sets
 # known. The bands hold more often than they need to on average; least where groups have two and three videos and a rate
 # of one half, in the Celeb-DF list: F_FPR of all groups and its difference between two detectors in 90 of 100, in the
 # worst kind of set in 80 to 83. That is below what an interval should do, so read F_FPR with such groups as a rough
-# number. And *tests* of small groups fail where their frames are more alike than those of the others: of groups that
-# are truly alike, 16 of 100 with four to nine videos differ by chance in the worst kind, and 29 with fewer. So verdicts
-# judge no group of fewer than ten videos. The test of a gap between the larger ones says "differs" in 6 of 100, at
-# worst in 12, in place of 5.
+# number. Groups of fewer than ten videos have intervals and no tests: so few do not tell how alike their frames are.
+# The test of a gap between the larger ones says "differs" in 6 of 100, at worst in 12, in place of 5.
