@@ -52,7 +52,7 @@ from fairdf_utils.data.manifests import SPLIT_FILES, group_table, read_leniently
 from fairdf_utils.data.vocabulary import GROUPS, SIX_GROUP_DATASETS, SIX_GROUPS, counted, scheme_of
 from fairdf_utils.files import printable, replacing
 
-# An interval that resamples fewer videos than this is too narrow itself: with few clusters the spread between them is
+# An interval from fewer videos than this is rough itself: with few clusters the spread between them is
 # underestimated (Cameron, Gelbach, Miller 2008 put "few" at 5 to 30).
 FEW_VIDEOS = 20
 SHOWN = 3  # findings of one sort that are printed; all of them are in the table

@@ -51,8 +51,9 @@ def _of_clusters(table, settings):
         text = "The table has no column 'video', so every image counts as its own video. If several images come from"
         yield True, f"{text} one video, all intervals are too narrow and p-values too small: add the column."
     elif clusters > videos:
-        text = f"Single images are resampled although they come from {counted(videos, 'videos')}: frames of one video"
-        yield True, f"{text} are near copies, so intervals are too narrow and p-values too small. Resample videos."
+        text = f"Single images are taken for independent although they come from {counted(videos, 'videos')}: frames of"
+        text += " one video are near copies, so intervals are too narrow and p-values too small. Judge by videos."
+        yield True, text
     if settings.cluster != "identity" and "identity" in table and table["identity"].notna().all():
         people = table["identity"].nunique()
         if people < min(clusters, videos):
@@ -125,7 +126,7 @@ def _of_grouping(table, by):
     mixed = (table.groupby("video")[by].nunique() > 1).sum()
     if mixed:
         text = f"{counted(mixed, 'videos')} {'has' if mixed == 1 else 'have'} several values in '{by}'. If a video"
-        text += " shows one person, the annotation is at fault; if not, its parts are resampled together and judged"
+        text += " shows one person, the annotation is at fault; if not, its parts count as one cluster and are judged"
         yield False, f"{text} apart."
     if len(shares) == 1:
         yield True, f"By {by} there is one group only ({shares.index[0]}): nothing to compare."

@@ -29,7 +29,7 @@ OTHER_NAMES = {  # what other projects call the columns
 }
 HINTS = {
     "intersection": " The intersection of gender and race is called 'group'.",
-    "identity": " Resample whole videos instead: cluster 'video'.",
+    "identity": " Take videos instead: cluster 'video'.",
     "video": " Without videos, copy img_path into it: every image is then its own cluster.",
 }
 LABELS = {"real": 0, "fake": 1, "false": 0, "true": 1}  # False and True are what a column of booleans becomes

@@ -163,6 +163,16 @@ def test_the_same_input_gives_the_same_files_and_a_failed_audit_leaves_them(repo
     assert files == {path.name: path.read_bytes() for path in report[0].iterdir()}
 
 
+def test_people_may_be_the_clusters(tmp_path):
+    table = planted_table({"male-white": (12, 12), "female-white": (12, 12)}, frames=1)
+    table["identity"] = "person " + table.groupby(["group", "label"]).cumcount().astype(str) + table["group"]
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    done = audit(tmp_path, "scores.csv", "--out", "out", "--cluster", "identity")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out/findings.json").read_text())["settings"]["cluster"] == "identity"
+    assert pd.read_csv(tmp_path / "out/groups.csv")["clusters_real"].min() == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

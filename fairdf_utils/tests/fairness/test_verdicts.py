@@ -300,7 +300,10 @@ def test_the_reader_is_warned(tmp_path, change, said, severe):
 
 def test_images_as_clusters_are_warned_of(tmp_path):
     verdict = judged_from(planted_table(SIMPLE), tmp_path, settings=replace(QUICK, cluster="img_path"))
-    assert any("Single images are resampled although they come from 48 videos" in c["text"] for c in verdict.cautions)
+    assert any(
+        "Single images are taken for independent although they come from 48 videos" in c["text"]
+        for c in verdict.cautions
+    )
 
 
 def test_equal_rates_are_no_gap(tmp_path):
