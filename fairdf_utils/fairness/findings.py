@@ -113,11 +113,11 @@ def _worst(verdict, by):
     words = {"worst_auc": "the lowest AUC is", "worst_tpr": words}
     said = [
         f"{words[name]} that of {row['worst']}, {percent(row['estimate'])}{between(row['low'], row['high'])}"
+        f"{_judged(verdict, by, row['groups'])}"
         for name, row in rows.iterrows()
     ]
     numbers = rows[["estimate", "low", "high", "worst"]].to_dict("index")
-    text = f"By {by}{_judged(verdict, by, int(rows['groups'].min()))}, {'; '.join(said)}." if said else ""
-    return _finding("detection", text, by, **numbers) if said else None
+    return _finding("detection", f"By {by}, {'; '.join(said)}.", by, **numbers) if said else None
 
 
 def _judged(verdict, by, large):
@@ -245,8 +245,8 @@ def _too_small(verdict, by):
         named.append(f"{group} ({' and '.join(counts)})")
     if not lacking:
         return None
-    there = {"real": verdict.overall.loc["fpr"], "fake": verdict.overall.loc["tpr"]}  # no rate, no plan
-    needed = {what: int(groups[f"needed_{what}"].iloc[0]) for what in IMAGES if there[what].notna()["estimate"]}
+    there = dict(zip(IMAGES, verdict.overall.loc[["fpr", "tpr"], "estimate"].notna(), strict=True))  # no rate, no plan
+    needed = {what: int(groups[f"needed_{what}"].iloc[0]) for what in IMAGES if there[what]}
     needs = " and ".join(f"at least {with_class(number, cluster, what)}" for what, number in needed.items())
     text = f"By {by}, fewer than {MINIMUM} {UNITS[cluster]} of a class cannot be judged: {'; '.join(named)}."
     text += f" For intervals of ±{50 * PLANNED:g} points a group needs, at the rates of all together, {needs}."
