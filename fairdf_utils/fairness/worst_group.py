@@ -14,12 +14,15 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from fairdf_utils.fairness.auc import PRIOR, ratio, segment_auc
-from fairdf_utils.fairness.metrics import metrics_of, rate_interval, rates_of
+from fairdf_utils.fairness.metrics import fairness_metrics, metrics_of, rate_interval, rates_of
 from fairdf_utils.fairness.resampling import MINIMUM, Clustered, Settings, auc_of, chunks, clustered, drawn_weights
+from fairdf_utils.fairness.score_table import ScoreTableError
+from fairdf_utils.fairness.thresholds import fit_threshold
 
 COMMON_FPR = 0.1
 WORST = {"worst_auc": (0, 1), "worst_tpr": (1,)}  # -> labels of which a group needs MINIMUM clusters
 COLUMNS = (*WORST, "auc", "fpr_sum", "oae", "dp", "meo", "fpr", "tpr")  # of a table of results, in this order
+MATCHED = ("fpr_sum", "oae", "dp")  # of COLUMNS, where all detectors raise equally many false alarms
 STEPS = 500  # of the FPR between which the ROC curve of a resample is drawn straight; the table's own is exact
 
 
@@ -75,6 +78,21 @@ def main_numbers(table: pd.DataFrame, by: str, settings: Settings) -> pd.Series:
     values["auc"] = segment_auc(np.zeros_like(scored.group), 1, scored.label, scored.score)[0]
     values |= rates_of(counts.sum(0)) | metrics_of(counts, None, settings.fidelity)[0]
     return pd.Series(values, dtype=np.float64)[list(COLUMNS)]
+
+
+def matched_numbers(table: pd.DataFrame, by: str, settings: Settings) -> pd.Series:
+    """MATCHED at the threshold where the FPR of all real images of the table is COMMON_FPR: float64 fractions.
+
+    Index "<metric>_matched". The threshold has seen the labels: it compares detectors, nobody can use it. NaN where
+    there is none, because there are no real images or too many of them have the score 1.
+    """
+    values = pd.Series(np.nan, list(MATCHED))
+    try:
+        cut = fit_threshold(table, "fpr", COMMON_FPR, settings.fidelity)
+        values = fairness_metrics(table, by, cut, settings.fidelity)[list(MATCHED)].astype(np.float64)
+    except ScoreTableError:
+        pass
+    return values.add_suffix("_matched")
 
 
 def worth_of_drawn(drawn: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,14 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from fairdf_utils.fairness import uncertainty
 from fairdf_utils.fairness.metrics import rate_interval
 from fairdf_utils.fairness.resampling import Settings, clustered, drawn_weights, resampled_aucs
-from fairdf_utils.fairness.worst_group import COMMON_FPR, interval_of_the_worst, tpr_at_common_fpr, worst, worst_groups
+from fairdf_utils.fairness.worst_group import (
+    COMMON_FPR,
+    interval_of_the_worst,
+    matched_numbers,
+    tpr_at_common_fpr,
+    worst,
+    worst_groups,
+)
 from fairdf_utils.tests.fairness.score_tables import planted_table, random_table, score_table
 
 FEW = Settings(resamples=20)
@@ -47,6 +54,19 @@ def test_groups_and_resamples_equal_a_plain_loop(seed):
     loop = [by_hand(table, column[data.unit]).reindex(data.scored.names) for column in weights.T]
     np.testing.assert_allclose(found[0], loop[0], atol=1e-12)
     np.testing.assert_allclose(found, np.array(loop), atol=1e-12 if seed < 3 else 0.02)
+
+
+def test_matched_numbers_are_those_where_one_real_image_in_ten_is_called_fake():
+    table = random_table(3, n=1000, ties=False)
+    table = table.assign(score=table["score"] ** 4)  # at one half the FPR is another
+    real = table["label"] == 0
+    called = table["score"] > table["score"][real].nlargest(int(0.1 * real.sum()) + 1).min()
+    fpr, right = called[real].groupby(table["group"]).mean(), (called == ~real).groupby(table["group"]).mean()
+    found = matched_numbers(table, "group", FEW)
+    assert found["fpr_sum_matched"] == pytest.approx((fpr - called[real].mean()).abs().sum())
+    assert found["oae_matched"] == pytest.approx(right.max() - right.min())
+    assert matched_numbers(table.assign(score=1.0), "group", FEW).isna().all()  # all are called fake, or none
+    assert matched_numbers(table[~real], "group", FEW).isna().all()
 
 
 def test_small_groups_take_no_part_and_are_named():
