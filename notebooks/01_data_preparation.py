@@ -43,6 +43,7 @@ image_root: str = ""  # folder that img_path starts from; "" renders the embedde
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 image_size: int = 64  # pixels
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 corpus_root: str = ""  # folder of one corpus as its owners lay it out; "" renders a small corpus
 layout: str = "ffpp"  # of corpus_root: ffpp, dfd, celebdf, dfdc, or folder (real/ and fake/)
 dataset: str = ""  # name that its crops and manifests get; "" takes the layout's
@@ -83,7 +84,7 @@ from fairdf_utils.rendered.images import image_folder
 from fairdf_utils.rendered.videos import generate_videos
 
 run = Run(run_dir, "01_data_preparation", dataset)
-images_at = image_folder(image_root, data_dir, image_size, bias)
+images_at = image_folder(image_root, data_dir, image_size, bias, data_seed)
 
 # %% [markdown]
 # ## 1.1 The book's data

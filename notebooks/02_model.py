@@ -41,6 +41,7 @@ train_set: str = "ffpp"  # the data set to draw the batch from, a sub-folder of 
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 seed: int = 0  # the batch, the initial weights, the triplets
 backbone: str = "tiny"  # "tiny" or the name of a timm model
@@ -111,7 +112,7 @@ while len(pairs) < pair_count:  # fewer fakes than that: they are drawn again
     pairs = np.concatenate([pairs, batches.epoch_pairs(train, "balanced", generator)])
 pairs = pairs[:pair_count]
 rows = train.iloc[pairs.T.reshape(-1)].reset_index(drop=True)  # fakes, then the reals they are paired with
-root = image_folder(image_root, data_dir, image_size, bias)
+root = image_folder(image_root, data_dir, image_size, bias, data_seed)
 pictures = batches.decode(rows, root, image_size, data_dir)
 order = np.arange(2 * pair_count).reshape(2, pair_count).T
 batch = next(batches.batches(rows, pictures, order, pair_count, target))

@@ -33,6 +33,7 @@ train_set: str = "ffpp"  # the data set to train on, a sub-folder of manifests
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 processes: int = 1  # GPUs to train on side by side, each with its share of a batch
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
@@ -101,7 +102,7 @@ from fairdf_utils.training.sam import SAM
 config = TrainingConfig(**{field.name: globals()[field.name] for field in fields(TrainingConfig)})
 target = stored.choose_device(device, threads)
 run = Run(run_dir, "03_sam_training", f"{detector}-s{seed}")
-images_at = image_folder(image_root, data_dir, image_size, bias)
+images_at = image_folder(image_root, data_dir, image_size, bias, data_seed)
 
 # %% [markdown]
 # ## 3.1 One epoch is a list of pairs

@@ -42,6 +42,7 @@ left_out: list = []  # test sets that are not there; `missing: skip` of a parame
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 detector: str = "fairdf"  # name under which chapter 3 stored the detector
@@ -80,7 +81,7 @@ if checkpoint_file and run.run_dir.joinpath(trained).exists():
     )
 checkpoint = Path(checkpoint_file) if checkpoint_file else run.require(f"{trained}/best.safetensors")
 model, config = checkpoints.load_any_detector(checkpoint, target)
-images_at = image_folder(image_root, data_dir, config.image_size, bias)
+images_at = image_folder(image_root, data_dir, config.image_size, bias, data_seed)
 tests = {name: read_split(f"{manifests}/{name}", "test", image_root) for name in test_sets}
 print(f"{detector!r}: method {config.method!r}, {config.backbone} at {config.image_size} px, {config.fidelity}")
 

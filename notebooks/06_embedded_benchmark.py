@@ -37,6 +37,7 @@
 run_dir: str = "../runs/cpu"  # folder of this run, relative to notebooks/
 benchmark_size: int = 64  # pixels, 64 to 512
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 threshold: float = 0.5  # an image is called fake when its score reaches it
 resamples: int = 1000  # resampled test sets, and permutations
 seed: int = 0  # of resamples, permutations and the two made-up detectors
@@ -77,7 +78,7 @@ benchmark = {dataset: read_split(images.MANIFESTS / dataset, "test") for dataset
 persons = benchmark["ffpp"].query("label == 1").drop_duplicates("group").set_index("group").loc[list(GROUPS)]
 persons = persons.reset_index()
 rows = [persons.assign(forgery=forgery, label=int(forgery != "real")) for forgery in FORGERIES]
-columns = [np.vstack(images.render_rows(of_one, size=128, bias=0.0)) for of_one in rows]  # (8 * 128, 128, 3)
+columns = [np.vstack(images.render_rows(of_one, 128, 0.0, data_seed)) for of_one in rows]  # (8 * 128, 128, 3)
 contact_sheet = training.contact_sheet(np.hstack(columns), GROUPS, FORGERIES)
 contact_sheet.set_dpi(60)
 contact_sheet
@@ -189,11 +190,12 @@ show(people.named_generator)
 # %%
 assert np.array_equal(people.named_generator(0, "face", "ffpp-0001").uniform(size=3), by_hand)
 some = benchmark["dfdc"].sample(12, random_state=0)
-rendered = images.render_rows(some, benchmark_size, bias)  # (12, H, H, 3)
-assert np.array_equal(rendered[::-1], images.render_rows(some[::-1], benchmark_size, bias)), "order does not matter"
+rendered = images.render_rows(some, benchmark_size, bias, data_seed)  # (12, H, H, 3)
+backwards = images.render_rows(some[::-1], benchmark_size, bias, data_seed)
+assert np.array_equal(rendered[::-1], backwards), "order does not matter"
 with tempfile.TemporaryDirectory() as folder:
     write_manifest(some, f"{folder}/lists/dfdc/test.csv")
-    root = images.generate(folder, benchmark_size, bias, manifests=f"{folder}/lists", workers=2)
+    root = images.generate(folder, benchmark_size, bias, data_seed, f"{folder}/lists", workers=2)
     stored = [np.asarray(Image.open(root / path)) for path in some["img_path"]]
 assert np.array_equal(rendered, stored), "nor do the processes: what is stored is what is rendered"
 
@@ -304,7 +306,7 @@ domains
 fake = benchmark["ffpp"].query("group == 'female-black' and forgery == 'Deepfakes'").iloc[:1]
 pair = [fake.assign(label=0, forgery="real"), fake]
 rows = [row.assign(img_path=row["img_path"].str.replace("ffpp", dataset)) for row in pair for dataset in DATASETS]
-pictures = images.render_rows(pd.concat(rows), size=128, bias=0.0)
+pictures = images.render_rows(pd.concat(rows), 128, 0.0, data_seed)
 titles = [f"{dataset}, {kind}" for kind in ("real", "Deepfakes") for dataset in DATASETS]
 training.image_grid(pictures, titles, columns=4)
 
@@ -360,10 +362,10 @@ training.image_grid(shots, titles, columns=3)
 
 # %%
 seen = benchmark["ffpp"].query("label == 0 and frame == 0")
-truth = images.ground_truth(seen, benchmark_size, bias)
+truth = images.ground_truth(seen, benchmark_size, bias, data_seed)
 law = 1 - 0.30 * bias * truth["melanin"]
-assert np.allclose(law, truth["gain"] / images.ground_truth(seen, benchmark_size, 0.0)["gain"])
-grey = [images.render_rows(seen, benchmark_size, knob).mean(-1) for knob in (bias, 0.0)]  # two (200, H, H)
+assert np.allclose(law, truth["gain"] / images.ground_truth(seen, benchmark_size, 0.0, data_seed)["gain"])
+grey = [images.render_rows(seen, benchmark_size, knob, data_seed).mean(-1) for knob in (bias, 0.0)]  # two (200, H, H)
 brightness = grey[0].mean((1, 2)) / grey[1].mean((1, 2))
 edges = [
     np.abs(4 * g[:, 1:-1, 1:-1] - g[:, 2:, 1:-1] - g[:, :-2, 1:-1] - g[:, 1:-1, 2:] - g[:, 1:-1, :-2]).mean((1, 2))
@@ -383,7 +385,7 @@ contrast.groupby(truth["poor"].map({False: "good", True: "poor"}).to_numpy()).ag
 trained_on = read_split(images.MANIFESTS / "ffpp", "train")
 everything = pd.concat([*benchmark.values(), trained_on, read_split(images.MANIFESTS / "ffpp", "val")])
 everything = everything.reset_index(drop=True)
-everything = everything.join(images.ground_truth(everything, benchmark_size, bias))
+everything = everything.join(images.ground_truth(everything, benchmark_size, bias, data_seed))
 assert (everything.groupby("video")[["gain", "poor", "blur", "noise", "quality"]].nunique() == 1).all(axis=None)
 counted = everything.drop_duplicates("video").groupby(["group", "label"])["poor"].agg(["sum", "size"])
 counted = counted.unstack().reindex(GROUPS)
@@ -447,7 +449,7 @@ pd.DataFrame(shares | {"prior, training set": drawn / drawn.sum()}).round(3)
 # also answers to a poor capture ($+2$), *blind* does not. Beside them stand the detectors of the run.
 
 # %%
-tested = benchmark["ffpp"].assign(poor=images.ground_truth(benchmark["ffpp"], benchmark_size, bias)["poor"])
+tested = benchmark["ffpp"].assign(poor=images.ground_truth(benchmark["ffpp"], benchmark_size, bias, data_seed)["poor"])
 noise = np.random.default_rng(seed)
 of_video = pd.Series(noise.normal(0, 0.9, tested["video"].nunique()), index=tested["video"].unique())
 evidence = 2.0 * tested["label"] - 1.0 + tested["video"].map(of_video) + noise.normal(0, 0.4, len(tested))
@@ -466,9 +468,10 @@ for path in run.require_all("04_cross_dataset_evaluation/*/scores.parquet"):
 if others:
     print("Left out, scored on other images, whose truth nobody knows:", ", ".join(others))
 recorded = json.loads((run.run_dir / "manifest.json").read_text()) if len(tables) > 2 else {}
-knobs = {entry["parameters"].get("bias", bias) for name, entry in recorded.items() if name.startswith("04_")}
-if knobs - {bias}:
-    print(f"The run was made with bias {knobs}, not {bias}: what follows is no truth about it")
+scored = [entry["parameters"] for name, entry in recorded.items() if name.startswith("04_")]
+worlds = {(given.get("bias", bias), given.get("data_seed", 0)) for given in scored}
+if worlds - {(bias, data_seed)}:
+    print(f"The run was made with (bias, data seed) {worlds}: what follows is no truth about it")
 list(tables)
 
 # %% [markdown]
@@ -607,7 +610,7 @@ sorted(path.name for path in run.folder.glob("[!.]*"))
 # rendering anything.
 
 # %% tags=["solution"]
-off = images.ground_truth(benchmark["ffpp"], benchmark_size, bias=0.0)
+off = images.ground_truth(benchmark["ffpp"], benchmark_size, 0.0, data_seed)
 assert not off["poor"].any()  # no poor captures
 assert off["gain"].between(*images.DOMAINS["ffpp"].gain).all()  # exposure within the camera's range for everybody
 assert group_table(trained_on)["images"].nunique() > 1  # the prior stays

@@ -40,6 +40,7 @@ manifests: str = "../data_manifests/synthetic"  # one sub-folder a data set
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 perturbed: list = ["ori", "fairdf"]  # detectors that are shown damaged images, first seed
@@ -390,7 +391,7 @@ if stored:
     frame = read_split(f"{manifests}/{home}", "test", image_root)
     rows = frame.iloc[perturbations.subsample(frame, robustness_images)].reset_index(drop=True)
     for size in {config.image_size for _, _, config in stored.values()}:
-        pixels[size] = decode(rows, image_folder(image_root, data_dir, size, bias), size, data_dir)
+        pixels[size] = decode(rows, image_folder(image_root, data_dir, size, bias, data_seed), size, data_dir)
     print(f"{', '.join(stored)}: {len(rows)} images of {rows['video'].nunique()} videos")
 else:
     print("Skipped: there are scores, but none of the detectors named in `perturbed` in this run.")
@@ -559,7 +560,7 @@ frames = {split: read_split(f"{manifests}/{home}", split, image_root) for split 
 faces = {}
 for name, model, config in able.values():
     pair, inputs, seen = (validation[name], tables[name, home]), [], []
-    folder = image_folder(image_root, data_dir, config.image_size, bias)
+    folder = image_folder(image_root, data_dir, config.image_size, bias, data_seed)
     for split, table in zip(splits, pair, strict=True):
         if split not in faces:
             first = frames[split].sort_values("frame").drop_duplicates("video")

@@ -34,6 +34,7 @@ test_sets: list = ["ffpp", "dfdc", "celebdf", "dfd"]  # sub-folders of manifests
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
 bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network runs fastest on one
 reference: str = "ori"  # detector that the others are compared with
@@ -92,7 +93,7 @@ beside = reference if reference in names else names[0]
 pd.DataFrame({name: [configs[name].method, configs[name].sam] for name in names}, ["method", "SAM"]).T
 
 # %%
-images_at = image_folder(image_root, data_dir, side, bias)
+images_at = image_folder(image_root, data_dir, side, bias, data_seed)
 tests = {dataset: read_split(f"{manifests}/{dataset}", "test", image_root) for dataset in test_sets}
 sample = pd.concat([frame.iloc[subsample(frame, explained_images)] for frame in tests.values()], ignore_index=True)
 sample["identity"] = sample["identity"].where(sample["identity"] != "", sample["video"])  # unknown: of its own

@@ -28,7 +28,7 @@ from fairdf_utils.rendered import images
 RANGES = {
     **dict.fromkeys(("accepted_fpr", "bias"), (0, 1)),
     **dict.fromkeys(("processes", "robustness_images", "explained_images"), (1, math.inf)),
-    **dict.fromkeys(("threads", "seed", "resampling_seed"), (0, math.inf)),
+    **dict.fromkeys(("threads", "seed", "data_seed", "resampling_seed"), (0, math.inf)),
     "pair_count": (8, math.inf),
     "benchmark_size": (64, 512),
 }
