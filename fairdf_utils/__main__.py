@@ -58,7 +58,7 @@ def _train(options) -> None:
     """Train a detector of a parameters file as chapter 3 would; under torchrun as one of several processes."""
     from dataclasses import fields
 
-    from fairdf_utils.book.parameters import Plan, read_plan
+    from fairdf_utils.book.parameters import Plan, read_plan, read_worlds
     from fairdf_utils.data.manifests import read_split
     from fairdf_utils.model.config import TrainingConfig
     from fairdf_utils.model.stored import choose_device
@@ -69,7 +69,8 @@ def _train(options) -> None:
 
     notebooks, folder = REPOSITORY / "notebooks", Path(options.run).resolve()
     wanted = f"03_sam_training/{options.detector}-s{options.seed}"
-    steps = {step.folder: step for step in read_plan(options.params, notebooks).steps}
+    world = folder.name if folder.name in read_worlds(options.params, notebooks) else ""
+    steps = {step.folder: step for step in read_plan(options.params, notebooks, world).steps}
     if wanted not in steps:
         trained = ", ".join(name for name in steps if name.startswith("03_"))
         raise BookError(f"{options.params} does not ask for {wanted}; it asks for {trained}")
@@ -79,7 +80,8 @@ def _train(options) -> None:
     config = TrainingConfig(**{field.name: given[field.name] for field in fields(TrainingConfig)})
     device = distributed.init_process_group(choose_device(given["device"], given["threads"]))
     with distributed.rank_zero_first():
-        images_at = image_folder(given["image_root"], given["data_dir"], config.image_size, given["bias"])
+        drawn = given["bias"], given["data_seed"]
+        images_at = image_folder(given["image_root"], given["data_dir"], config.image_size, *drawn)
     folder_of_lists = Path(given["manifests"], given["train_set"])
     sets = [read_split(folder_of_lists, split, given["image_root"]) for split in ("train", "val")]
     train_detector(config, *sets, folder / wanted, images_at, given["data_dir"], device, given["tensorboard"])
@@ -106,17 +108,19 @@ def _speed(options) -> None:
 
 def _reproduce(options) -> int:
     from fairdf_utils.book.engine import StepFailed, reproduce
-    from fairdf_utils.book.parameters import read_plan
+    from fairdf_utils.book.parameters import read_plan, read_worlds
     from fairdf_utils.preflight.bill import estimate
     from fairdf_utils.preflight.place import Place
 
-    plan = read_plan(options.params, Path(options.notebooks))
-    place = Place(plan, options.run, options.notebooks)
-    _refuse_faults(place, elsewhere=bool(options.profile))
-    if left_out := {name for step in plan.steps for name in step.values.get("left_out", [])}:
+    notebooks, run = Path(options.notebooks), Path(options.run)
+    plans = {world: read_plan(options.params, notebooks, world) for world in read_worlds(options.params, notebooks)}
+    places = [Place(plan, run / world, notebooks) for world, plan in plans.items()]
+    _refuse_faults(*places, elsewhere=bool(options.profile))
+    steps = [step for plan in plans.values() for step in plan.steps]
+    if left_out := {name for step in steps for name in step.values.get("left_out", [])}:
         print(f"Left out, because they are not there: {', '.join(sorted(left_out))}")
     if options.estimate or not options.profile:  # a profile's machines are others
-        bill = estimate(place)
+        bill = estimate(*places)
         if str(bill):
             print(bill, flush=True)
         if options.estimate:
@@ -132,10 +136,10 @@ def _reproduce(options) -> int:
     return 0
 
 
-def _refuse_faults(place, elsewhere: bool = False) -> None:
+def _refuse_faults(*places, elsewhere: bool = False) -> None:
     from fairdf_utils.preflight.faults import find_faults
 
-    if faults := find_faults(place, elsewhere):
+    if faults := [*dict.fromkeys(fault for place in places for fault in find_faults(place, elsewhere))]:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise BookError("\n- ".join([f"{count}; nothing has been run:", *faults]))
 

@@ -21,7 +21,7 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from fairdf_utils.book import BookError
 from fairdf_utils.book.pairs import differences
-from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plan
+from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plan, read_worlds
 from fairdf_utils.files import locked
 
 ECHO_SECONDS = 10
@@ -46,7 +46,7 @@ def reproduce(
     Parameters
     ----------
     params : name of a file in notebooks/params, e.g. "cpu", or the path of one
-    run : the run folder; made if it does not exist
+    run : the run folder; made if it does not exist. It gets a sub-folder for each of the parameters' worlds
     notebooks : folder of the chapters and of the Snakefile
     jobs : how many steps run at a time; else what the parameters file says
     profile : a Snakemake profile, e.g. notebooks/profiles/slurm, whose executor runs the steps
@@ -62,22 +62,11 @@ def reproduce(
     """
     run, notebooks = Path(run).resolve(), Path(notebooks).resolve()
     params = find_parameters(params, notebooks).resolve()
-    plan = read_plan(params, notebooks)
+    plans = {world: read_plan(params, notebooks, world) for world in read_worlds(params, notebooks)}
     if differing := differences(notebooks):
         raise BookError(f"{differing[0]}; `python -m fairdf_utils notebooks --update` writes it anew")
-    _refuse_leftovers(plan, run)
-    jobs = jobs or plan.jobs
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    where = ["--profile", profile, "--jobs", jobs] if profile else ["--cores", threads * jobs]
-    # A file that was only touched is no reason to run: files of up to 1 GB are compared by content.
-    where += ["--snakefile", notebooks / "Snakefile", "--directory", run, "--max-checksum-file-size", 10**9]
-    where += ["--runtime-source-cache-path", run / ".snakemake" / "sources", "--scheduler", "greedy"]
-    # A file names the longest training first, so that it does not run alone at the end.
-    trained = [step for step in plan.steps if "detector" in step.values]
-    copies = [f"notebooks/{step.name}.ipynb" for step in trained if step.repetition == trained[0].repetition]
-    where += ["--prioritize", *copies] if copies else []
-    where += ["--rerun-incomplete", "--nolock", "--logger", "book", "--config", f"params={params}"]
-    where += [] if profile else [f"threads={threads}"]
+    for world, plan in plans.items():
+        _refuse_leftovers(plan, run / world)
     # Threads of several torch processes that wait by spinning slow each other down many times over.
     os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
     # papermill and the kernel of this very environment, whatever else the user has installed.
@@ -88,6 +77,22 @@ def reproduce(
             there = ", ".join(shown(path) for path in sorted(notebooks.glob("profiles/*")))
             raise BookError(f"{profile}: no folder of a Snakemake profile, with a config.yaml; there are {there}")
         os.environ["FAIRDF_PROFILE"] = str(Path(profile).resolve())  # its scripts lie there
+    for world, plan in plans.items():
+        config = [f"params={params}", *([f"world={world}"] if world else [])]
+        if world:
+            print(f"\n{world}", flush=True)
+        _reproduce(plan, run / world, notebooks, jobs or plan.jobs, profile, config)
+
+
+def _reproduce(plan: Plan, run: Path, notebooks: Path, jobs: int, profile: str | None, config: list[str]) -> None:
+    """Run the book once; Snakefile's `config` says with what."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    where = ["--profile", profile, "--jobs", jobs] if profile else ["--cores", threads * jobs]
+    # A file that was only touched is no reason to run: files of up to 1 GB are compared by content.
+    where += ["--snakefile", notebooks / "Snakefile", "--directory", run, "--max-checksum-file-size", 10**9]
+    where += ["--runtime-source-cache-path", run / ".snakemake" / "sources", "--scheduler", "greedy"]
+    where += ["--rerun-incomplete", "--nolock", "--logger", "book", "--config", *config]
+    where += [] if profile else [f"threads={threads}"]
     lock = run / ".lock"
     try:
         with locked(lock, wait=False):
@@ -95,9 +100,11 @@ def reproduce(
     except BlockingIOError:
         owner = lock.read_text()
         raise BookError(f"{shown(run)} is being run by process {owner}: wait, or use another --run") from None
-    if table := result_table(run):
+    judged = any(step.chapter.name.startswith("05") for step in plan.steps)
+    if table := result_table(run) if judged else "":
         print(f"\nResults in percent\n{table}")
-    print(f"\nThe executed chapters are in {shown(run / 'notebooks')}; the verdict is in 5.2 of chapter 5")
+    verdict = "; the verdict is in 5.2 of chapter 5" if judged else ""
+    print(f"\nThe executed chapters are in {shown(run / 'notebooks')}{verdict}")
 
 
 def _refuse_leftovers(plan: Plan, run: Path) -> None:

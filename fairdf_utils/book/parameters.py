@@ -9,6 +9,8 @@ reserved keys:
   book's own benchmark beside it; the other chapters read what it prepares.
 - `missing`, "refuse" or "skip": whether to go on without corpora that are not there, and test sets without manifests.
 - `jobs`, how many steps run at a time.
+- `chapters`, the numbers of those that are run, if not all; and `worlds`, a list of mappings that are laid over the
+  parameters: the whole book is run once for each, in a sub-folder with its name, such as data_seed-11.
 """
 
 import ast
@@ -17,7 +19,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,9 @@ from fairdf_utils.book import BookError
 from fairdf_utils.book.pairs import Chapter, read_chapters
 
 PACKAGE = Path(__file__).resolve().parents[1]
-RESERVED = {"grid": [{}], "seeds": None, "jobs": 1, "corpora": None, "missing": "refuse"}
+RESERVED = {"grid": [{}], "seeds": None, "jobs": 1, "corpora": None, "missing": "refuse", "chapters": None}
+# A chapter and the other one, besides chapter 1, that it waits for.
+WAITS_FOR = {4: 3, 5: 4, 6: 4, 7: 4, 8: 4, 9: 3}
 # What one corpus cannot have for itself; the chapter that prepares it is not even given those of the benchmark.
 _BENCHMARK = ("manifests", "image_root", "image_size")
 _SHARED = ("prepared", "data_dir", *_BENCHMARK)
@@ -108,29 +112,41 @@ class Plan:
         return next(step for step in self.steps if step.folder == "/".join(folder))
 
 
-def read_plan(params: str | Path, notebooks: Path) -> Plan:
-    """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder.
+def read_worlds(params: str | Path, notebooks: Path) -> dict[str, dict]:
+    """The worlds of a parameters file, each the name of its folder and its values; {"": {}} where it has none."""
+    path = find_parameters(params, notebooks)
+    return _worlds(_read(path).get("worlds"), path)
+
+
+def read_plan(params: str | Path, notebooks: Path, world: str = "") -> Plan:
+    """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder, in one of its worlds.
 
     Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a
-    detector or corpus that is asked for twice, and a data set to be skipped whose name resembles a corpus.
+    detector or corpus that is asked for twice, a data set to be skipped whose name resembles a corpus, and chapters
+    without those that they wait for.
     """
     chapters = read_chapters(notebooks)
     path = find_parameters(params, notebooks)
     values = _read(path)
-    grid, seeds, jobs, corpora, missing = (values.pop(name, usual) for name, usual in RESERVED.items())
+    worlds = _worlds(values.pop("worlds", None), path)
+    if world not in worlds:
+        raise BookError(f"{path}: {world or 'this'} is none of its worlds, {', '.join(worlds)}: use one's run folder")
+    grid, seeds, jobs, corpora, missing, numbers = (values.pop(name, usual) for name, usual in RESERVED.items())
     _refuse_malformed(grid, seeds, jobs, corpora, missing, path)
     repeated = [chapter for chapter in chapters if "detector" in chapter.defaults]
     preparing = [chapter for chapter in chapters if corpora and "dataset" in chapter.defaults]
-    faults = [*_unfit(values, chapters), *(fault for row in grid for fault in _unfit(row, repeated))]
-    faults += [fault for corpus in corpora or [] for fault in _unfit(corpus, preparing, _SHARED)]
+    faults = [fault for given in (values, *worlds.values()) for fault in _unfit(given, chapters)]
+    faults += [fault for row in grid for fault in _unfit(row, repeated, {*worlds[world]})]
+    faults += [fault for corpus in corpora or [] for fault in _unfit(corpus, preparing, {*_SHARED, *worlds[world]})]
     if faults := list(dict.fromkeys(faults)):
         raise BookError(f"{path}: {faults[0]}" if len(faults) == 1 else "\n- ".join([f"{path}:", *faults]))
+    values |= worlds[world]
     if corpora:
         prepared = values.get("prepared", preparing[0].defaults["prepared"])
         values = _reading(values, prepared, path)
     rows = [{**row, "seed": seed} for row, seed in itertools.product(grid, seeds)] if seeds else grid
     steps = []
-    for chapter in chapters:
+    for chapter in _asked_for(numbers, chapters, path):
         for row in corpora if chapter in preparing else rows if chapter in repeated else [{}]:
             given = {name: value for name, value in {**values, **row}.items() if name in chapter.defaults}
             name = ""
@@ -163,6 +179,32 @@ def _refuse_malformed(grid, seeds, jobs, corpora, missing, path: Path) -> None:
         raise BookError(f"{path}: missing is {missing!r}; use refuse, or skip to go on without what is not there")
     if seeds and any("seed" in row for row in grid):
         raise BookError(f"{path}: a row of the grid sets `seed`, but `seeds` sets it for every row; keep one of them")
+
+
+def _worlds(worlds: list[dict] | None, path: Path) -> dict[str, dict]:
+    if worlds is None:
+        return {"": {}}
+    if not (isinstance(worlds, list) and worlds and all(isinstance(world, dict) and world for world in worlds)):
+        raise BookError(f"{path}: worlds is a list of mappings such as {{data_seed: 11}}")
+    names = ["-".join(f"{name}-{value}" for name, value in world.items()) for world in worlds]
+    for name, count in Counter(names).items():
+        _refuse_unusual("world", name, path)
+        if count > 1:
+            raise BookError(f"{path} asks for the world {name} twice; give each its own values")
+    return dict(zip(names, worlds, strict=True))
+
+
+def _asked_for(numbers: list[int] | None, chapters: list[Chapter], path: Path) -> list[Chapter]:
+    """The chapters with these numbers; all if there are none."""
+    there = {int(chapter.name[:2]): chapter for chapter in chapters}
+    if numbers is None:
+        return chapters
+    if not (isinstance(numbers, list) and numbers and all(number in there for number in numbers)):
+        raise BookError(f"{path}: chapters is {numbers!r}; give a list of some of {', '.join(map(str, there))}")
+    needed = [(number, other) for number in numbers for other in (1, WAITS_FOR.get(number, 1))]
+    if lacking := [f"{other}, which {number} waits for" for number, other in needed if other not in numbers]:
+        raise BookError(f"{path}: chapters leaves out {lacking[0]}: ask for both, or for neither")
+    return [chapter for number, chapter in there.items() if number in numbers]
 
 
 def _reading(values: dict, prepared: str, path: Path) -> dict:
@@ -251,7 +293,7 @@ def _refuse_unusual(parameter: str, name: str, path: Path) -> None:
         raise BookError(f"{path}: {parameter} {name!r} names a folder: use letters, digits, _ . and -")
 
 
-def _unfit(values: dict, chapters: list[Chapter], shared: tuple = ()) -> Iterator[str]:
+def _unfit(values: dict, chapters: list[Chapter], shared: Collection[str] = ()) -> Iterator[str]:
     """What is said to keys that no chapter declares with a default of the same type, or that are among the shared."""
     declared = sorted({name for chapter in chapters for name in chapter.defaults} - {"run_dir", *shared})
     for key, value in values.items():
@@ -259,7 +301,7 @@ def _unfit(values: dict, chapters: list[Chapter], shared: tuple = ()) -> Iterato
         if key == "run_dir":
             yield "run_dir is set by --run"
         elif key in shared:
-            yield f"one of the corpora sets {key!r}, which is the same for all; set it outside"
+            yield f"a row of the grid or corpora sets {key!r}, which is the same for all; set it outside"
         elif key not in declared:
             close = difflib.get_close_matches(str(key), declared, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"declared are {', '.join(declared)}"

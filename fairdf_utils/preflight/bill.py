@@ -5,8 +5,9 @@ asked for. Times are measured, and scaled up where a whole batch would take too 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pandas as pd
 from joblib import effective_n_jobs
@@ -49,12 +50,13 @@ class Bill:
         return [row.detector for row in self.trainings.itertuples() if "OutOfMemory" in row.error]
 
 
-def estimate(place: Place) -> Bill:
-    """Measure what the extractions and trainings of a plan without faults will take, with their scores.
+def estimate(*places: Place) -> Bill:
+    """Measure what the extractions and trainings of plans without faults will take, with their scores.
 
-    What is done is left out: videos whose faces are there, and epochs of trainings in the run folder.
+    What is done is left out: videos whose faces are there, and epochs of trainings in the run folders. The plans differ
+    in their worlds alone.
     """
-    corpora, trainings = _corpora(place), _trainings(place)
+    corpora, trainings = [row for place in places for row in _corpora(place)], _trainings(places)
     calls = {repr(row["call"]): row["call"] for row in [*corpora, *trainings]}
     told = dict(zip(calls, measure.measure(list(calls.values()), LIMIT), strict=True))
     corpora = _table(corpora, told, "dataset videos frames processes crop frame")
@@ -63,10 +65,12 @@ def estimate(place: Place) -> Bill:
     corpora["hours"] = corpora["videos"] * corpora["frames"] * corpora["frame"] / corpora["processes"] / HOUR
     seconds = trainings["steps"] * trainings["step"] + trainings["images"] * trainings["image"]
     trainings["hours"], trainings["stored"] = seconds / HOUR, trainings["stored"] * trainings["trainings"]
-    disk = list(place.needs(corpora.set_index("dataset")["crop"].dropna()))
-    disk += [(place.run, "checkpoints", size) for size in trainings["stored"]]
+    crops = corpora.drop_duplicates("dataset").set_index("dataset")["crop"].dropna()
+    disk = [need for place in places for need in place.needs(crops)]
+    run = Path(os.path.commonpath([place.run for place in places]))
+    disk += [(run, "checkpoints", size) for size in trainings["stored"]]
     on_cpu = trainings["on"].astype(str).str.startswith("cpu").all()  # steps on one GPU take turns
-    at_a_time = min(place.plan.jobs, os.cpu_count() or 1) if on_cpu else 1
+    at_a_time = min(places[0].plan.jobs, os.cpu_count() or 1) if on_cpu else 1
     return Bill(trainings, corpora, pd.DataFrame(disk, columns=["folder", "what", "bytes"]), at_a_time)
 
 
@@ -79,10 +83,11 @@ def _table(rows: list[dict], told: dict[str, dict], columns: str) -> pd.DataFram
     return pd.DataFrame(rows, columns=[*columns, "error"])
 
 
-def _trainings(place: Place) -> list[dict]:
+def _trainings(places: Sequence[Place]) -> list[dict]:
     """What each detector has left to do, and the `call` that measures it, the same one for what takes equally long."""
-    rows = {}
-    for step, sets in place.trainings():
+    rows, none = {}, dict.fromkeys(("trainings", "steps", "images"), 0)
+    asked = [(place, *training) for place in places for training in place.trainings()]
+    for place, step, sets in asked:
         config = TrainingConfig(**{field.name: step.values[field.name] for field in fields(TrainingConfig)})
         history = place.run / step.folder / "history.csv"
         epochs = config.epochs - (len(pd.read_csv(history)) if history.exists() else 0)
@@ -91,7 +96,7 @@ def _trainings(place: Place) -> list[dict]:
             same = replace(config, detector="", method=kind, seed=0, epochs=1, weights="")
             call = measure.training, (same, step.values["device"], step.values["threads"])
             new = {"detector": config.detector, "batch_size": config.batch_size, "call": call}
-            row = rows.setdefault(config.detector, new | dict.fromkeys(("trainings", "steps", "images"), 0))
+            row = rows.setdefault((config.detector, repr(call)), new | none)
             row["trainings"] += 1
             row["steps"] += epochs * max(1, place.images(*sets[0], labels=[1]) // config.batch_size)
             row["images"] += epochs * place.images(*sets[1]) + sum(place.images(*part) for part in sets[1:])

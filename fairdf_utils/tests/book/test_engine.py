@@ -256,6 +256,27 @@ def test_kubernetes_is_asked_for_a_job(tmp_path, monkeypatch):
     assert {status: call("status.sh", "fairdf-1", STATUS=status).stdout.strip() for status in words} == words
 
 
+def test_each_world_is_a_run_of_its_own_and_of_the_chapters_asked_for(tmp_path, capfd):
+    book, run = write_book(tmp_path), tmp_path / "run"
+    rows = "grid: [{detector: z}, {detector: a}]\nseeds: [0, 1]\nepochs: 1\nchapters: [1, 3, 4]\n"
+    (book / "params/cpu.yaml").write_text(f"{rows}worlds: [{{rate: 0.25}}, {{rate: 2.0}}]\n")
+    reproduce("cpu", run, book, jobs=1)
+    output = capfd.readouterr().out
+    one, other = output.split("\nrate-2.0\n")
+    chapters, names = (FAIR.split()[0], SCORED.split()[0]), ("z-s0", "z-s1", "a-s0", "a-s1")
+    order = [DATA, *(f"{chapter} {name}" for name in names for chapter in chapters)]
+    assert list(said(one)) == list(said(other)) == order and "verdict" not in output and "Results" not in output
+    for world, rate in (("rate-0.25", 0.25), ("rate-2.0", 2.0)):
+        made = read_manifest_of_run(run / world)
+        assert {name for name in made if "/" not in name} == {DATA}
+        assert {made[name]["parameters"].get("rate", rate) for name in made} == {rate} and len(made) == len(order)
+        assert f"executed chapters are in {run / world}/notebooks\n" in output
+    reproduce("cpu", run, book)
+    assert set(said(capfd.readouterr().out).values()) == {"done before"}
+    with pytest.raises(BookError, match="none of its worlds, rate-0.25, rate-2.0"):
+        read_plan("cpu", book, "rate-3.0")
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------
 
 
