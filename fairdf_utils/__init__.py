@@ -3,7 +3,7 @@
 ============  =========================================================================================================
 data          a row of data: vocabulary, manifests, lists in other forms, checks, batches
 corpora       from the videos of FF++, DFD, Celeb-DF and DFDC to aligned faces, annotations and splits
-rendered      the embedded benchmark: people, forgeries, images and videos that are drawn
+rendered      the embedded benchmark: people, forgeries, images and videos that are drawn, counterfactuals
 model         encoders, layers, detectors, losses, their configuration, stored detectors
 training      the training loop, SAM, several processes
 evaluation    scores of test sets, perturbations, one's own pictures

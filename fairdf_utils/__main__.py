@@ -44,9 +44,12 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _synthetic(options) -> None:
-    from fairdf_utils.rendered import images, videos
+    from fairdf_utils.rendered import counterfactual, images, videos
 
-    if options.videos:
+    if options.counterfactual:
+        folder = counterfactual.generate(options.out, options.size, options.bias, options.seed)
+        print(f"The images, and test.csv which lists them in pairs, are in {folder}")
+    elif options.videos:
         folder = videos.generate_videos(options.out, seed=options.seed)
         print(f"The videos are in {folder}; planted.csv there lists what is wrong with some of them on purpose")
     else:
@@ -169,8 +172,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_preparation(commands) -> None:
-    made = commands.add_parser("synthetic", help="render the embedded benchmark, or with --videos a small corpus")
-    made.add_argument("--videos", action="store_true", help="film a small corpus in the layout of FF++")
+    made = commands.add_parser(
+        "synthetic", help="render the embedded benchmark, a small corpus, or counterfactual faces"
+    )
+    kind = made.add_mutually_exclusive_group()
+    kind.add_argument("--videos", action="store_true", help="film a small corpus in the layout of FF++")
+    other = "draw FF++'s test people again with one attribute changed: skin, features, gender, exposure, capture"
+    kind.add_argument("--counterfactual", action="store_true", help=other)
     made.add_argument("--size", type=int, default=64, help="side of an image in pixels (default: %(default)s)")
     made.add_argument("--bias", type=float, default=0.5, help="built-in unfairness, 0 to 1 (default: %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the rendered identities (default: %(default)s)")

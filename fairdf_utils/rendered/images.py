@@ -17,7 +17,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ import pandas as pd
 from PIL import Image
 
 from fairdf_utils.data.manifests import ManifestError, read_manifest
-from fairdf_utils.data.vocabulary import COLUMNS, DATASETS, FORGERIES, GROUPS, SIX_GROUPS
+from fairdf_utils.data.vocabulary import COLUMNS, DATASETS, FORGERIES, GENDERS, GROUPS, RACES, SIX_GROUPS
 from fairdf_utils.files import locked, replacing, write_text
 from fairdf_utils.progress import bar
 from fairdf_utils.rendered import drawing, forgeries, people
@@ -42,6 +42,16 @@ POOR_FAKES = 0.45  # at bias 1, every group
 POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.30, 0.005, 12  # 64 px pixels, full scale, JPEG points
 # Images of each group in FF++'s training set (Lin et al. 2024): the prior of our training set.
 FFPP_PRIOR = (2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185)
+
+
+# What a counterfactual image may change, and the values of a ladder; melanin and exposure take any from 0 to 1.
+ATTRIBUTES = {
+    "melanin": (0.0, 0.35, 0.65, 1.0),  # the skin alone
+    "features": RACES,  # a race's traits without melanin
+    "gender": GENDERS,
+    "exposure": (0.0, 1.0),  # the melanin that the camera's exposure is that of
+    "capture": ("good", "poor"),
+}
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,8 @@ DOMAINS = {
 }
 
 
-def _face(row, identity, seed):
-    return people.draw_face(named_generator(seed, "face", identity), row.gender, row.race)
+def _face(row, identity, seed, change=None):
+    return people.draw_face(named_generator(seed, "face", identity), row.gender, row.race, change)
 
 
 def _scene(row, identity, seed):
@@ -78,8 +88,12 @@ def _scene(row, identity, seed):
     return people.draw_scene(clip, frame)
 
 
-def capture_conditions(row: tuple, melanin: float, size: int, bias: float, seed: int) -> tuple:
+def capture_conditions(
+    row: tuple, melanin: float, size: int, bias: float, seed: int, capture: str | None = None
+) -> tuple:
     """Draw the camera of a manifest's row (a named tuple) whose face has this melanin (0 to 1).
+
+    `capture`, "good" or "poor", is what it is made to be instead of what was drawn.
 
     Frames of a video share it, and so does the fake made from them; only where the two shares of poor captures differ
     must some of the fakes be captured better, or worse, than what they were made from. Returns the camera, whether the
@@ -92,6 +106,7 @@ def capture_conditions(row: tuple, melanin: float, size: int, bias: float, seed:
     blur, noise = clip.uniform(*domain.blur), clip.uniform(*domain.noise)
     share = POOR_FAKES if row.label else POOR_REALS[row.group]
     poor = bool(clip.uniform() < share * bias)
+    poor = poor if capture is None else capture == "poor"
     # A larger image needs less quality for the same loss: 29 points at four times the size.
     low, high = np.array(domain.quality) - np.array([14.5, 2.5]) * min(2.0, max(0.0, math.log2(size / 64)))
     quality = max(5, round(clip.uniform(low, high)) - POOR_QUALITY * poor)
@@ -106,15 +121,17 @@ def _domain(row):
     return DOMAINS[dataset]
 
 
-def _jpeg(row, size, bias, seed):
-    """The JPEG file of one manifest row, as bytes."""
-    face, scene = _face(row, row.identity, seed), _scene(row, row.identity, seed)
+def _jpeg(row, size, bias, seed, change=None):
+    """The JPEG file of one manifest row, as bytes; a change is one of target and source, so that they stay alike."""
+    change = change or {}
+    face, scene = _face(row, row.identity, seed, change), _scene(row, row.identity, seed)
     grain = drawing.skin_grain(named_generator(seed, "grain", row.identity, row.frame), size)
     image = drawing.paint(face, scene, size, grain)
     if row.label:
-        source, other = _face(row, row.source_identity, seed), _scene(row, row.source_identity, seed)
+        source, other = _face(row, row.source_identity, seed, change), _scene(row, row.source_identity, seed)
         image = forgeries.forge(image, row.forgery, face, source, scene, other, grain, _domain(row).strength)
-    camera, _, _ = capture_conditions(row, face.melanin, size, bias, seed)
+    exposure = change.get("exposure", _face(row, row.identity, seed).melanin)  # that of the skin as it was
+    camera, _, _ = capture_conditions(row, exposure, size, bias, seed, change.get("capture"))
     return forgeries.capture(image, camera, named_generator(seed, "shot", row.video, row.frame))
 
 
@@ -127,7 +144,19 @@ def check(seed: int, **ranges: tuple[float, float, float]) -> None:
             raise ValueError(f"{name} is {value}; use {low} to {high}.")
 
 
-def render_rows(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0) -> np.ndarray:
+def _refuse_impossible(change: Mapping) -> None:
+    for name, value in change.items():
+        if name not in ATTRIBUTES:
+            raise ValueError(f"{name!r} is nothing to be changed; use {', '.join(ATTRIBUTES)}.")
+        if isinstance(ATTRIBUTES[name][0], float):
+            check(0, **{name: (value, 0, 1)})
+        elif value not in ATTRIBUTES[name]:
+            raise ValueError(f"{name} is {value!r}; use {', '.join(ATTRIBUTES[name])}.")
+
+
+def render_rows(
+    frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0, change: Mapping | None = None
+) -> np.ndarray:
     """Render rows of a manifest in memory: uint8 (N, size, size, 3), RGB.
 
     They are exactly what the files that :func:`generate` stores decode to, JPEG loss included.
@@ -138,9 +167,11 @@ def render_rows(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: in
     size : 64 to 512 pixels
     bias : 0 to 1
     seed : 0 or more
+    change : of :data:`ATTRIBUTES` what differs, {"melanin": 1.0}: same person, scene, forgery and noise of the sensor
     """
     check(seed, size=(size, 64, 512), bias=(bias, 0, 1))
-    files = (io.BytesIO(_jpeg(row, size, bias, seed)) for row in frame.itertuples(index=False))
+    _refuse_impossible(change or {})
+    files = (io.BytesIO(_jpeg(row, size, bias, seed, change)) for row in frame.itertuples(index=False))
     return np.array([np.asarray(Image.open(file)) for file in files], dtype=np.uint8).reshape(-1, size, size, 3)
 
 
@@ -179,8 +210,12 @@ def generate(
     files = sorted(Path(manifests or MANIFESTS).rglob("*.csv"))
     if not files:
         raise ManifestError(f"{manifests}: holds no manifests. Give the folder that holds ffpp/test.csv and so on.")
-    rows = pd.concat([read_manifest(file) for file in files], ignore_index=True)
-    root = Path(out) / f"{size}px-bias{bias:g}-seed{seed}"
+    rows = pd.concat([read_manifest(file)[list(COLUMNS)] for file in files], ignore_index=True)
+    return rendered_once(rows, Path(out) / f"{size}px-bias{bias:g}-seed{seed}", size, bias, seed, workers)
+
+
+def rendered_once(rows: pd.DataFrame, root: Path, size: int, bias: float, seed: int, workers: int) -> Path:
+    """The folder ``root`` with the images of rows, each changed as its ``change`` says where there is that column."""
     digest = hashlib.sha256(rows[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode()).hexdigest()
     parameters = {"size": size, "bias": float(bias), "seed": seed, "images": len(rows), "digest": digest}
     return made_once(root, parameters, partial(_render_files, rows, root, (size, bias, seed), workers))
@@ -242,4 +277,4 @@ def _render_chunk(chunk, root, parameters):
     end_with_parent()
     for row in chunk.itertuples(index=False):
         with replacing(root / row.img_path) as path:
-            path.write_bytes(_jpeg(row, *parameters))
+            path.write_bytes(_jpeg(row, *parameters, getattr(row, "change", None)))

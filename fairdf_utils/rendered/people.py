@@ -5,7 +5,8 @@ names only, so that nothing depends on order, batch or worker.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,36 +106,51 @@ def named_generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng([seed, *np.frombuffer(digest[:16], dtype="<u4").tolist()])
 
 
-def draw_face(rng: np.random.Generator, gender: str, race: str) -> Face:
-    """Draw an identity of a gender ("male", "female") and race ("asian", "white", "black", "others")."""
+def _tone(melanin):
+    return [float(np.interp(melanin, _MELANIN, channel)) for channel in zip(*_SKIN_TONES, strict=True)]
+
+
+def draw_face(rng: np.random.Generator, gender: str, race: str, change: Mapping | None = None) -> Face:
+    """Draw an identity of a gender ("male", "female") and race ("asian", "white", "black", "others").
+
+    A `change` shows the same person with another "melanin" (0 to 1), "gender", or "features" (those of a race: all of
+    its traits but melanin and beard). Every trait comes of the draw that it comes of without the change, so nothing
+    else differs. Only beard and long hair have no counterpart: they are those of another person of that gender.
+    """
 
     def u(low, high):
         return float(rng.uniform(low, high))
 
-    traits = _RACE[race]
-    male = gender == "male"
-    melanin, warmth = u(*traits["melanin"]), u(*traits["warmth"])
-    red, green, blue = (float(np.interp(melanin, _MELANIN, channel)) for channel in zip(*_SKIN_TONES, strict=True))
+    def of(men, women):
+        return u(*(men if male else women))
+
+    seen = {"gender": gender, "features": race, **(change or {})}
+    traits, male = _RACE[seen["features"]], seen["gender"] == "male"
+    own, warmth = u(*_RACE[race]["melanin"]), u(*traits["warmth"])
+    melanin = seen.get("melanin", own)
+    (red, green, blue), usual = _tone(melanin), _tone(own)
+    warmth *= blue / usual[2]  # as much of the new tone as of the own
     skin = (red, green + 0.5 * warmth, blue - warmth)
-    lip = u(0.05, 0.12) if male else u(0.10, 0.28)
-    bearded = male and u(0, 1) < traits["beard"]
-    stubble = u(0.05, 0.30) if male else 0.0
-    return Face(
+    lip = of((0.05, 0.12), (0.10, 0.28))
+    bearded = gender == "male" and u(0, 1) < _RACE[race]["beard"]
+    stubble = u(0.05, 0.30) if gender == "male" else 0.0
+    long = (-0.1, 1.0) if seen["features"] == "black" else (0.35, 1.4)
+    face = Face(
         melanin=melanin,
         skin=skin,
         hair=_HAIR[traits["hair"][rng.integers(len(traits["hair"]))]],
         iris=traits["eyes"][rng.integers(len(traits["eyes"]))],
         lip=(min(1.0, skin[0] * (0.84 + 0.4 * lip)), skin[1] * (0.76 - lip), skin[2] * (0.82 - lip)),
-        width=u(0.70, 0.78) if male else u(0.66, 0.72),
-        jaw=u(0.06, 0.18) if male else u(0.22, 0.34),
+        width=of((0.70, 0.78), (0.66, 0.72)),
+        jaw=of((0.06, 0.18), (0.22, 0.34)),
         eye_gap=u(0.265, 0.305),
-        eye_width=u(0.125, 0.15) if male else u(0.14, 0.165),
+        eye_width=of((0.125, 0.15), (0.14, 0.165)),
         aperture=u(*traits["aperture"]) * (1.0 if male else 1.18),
         tilt=u(*traits["tilt"]),
         crease=u(*traits["crease"]),
-        lashes=u(0.008, 0.014) if male else u(0.022, 0.034),
+        lashes=of((0.008, 0.014), (0.022, 0.034)),
         brow=u(*traits["brow"]) * (1.25 if male else 0.75),
-        brow_arch=u(0.0, 0.04) if male else u(0.03, 0.09),
+        brow_arch=of((0.0, 0.04), (0.03, 0.09)),
         nose=u(*traits["nose"]) * (1.06 if male else 0.92),
         nose_tip=u(0.18, 0.25),
         lips=u(*traits["lips"]) * (0.9 if male else 1.2),
@@ -145,12 +161,16 @@ def draw_face(rng: np.random.Generator, gender: str, race: str) -> Face:
         parting=u(-0.25, 0.25),
         volume=u(*traits["volume"]),
         curl=u(*traits["curl"]),
-        length=-1.0 if male else (u(0.35, 1.4) if race != "black" else u(-0.1, 1.0)),
+        length=-1.0 if gender == "male" else u(*long),
         beard=u(0.5, 0.85) if bearded else stubble,
         moustache=u(0.5, 0.9) if bearded and u(0, 1) < 0.8 else stubble,
         glasses=u(0.012, 0.022) if u(0, 1) < 0.12 else 0.0,
         pores=u(0.030, 0.045) * (1 + melanin),
     )
+    if seen["gender"] == gender:
+        return face
+    other = draw_face(rng, seen["gender"], seen["features"])
+    return replace(face, length=other.length, beard=other.beard, moustache=other.moustache)
 
 
 def draw_scene(clip: np.random.Generator, frame: np.random.Generator) -> Scene:
