@@ -244,6 +244,11 @@ def _add_judgement(commands) -> None:
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
     predict.set_defaults(command=_later("evaluation.pictures", "main_predict"))
 
+    publish = commands.add_parser("publish", help="ship a finished run's detectors with the repository")
+    publish.add_argument("--run", default="runs/cpu", help="a run on the embedded benchmark (default: %(default)s)")
+    publish.add_argument("--seed", type=int, default=0, help="of the trainings (default: %(default)s)")
+    publish.set_defaults(command=_later("evaluation.publishing", "main_publish"))
+
     audit = commands.add_parser(
         "audit",
         help="judge the fairness of any detector by its scores",

@@ -16,14 +16,15 @@
 #
 # | | |
 # |---|---|
-# | **Needs** | `03_sam_training/<detector>-s<seed>/best.safetensors`, the test and validation manifests, their images |
+# | **Needs** | a detector of chapter 3, or one that comes with the repository; test and validation manifests, images |
 # | **Produces** | `04_cross_dataset_evaluation/<detector>-s<seed>/`: the score tables and all that follows (4.10) |
 # | **Time on 2 CPU cores** | about half a minute per detector |
 # | **Time on one GPU** | seconds on the embedded benchmark; limited by reading images on real corpora |
 #
 # A detector meets forgeries, cameras and people that it was not trained on. This chapter scores one detector on the
 # test set of its own data set (*intra*) and on three others (*cross*), and writes the score table: one row per image.
-# Chapter 5 needs nothing but that table. At the end you can hand in a picture of your own.
+# Chapter 5 needs nothing but that table. At the end you can hand in a picture of your own. As long as chapter 3 has not
+# trained a detector of that name and seed, the one in `data_manifests/detectors` is scored.
 #
 # A detector trained elsewhere is scored with the parameter `checkpoint_file`: another run's `best.safetensors`,
 # or a checkpoint (`.pth`) of the released code (chapter 7), under a name of its own. From `notebooks/`:
@@ -79,7 +80,9 @@ if checkpoint_file and run.run_dir.joinpath(trained).exists():
     raise BookError(
         f"{run.run_dir} has trained {detector}-s{seed} itself: give {checkpoint_file} another detector name"
     )
-checkpoint = Path(checkpoint_file) if checkpoint_file else run.require(f"{trained}/best.safetensors")
+own = run.run_dir / trained / "best.safetensors"
+checkpoint = Path(checkpoint_file) if checkpoint_file else stored.shipped_instead(own, image_root)
+checkpoint = checkpoint or run.require(f"{trained}/best.safetensors")
 model, config = checkpoints.load_any_detector(checkpoint, target)
 images_at = image_folder(image_root, data_dir, config.image_size, bias, data_seed)
 tests = {name: read_split(f"{manifests}/{name}", "test", image_root) for name in test_sets}
@@ -394,7 +397,7 @@ for path, clip in zip(files, filmed, strict=True):
 show(pictures.score_file)
 
 # %%
-ready = pictures.open_detector(checkpoint, device)
+ready = pictures.open_detector(checkpoint, device, run.folder)
 rows = [row for path in files for row in pictures.score_file(ready, path, path.name, path.parent, 1, aligned=False)]
 
 portrait = np.asarray(Image.open(files[0]))
@@ -439,7 +442,7 @@ results.reindex(results.index.append(absent)).to_csv(run.path("results.csv"))
 written = [score_table.read_scores(run.path(f"scores.{ending}")) for ending in ("parquet", "csv")]
 assert [len(table) for table in written] == [len(scores)] * 2
 read = [*(f"{manifests}/{name}/test.csv" for name in test_sets), *val_files]
-read += [checkpoint] if checkpoint_file else []
+read += [] if checkpoint == own else [checkpoint]
 run.finish(device=target.type, read=read)
 
 # %% [markdown]

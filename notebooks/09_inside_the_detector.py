@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | **Needs** | `03_sam_training/<detector>-s<seed>/best.safetensors`, the test and training manifests, their images |
+# | **Needs** | detectors of chapter 3, or those that come with the repository; test and training manifests, images |
 # | **Produces** | `09_inside_the_detector/`: `probes.csv`, `heat.csv`, `sharpness.csv` |
 # | **Time on 2 CPU cores** | about a minute for four detectors |
 # | **Time on one GPU** | seconds on the embedded benchmark; the probes run on the CPU |
@@ -61,7 +61,7 @@ from fairdf_utils.evaluation.scoring import predict
 from fairdf_utils.explanation import grad_cam, landscape, probes
 from fairdf_utils.figures import explanation
 from fairdf_utils.model.detectors import build
-from fairdf_utils.model.stored import choose_device, load_detector
+from fairdf_utils.model.stored import choose_device, load_detector, shipped_instead
 from fairdf_utils.rendered.images import image_folder
 
 pd.options.display.float_format = "{:.3f}".format
@@ -72,12 +72,16 @@ run = Run(run_dir, "09_inside_the_detector")
 # ## 9.1 Detectors and images
 #
 # The detectors named in `explained` are opened, each with its first seed; where the run has none of these names, all
-# of its detectors are. The images come from the test sets, which no detector has seen: as many of each group and label
-# as there are, and each video once before any is taken twice.
+# of its detectors are, and where it has none at all, those in `data_manifests/detectors`. The images come from the test
+# sets, which no detector has seen: as many of each group and label as there are, and each video once before any is
+# taken twice.
 
 # %%
-stored = {}
-for path in run.require_all("03_sam_training/*/best.safetensors"):
+folder, stored = run.run_dir / "03_sam_training", {}
+for name in [] if any(folder.glob("*/best.safetensors")) else explained:
+    if shipped := shipped_instead(folder / f"{name}-s0" / "best.safetensors", image_root):
+        stored[name] = shipped
+for path in [] if stored else run.require_all("03_sam_training/*/best.safetensors"):
     stored.setdefault(re.sub(r"-s\d+$", "", path.parent.name), path)  # sorted: the first seed
 names = [name for name in explained if name in stored] or list(stored)
 models, configs = {}, {}
@@ -481,7 +485,8 @@ warm = pd.concat(hot, names=["detector"]).reset_index()
 for name, table in {"probes.csv": read, "heat.csv": warm, "sharpness.csv": rises.reset_index()}.items():
     table.to_csv(run.path(name), index=False, lineterminator="\n", float_format="%.6f")
 assert len(warm) == len(names) * faces["group"].nunique()
-run.finish(device=target.type, read=[f"{manifests}/{name}" for name in dict.fromkeys([*test_sets, train_set])])
+sets = [f"{manifests}/{name}" for name in dict.fromkeys([*test_sets, train_set])]
+run.finish(device=target.type, read=[*sets, *(path for path in stored.values() if path.parent.parent != folder)])
 
 # %% [markdown]
 # ## Summary

@@ -29,10 +29,11 @@ from fairdf_utils.data.vocabulary import counted
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
 from fairdf_utils.fairness.auc import segment_auc
 from fairdf_utils.files import printable, replacing
+from fairdf_utils.model import stored
 from fairdf_utils.model.detectors import score
-from fairdf_utils.model.stored import choose_device
 from fairdf_utils.released.checkpoints import load_any_detector
 
+SCORED = "04_cross_dataset_evaluation"  # folder of a run
 SMALL_CROP = 512  # pixels: a square picture up to this size may well be an aligned crop already
 STRIP_FRAMES, STRIP_HEIGHT = 5, 300  # of a video's annotated picture; pixels
 SMALLEST, LARGEST = 320, 1280  # pixels, longer side of an annotated picture
@@ -70,8 +71,10 @@ def main_predict(options: Namespace) -> int:
     """
     out = Path(options.out)
     files, skipped = files_of(Path(options.path), out)
-    checkpoint = options.checkpoint or checkpoint_of(options.run, options.detector, options.seed)
-    detector = open_detector(Path(checkpoint), options.device)
+    checkpoint, name = options.checkpoint, f"{options.detector}-s{options.seed}"
+    scored = None if checkpoint else Path(options.run, SCORED, name)
+    checkpoint = checkpoint or checkpoint_of(options.run, options.detector, options.seed)
+    detector = open_detector(Path(checkpoint), options.device, scored)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -99,35 +102,40 @@ def main_predict(options: Namespace) -> int:
 
 
 def checkpoint_of(run: str | Path, detector: str = "fairdf", seed: int = 0) -> Path:
-    """The published weights of a run's detector; the error lists those that the run holds."""
+    """The published weights of a run's detector; in a run without any, those of `SHIPPED`.
+
+    Raises PictureError where there is none; it lists those that the run holds.
+    """
     folder = Path(run) / "03_sam_training"
     path = folder / f"{detector}-s{seed}" / "best.safetensors"
     if path.is_file():
         return path
     held = sorted(found.parent.name for found in folder.glob("*/best.safetensors"))
+    if not held and (shipped := stored.shipped_instead(path)):
+        return shipped
     if not held:
         raise PictureError(f"{run} holds no trained detector: run the book into it first, or give --checkpoint")
     held = f"it holds {', '.join(held)}. Choose with --detector and --seed"
     raise PictureError(f"{run} holds no detector {detector}-s{seed}; {held}")
 
 
-def open_detector(checkpoint: Path, device: str = "auto") -> Detector:
-    """The detector of a checkpoint, ready to score."""
+def open_detector(checkpoint: Path, device: str = "auto", scored: Path | None = None) -> Detector:
+    """The detector of a checkpoint, ready to score; `scored` is what chapter 4 wrote of it, else it is looked for."""
     if not checkpoint.is_file():
         raise PictureError(f"{checkpoint}: no such checkpoint. Give a best.safetensors, or one of the released code")
-    target = choose_device(device)
+    target = stored.choose_device(device)
     model, config = load_any_detector(checkpoint, target)
     name = f"Detector {config.detector}-s{config.seed}: {config.backbone} at {config.image_size} px, {checkpoint}"
-    validation = _validation(checkpoint)
+    validation = _validation(checkpoint, scored)
     worth = f"{_origin(checkpoint)}\n{_separation(validation.get('face'))}"
     return Detector(scoring_copy(model), target, config.image_size, name, worth, validation)
 
 
-def _validation(checkpoint: Path) -> dict[str, pd.DataFrame]:
+def _validation(checkpoint: Path, scored: Path | None = None) -> dict[str, pd.DataFrame]:
     """What chapter 4 keeps of the detector of a run: label and score of its validation faces and videos; or nothing."""
     folder = checkpoint.resolve().parent  # <run>/03_sam_training/<detector>-s<seed>
-    folder = folder.parent.parent / "04_cross_dataset_evaluation" / folder.name / "validation"
-    files = {"face": folder / "scores.parquet", "video": folder / "video_scores.parquet"}
+    scored = scored or folder.parent.parent / SCORED / folder.name
+    files = {"face": scored / "validation/scores.parquet", "video": scored / "validation/video_scores.parquet"}
     try:
         if min(file.stat().st_mtime for file in files.values()) < checkpoint.stat().st_mtime:
             return {}  # of an earlier training
@@ -159,13 +167,16 @@ def _shares(detector: Detector, part: str, p: float) -> dict[str, float]:
 def _origin(checkpoint: Path) -> str:
     """What a detector was trained on, as the run that it lies in tells it."""
     folder = checkpoint.resolve().parent  # <run>/03_sam_training/<detector>-s<seed>
+    rendered = "Trained on rendered faces only: it knows nothing of real people, and its scores for them mean nothing."
+    if folder == stored.SHIPPED:
+        return rendered
     try:
         entries = json.loads((folder.parents[1] / "manifest.json").read_text(encoding="utf-8"))
         sets = list(entries[f"{folder.parent.name}/{folder.name}"]["read"])
     except (OSError, ValueError, LookupError):
         return "What it was trained on is not recorded beside it."
     if any("synthetic" in PurePosixPath(name).parts for name in sets):
-        return "Trained on rendered faces only: it knows nothing of real people, and its scores for them mean nothing."
+        return rendered
     return f"Trained on {', '.join(sets)}; on other cameras, forgeries and people it does worse (chapter 4)."
 
 

@@ -1,9 +1,11 @@
 """Detectors on disk, and the device that they are put on.
 
 A published detector is one safetensors file: its weights, and in the metadata the configuration that rebuilds it.
+Small copies of detectors of the rendered benchmark come with the repository, in SHIPPED.
 """
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -18,6 +20,8 @@ from fairdf_utils.files import replacing
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import build
 from fairdf_utils.model.encoders import list_misfits, read_state_dict
+
+SHIPPED = Path(__file__).resolve().parents[2] / "data_manifests" / "detectors"  # README.md there is their card
 
 
 class DetectorError(RuntimeError):
@@ -82,6 +86,14 @@ def save_detector(
         safetensors.torch.save_file(weights, partial, {"config": stored})  # one entry: several have no fixed order
 
 
+def read_config(path: str | Path) -> tuple[TrainingConfig, dict]:
+    """The configuration of a published detector, and all that its file tells; raises what reading a file raises."""
+    with safetensors.safe_open(path, "pt") as file:
+        stored = json.loads((file.metadata() or {})["config"])
+    known = {field.name for field in fields(TrainingConfig)}  # older files lack later fields, which have defaults
+    return TrainingConfig(**{name: value for name, value in stored.items() if name in known}), stored
+
+
 def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, TrainingConfig]:
     """Rebuild a published detector, in evaluation mode.
 
@@ -93,10 +105,7 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, Tr
         The file is not a detector published by `save_detector`.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            stored = json.loads((file.metadata() or {})["config"])
-        known = {field.name for field in fields(TrainingConfig)}  # older files lack later fields, which have defaults
-        config = TrainingConfig(**{name: value for name, value in stored.items() if name in known})
+        config, stored = read_config(path)
         groups = len(stored.get("groups", GROUPS))
         model = build(replace(config, weights=""), groups)  # the backbone's own weights are about to be overwritten
         weights = read_state_dict(Path(path), model.state_dict().keys())
@@ -109,3 +118,17 @@ def load_detector(path: str | Path, device: torch.device) -> tuple[nn.Module, Tr
     if config.precision == "bfloat16":
         config = replace(config, precision=choose_precision("auto", device))
     return model.to(device, memory_format=torch.channels_last).eval(), config
+
+
+def shipped_instead(own: Path, image_root: str = "") -> Path | None:
+    """What SHIPPED has in place of a run's `own`, .../<detector>-s<seed>/best.safetensors, said in a printed line.
+
+    None where `own` is there, where nothing of its name and seed is shipped, or where an `image_root` is given: then
+    the images are not the rendered ones.
+    """
+    detector, _, seed = own.parent.name.rpartition("-s")
+    path = Path(os.path.relpath(SHIPPED / f"{detector}.safetensors"))
+    if image_root or own.exists() or not path.is_file() or read_config(path)[0].seed != int(seed):
+        return None
+    print(f"{own.parent} holds no trained detector. In its place: {path}, described in {path.with_name('README.md')}")
+    return path

@@ -22,6 +22,7 @@ from fairdf_utils.evaluation.pictures import (
     files_of,
     main_predict,
 )
+from fairdf_utils.model import stored
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.detectors import build
 from fairdf_utils.model.stored import DetectorError, load_detector, save_detector
@@ -356,8 +357,21 @@ def test_a_run_without_the_detector_lists_those_it_holds(run, tmp_path):
     assert checkpoint_of(run).name == "best.safetensors"
     with pytest.raises(PictureError, match="no detector ori-s1; it holds fairdf-s0. Choose with --detector"):
         checkpoint_of(run, "ori", 1)
+
+
+def test_an_empty_run_scores_with_the_shipped_detector_and_says_so(run, finder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stored, "SHIPPED", tmp_path / "shipped")
     with pytest.raises(PictureError, match="holds no trained detector"):
-        checkpoint_of(tmp_path / "other")
+        checkpoint_of(tmp_path / "empty")
+    (tmp_path / "shipped").mkdir()
+    checkpoint_of(run).rename(tmp_path / "shipped/fairdf.safetensors")
+    code, table = scored(run, save(tmp_path, "a.png", picture(1)))
+    said = capsys.readouterr().out
+    assert code == 0 and len(table) == 1 and "shipped/fairdf.safetensors, described in" in said
+    assert "Trained on rendered faces only" in said and "nothing to compare a score with" in said
+    validated(run, [(0, 0.0), (1, 1.0)], [(0, 0.0), (1, 1.0)])  # chapter 4 scored it into this run
+    _, table = scored(run, tmp_path / "a.png")
+    assert table[["above_real", "above_fake"]].to_numpy().tolist() == [[1.0, 0.0]]
 
 
 def test_a_checkpoint_that_cannot_be_used_is_refused(run, finder, tmp_path):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fairdf_utils.data.vocabulary import GROUPS
+from fairdf_utils.model import stored
 from fairdf_utils.model.detectors import build
 from fairdf_utils.model.stored import DetectorError, choose_device, choose_precision, load_detector, save_detector
 from fairdf_utils.tests.small import small
@@ -37,8 +38,8 @@ def test_a_published_detector_is_rebuilt(tmp_path):
 
 
 def test_a_detector_published_before_a_field_was_there_takes_its_default(tmp_path):
-    stored = {name: value for name, value in asdict(SMALL).items() if name != "micro_batch"}
-    save_file(build(SMALL).state_dict(), tmp_path / "old.safetensors", {"config": json.dumps(stored)})
+    told = {name: value for name, value in asdict(SMALL).items() if name != "micro_batch"}
+    save_file(build(SMALL).state_dict(), tmp_path / "old.safetensors", {"config": json.dumps(told)})
     assert load_detector(tmp_path / "old.safetensors", CPU)[1] == SMALL
 
 
@@ -96,3 +97,19 @@ def test_automatic_precision_on_a_gpu_asks_for_real_support(monkeypatch, native,
     monkeypatch.setattr(torch.cuda, "device", lambda device: warnings.catch_warnings())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert choose_precision("auto", torch.device("cuda:1")) == chosen
+
+
+def test_a_run_without_a_detector_of_that_name_gets_the_shipped_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stored, "SHIPPED", tmp_path / "shipped")
+    config = replace(SMALL, detector="ori", seed=2)
+    save_detector(tmp_path / "shipped/ori.safetensors", build(config), config, 3)
+    own = tmp_path / "run/03_sam_training/ori-s2/best.safetensors"
+    path = stored.shipped_instead(own)
+    assert path.samefile(tmp_path / "shipped/ori.safetensors") and load_detector(path, CPU)[1] == config
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and str(own.parent) in said and str(path) in said and "README.md" in said
+    for other in ("ori-s0", "fairdf-s2", "a.name-with-s"):
+        assert stored.shipped_instead(own.parent.with_name(other) / own.name) is None, "another seed or name"
+    assert stored.shipped_instead(own, image_root="/faces") is None, "it was trained on rendered faces"
+    save_detector(own, build(config), config, 3)
+    assert stored.shipped_instead(own) is None and capsys.readouterr().out == ""
