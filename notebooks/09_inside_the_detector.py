@@ -42,6 +42,7 @@ explained: list = ["ori", "balanced", "fairdf-nosam", "fairdf"]  # detectors who
 explained_images: int = 200  # of each test set, for probes and embeddings; Grad-CAM takes four times as many of one
 
 # %%
+import copy
 import re
 from dataclasses import replace
 from itertools import product
@@ -49,6 +50,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import display
 from sklearn.decomposition import PCA
 from sklearn.metrics import balanced_accuracy_score
 
@@ -207,8 +209,8 @@ print("attributes:", ", ".join(targets), "| left out:", ", ".join(set(probes.TAR
 explanation.probe_table(read, "Attributes (columns) read from features (rows)") if len(read) else None
 
 # %% [markdown]
-# The question of disentanglement in one line each: how far above chance is the group, of what lies between chance and
-# perfect?
+# Two questions of disentanglement: how far above chance is the group, of what lies between chance and perfect? And how
+# much of the forgery *method*, which the domain-specific feature is for, has the domain-agnostic one kept?
 
 # %%
 above = read.assign(above=(read["accuracy"] - read["chance"]) / (1 - read["chance"]))
@@ -223,6 +225,11 @@ if "group" in of_people:
         f"In this run: from {of_groups.idxmax()} the group is read best, {of_groups.max():.0%} of the way up ({shown}),"
     )
     print(f"from {of_groups.idxmin()} worst, {of_groups.min():.0%}.")
+of_methods = above[above["target"] == "forgery"].pivot(index="detector", columns="feature", values="above")
+if {"domain_agnostic", "domain_specific"} <= set(of_methods):
+    for name, way in of_methods[["domain_agnostic", "domain_specific"]].dropna().iterrows():
+        print(f"In this run: the method is read {way.iloc[0]:.0%} of the way up from the agnostic feature of {name},")
+        print(f"{way.iloc[1]:.0%} from the specific one. A clean split would leave 0% to the agnostic one.")
 of_people
 
 # %% [markdown]
@@ -230,7 +237,9 @@ of_people
 # perfect disentanglement. Group, gender and race should be read best from the demographic feature. From the
 # domain-agnostic one they can still be read above chance, as they can from the plain detector's only feature: part of
 # that is the bias itself, for where poor captures belong to certain groups, seeing the capture is seeing the group. The
-# fused feature carries the group *on purpose*. Nearly white in the column of the label would be alarming. A probe at
+# fused feature carries the group *on purpose*. Where the method is read from the agnostic feature about as well as from
+# the specific one, the split did not disentangle the two: no term of the loss keeps the method out of the agnostic
+# feature, which has only to tell real from fake. Nearly white in the column of the label would be alarming. A probe at
 # chance says that no linear rule finds the attribute, not that it is absent.
 #
 # ## 9.4 Principal components and t-SNE
@@ -277,14 +286,17 @@ figure
 # ## 9.5 Grad-CAM
 #
 # **Why.** A detector that looks at the whole picture for one group and at the mouth for another treats them unlike,
-# whatever its rates. Grad-CAM weighs each channel $A_c$ of the last map by how much it moves the log odds
-# $z = z_\text{fake} - z_\text{real}$, and keeps what speaks for a fake:
+# whatever its rates. The evidence of a place of a map $A$ is what it adds to the log odds
+# $z = z_\text{fake} - z_\text{real}$ to first order, and what speaks for a fake is kept:
 #
-# $$ w_c = \frac{1}{HW} \sum_{x, y} \frac{\partial z}{\partial A_{c, x, y}} , \qquad
-#    \mathrm{heat} = \max\Big(0, \sum_c w_c A_c\Big) . $$
+# $$ \mathrm{heat}_{x, y} = \max\Big(0, \sum_c \frac{\partial z}{\partial A_{c, x, y}} A_{c, x, y}\Big) . $$
 #
-# By hand: two channels, a head that averages each over the map and answers $z = 3 m_1 - m_2$, so that
-# $w = (3/4, -1/4)$ on a map of four cells.
+# Where a head pools the map at once, the slope is the same at all places of a channel, and this is Grad-CAM.
+# *Which* map matters. The answer of the method comes from AdaIN(demographic map, agnostic map), which has the *places*
+# of the demographic map; from the agnostic map it takes two numbers a channel, mean and standard deviation. Taken
+# after AdaIN, the heat says where the demographic branch looks, and would stay where it is if the forgery map were
+# shuffled. So it is taken at the agnostic map, before AdaIN, and the slopes go through these two numbers. By hand: two
+# channels on a map of four cells, with $z = 3 m_1 - m_2$ of their means, so that the slopes are $(3/4, -1/4)$.
 
 # %% tags=["nbval-check-output"]
 maps = np.array([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [0.0, 0.0]]])  # (2, 2, 2)
@@ -294,65 +306,79 @@ print(by_hand.tolist())
 # %%
 show(grad_cam.class_activation)
 
-
 # %%
-class TinyHead(torch.nn.Module):
-    """The head of the example, with the one attribute that Grad-CAM asks for."""
-
-    def forward(self, seen):
-        first, second = seen.mean((2, 3)).T
-        self.logits = torch.stack([torch.zeros_like(first), 3 * first - second], 1)  # of real, of fake
-        return self
-
-
-package = grad_cam.class_activation(TinyHead(), torch.tensor(maps[None], dtype=torch.float32))
+seen = torch.tensor(maps[None], requires_grad=True)
+first, second = seen.mean((2, 3)).T
+package = grad_cam.class_activation(torch.stack([torch.zeros_like(first), 3 * first - second], 1), seen)
 assert np.allclose(package[0], by_hand)
 
 # %% [markdown]
 # For an image the heat is enlarged to its size and divided by its largest value. Single images first: those of the
-# first test set that the detector finds most suspicious, real and fake.
+# first test set that the detector finds most suspicious, real and fake. Where the answer has a demographic branch, its
+# heat, taken after AdaIN, is the other row: it shows where the *demographic* map looks.
 
 # %%
 faces = tests[test_sets[0]]
 faces = faces.iloc[subsample(faces, 4 * explained_images)].reset_index(drop=True)
 pixels = decode(faces, images_at, side, data_dir)
 heat = {name: grad_cam.grad_cam(model, pixels, target) for name, model in models.items()}
-assert all(set(maps.max((1, 2)).round(4)) <= {0.0, 1.0} for maps in heat.values()), (
-    "the largest value is 1, or all are 0"
-)
+branched = [name for name in names if "demographic" in vectors[name] and configs[name].fidelity == "corrected"]
+demographic_heat = {name: grad_cam.grad_cam(models[name], pixels, target, "demographic") for name in branched}
+for maps in (*heat.values(), *demographic_heat.values()):
+    assert set(maps.max((1, 2)).round(4)) <= {0.0, 1.0}, "the largest value is 1, or all are 0"
 
 # %%
 logits = predict(models[shown], pixels, target)
 order = pd.Series(logits[:, 1] - logits[:, 0]).sort_values(ascending=False).index
 few = np.concatenate([order[faces.loc[order, "label"] == label][:3] for label in (0, 1)])
-table = faces.loc[few].assign(detector=shown, image=[f"{faces['forgery'][i]}\nno. {i}" for i in few])
-single = [grad_cam.mean_by(values[few], table, "detector", "image") for values in (pixels, heat[shown])]
+own = {"forgery": heat[shown][few]} | ({"demographic": demographic_heat[shown][few]} if shown in branched else {})
+table = faces.loc[few].assign(image=[f"{faces['forgery'][i]}\nno. {i}" for i in few])
+table = pd.concat([table.assign(branch=branch) for branch in own])
+both = np.concatenate([pixels[few]] * len(own)), np.concatenate(list(own.values()))
+single = [grad_cam.mean_by(values, table, "branch", "image") for values in both]
 assert (single[0].count == 1).all(), "a mean of one image is that image"
-figure = explanation.grad_cam_grid(*single, f"The most suspicious of {test_sets[0]}")
-figure.set_size_inches(9.2, 2.2)
+figure = explanation.grad_cam_grid(*single, f"The most suspicious of {test_sets[0]}: {shown}")
+figure.set_size_inches(9.2, 0.7 + 1.5 * len(own))
 figure.axes[1].set_ylabel("heat")
 figure
+
+# %% [markdown]
+# **Whose places are these?** Turn the agnostic map left to right inside the detector. Its mean and its standard
+# deviation stay, so the answer stays; the heat has to turn with the map, and that of the demographic branch must not.
+
+# %%
+turned = copy.deepcopy(models[shown])
+last = turned.agnostic_split if "domain_agnostic" in vectors[shown] else turned.encoder
+last.register_forward_hook(lambda _, inputs, maps: maps.flip(-1))
+assert np.allclose(predict(turned, pixels[few], target), logits[few], rtol=1e-2, atol=1e-2)
+assert np.allclose(grad_cam.grad_cam(turned, pixels[few], target), own["forgery"][..., ::-1], atol=5e-2)
+if shown in branched:
+    stays = grad_cam.grad_cam(turned, pixels[few], target, "demographic")
+    assert np.allclose(stays, own["demographic"], atol=5e-2)
+y, x = (np.mgrid[:side, :side] + 0.5) / side - 0.5
+inside = (x / 0.28) ** 2 + (y / 0.375) ** 2 <= 1  # a face, in crops with the margin of the book
+rows = {(name, "forgery"): maps for name, maps in heat.items()}
+rows |= {(name, "demographic"): maps for name, maps in demographic_heat.items()}
+in_face = {}
+for key, maps in rows.items():
+    share = pd.Series((maps * inside).sum((1, 2))) / np.where(maps.any((1, 2)), maps.sum((1, 2)), np.nan)
+    in_face[key] = share.groupby(faces["label"].map({0: "real", 1: "fake"})).mean()
+in_face = pd.DataFrame(in_face).T.sort_index().rename_axis(["detector", "branch"])
+assert in_face.stack().dropna().between(0, 1 + 1e-6).all()
+print(f"Share of the heat inside the ellipse of a face, which covers {inside.mean():.0%} of the image:")
+in_face
 
 # %% [markdown]
 # Now the means over all images of a group and forgery, beside the mean face:
 
 # %%
 mean_faces = grad_cam.mean_by(pixels, faces)
-mean_heat = {name: grad_cam.mean_by(maps, faces) for name, maps in heat.items()}
 assert mean_faces.count.sum() == len(faces)
-
-
-def heat_figure(name):
-    figure = explanation.grad_cam_grid(mean_faces, mean_heat[name], f"{name} on {test_sets[0]}")
+for name in dict.fromkeys((shown, beside)):
+    figure = explanation.grad_cam_grid(mean_faces, grad_cam.mean_by(heat[name], faces), f"{name} on {test_sets[0]}")
     figure.set(size_inches=(6.6, 6.4), dpi=75)
     figure.axes[0].tick_params(axis="x", labelsize=7.5)
-    return figure
-
-
-heat_figure(shown)
-
-# %%
-heat_figure(beside)
+    display(figure)
 
 # %% [markdown]
 # The same in one number a cell: the share of the image that is hot (at least half of the largest heat of that image),
@@ -377,7 +403,9 @@ pd.concat(hot, axis=1)
 # **What you should see.** Little heat in the column of the real images and much in those of the fakes. Where a row's
 # real images are as hot as its fakes, that group's real images are mistaken for fakes: compare the rates of chapter 5.
 # Rows that differ show a detector that looks at groups differently, and heat beside the face evidence that no forgery
-# left there. The map has 8 x 8 cells, so read regions, not pixels, and mean faces hide what single ones do.
+# left there. A share inside the ellipse as large as the ellipse is what a detector reaches that looks at no place in
+# particular; read it of the forgery branch, because the demographic one is asked who is shown, not what was forged.
+# The map has 8 x 8 cells, so read regions, not pixels, and mean faces hide what single ones do.
 #
 # ## 9.6 Loss landscape
 #
@@ -468,7 +496,9 @@ for name, surface in surfaces.items():
 rises = pd.DataFrame(rises).T.rename_axis("detector")
 for plain, flat in twins:
     ratio = rises.loc[plain, "ascent"] / rises.loc[flat, "ascent"]
+    losses = f"{rises.loc[flat, 'loss']:.2f} against {rises.loc[plain, 'loss']:.2f}"
     print(f"In this run: the worst rise around {plain} is {ratio:.1f} times that around {flat}.")
+    print(f"On the training images themselves {flat} has a loss of {losses}.")
 rises
 
 # %% [markdown]

@@ -15,7 +15,7 @@ from fairdf_utils import progress
 from fairdf_utils.data.batches import to_device
 from fairdf_utils.data.vocabulary import group_order
 from fairdf_utils.evaluation.scoring import logits_of, scoring_copy
-from fairdf_utils.model.detectors import Head, PlainDetector
+from fairdf_utils.model.detectors import FairDetector, Head, PlainDetector
 
 
 def answering_head(model: nn.Module) -> Head:
@@ -52,41 +52,75 @@ def answering_map(model: nn.Module, images: Tensor) -> Tensor:
     return seen[0]
 
 
-def grad_cam(model: nn.Module, images: np.ndarray, device: torch.device, batch_size: int = 256) -> np.ndarray:
-    """Grad-CAM of the answer: where the map under the answering head speaks for a fake.
+def grad_cam(
+    model: nn.Module, images: np.ndarray, device: torch.device, branch: str = "forgery", batch_size: int = 256
+) -> np.ndarray:
+    """Grad-CAM of the answer: where the map of a branch speaks for a fake; see `class_activation`.
 
-    With A the map (C, 8, 8) that the head pools and z = logit_fake - logit_real, the log odds of the score,
+    The heat is enlarged bilinearly to the image and divided by its largest value, so that every image weighs the same
+    in a mean. An image without any evidence for a fake keeps a map of zeros. A cell of the 8 x 8 map has seen more of
+    the image than its own eighth: the heat says roughly where, not exactly.
 
-        weight_c = mean over space of dz / dA_c,    heat = max(0, sum_c weight_c A_c),
+    Parameters
+    ----------
+    model : a detector of this project, on `device`
+    images : uint8 (N, H, H, 3)
+    branch : "forgery" or "demographic"
+        Whose places are asked for. AdaIN(demographic, agnostic) has the places of the demographic map, and of the
+        agnostic one a mean and a standard deviation a channel. So "forgery" takes the agnostic map, before AdaIN (of a
+        plain detector that of the encoder), and "demographic" the map that the fused head pools.
 
-    enlarged bilinearly to the image and divided by its largest value, so that every image weighs the same in a mean.
-    An image without any evidence for a fake keeps a map of zeros. A cell of the 8 x 8 map has seen more of the image
-    than its own eighth: the heat says roughly where, not exactly.
+    Returns
+    -------
+    float32 (N, H, H), 0..1
 
-    `model` is a detector of this project on `device`, `images` uint8 (N, H, H, 3); returns float32 (N, H, H), 0..1.
-
-    Source: Selvaraju et al. 2017, Grad-CAM.
+    Raises
+    ------
+    ValueError
+        The answer has no such branch; with fidelity "official" it has no demographic one.
     """
-    detector, side = scoring_copy(model), images.shape[1]
-    maps = []
+    detector, side, seen, maps = scoring_copy(model), images.shape[1], [], []
+
+    def keep(part: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        seen[:] = [output.detach().requires_grad_()]  # what follows is a function of this map alone
+        return seen[0]
+
+    _last_of(detector, branch).register_forward_hook(keep)  # of the copy, which is dropped
     for start in progress.bar(range(0, len(images), batch_size), desc="Grad-CAM", unit="batch", leave=False):
-        with torch.no_grad():
-            seen = answering_map(detector, to_device(images[start : start + batch_size], device))  # (b, C, 8, 8)
-        heat = class_activation(answering_head(detector), seen)  # (b, 8, 8)
+        with torch.enable_grad():
+            logits = detector.detect(to_device(images[start : start + batch_size], device))  # (b, 2)
+            heat = class_activation(logits, seen[0])  # (b, 8, 8)
         heat = F.interpolate(heat[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
         largest = heat.amax((1, 2), keepdim=True)  # (b, 1, 1)
         maps.append((heat / largest.clamp(min=torch.finfo(heat.dtype).tiny)).cpu())
     return torch.cat(maps).numpy()
 
 
-def class_activation(head: Head, seen: Tensor) -> Tensor:
-    """The heat (N, 8, 8) >= 0 of maps (N, C, 8, 8) under a real/fake head in evaluation mode; see `grad_cam`."""
-    seen = seen.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = head(seen).logits  # (N, 2)
-        (slope,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), seen)  # (N, C, 8, 8)
-    weight = slope.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
-    return (weight * seen.detach()).sum(1).relu()
+def _last_of(model: nn.Module, branch: str) -> nn.Module:
+    """The part whose output is the last map of a branch on the way to the answer."""
+    if branch == "forgery":
+        return model.encoder if isinstance(model, PlainDetector) else model.agnostic_split
+    if branch == "demographic" and isinstance(model, FairDetector) and model.fidelity == "corrected":
+        return model.fusion
+    raise ValueError(f"the answer of this {type(model).__name__} has no branch {branch!r}")
+
+
+def class_activation(logits: Tensor, seen: Tensor) -> Tensor:
+    """The heat (N, 8, 8) >= 0 of maps A (N, C, 8, 8), from which real/fake logits (N, 2) were computed.
+
+    With z = logit_fake - logit_real, the log odds of the score,
+
+        heat = max(0, sum_c dz/dA_c * A_c), at each place.
+
+    Before the maximum is taken, the places add up to dz(t A)/dt at t = 1: what the whole map, grown by a small part,
+    adds to z. Where a head pools the map at once, the slope of a channel is the same at all places, and this is
+    Grad-CAM (Selvaraju et al. 2017). Through AdaIN it is not: the slope through a standard deviation has mean zero over
+    space, so the mean that Grad-CAM takes would lose that part.
+
+    Source: Draelos and Carin 2020, HiResCAM.
+    """
+    (slope,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), seen)  # (N, C, 8, 8)
+    return (slope * seen.detach()).sum(1).relu()
 
 
 @dataclass(frozen=True)
