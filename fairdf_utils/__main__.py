@@ -139,6 +139,13 @@ def _reproduce(options) -> int:
     return 0
 
 
+def _results(options) -> None:
+    from fairdf_utils.book.run_folder import read_manifest_of_run
+    from fairdf_utils.fairness.results import main_results
+
+    main_results(options, read_manifest_of_run)
+
+
 def _refuse_faults(*places, elsewhere: bool = False) -> None:
     from fairdf_utils.preflight.faults import find_faults
 
@@ -283,6 +290,11 @@ def _add_book(commands) -> None:
     whole.add_argument("--estimate", action="store_true", help="say what it will take on this machine, and stop")
     _add_notebooks(whole)
     whole.set_defaults(command=_reproduce)
+
+    results = commands.add_parser("results", help="gather the detectors of runs, and how they differ, in two tables")
+    results.add_argument("runs", nargs="+", help="run folders, or folders of the worlds of a parameters file")
+    results.add_argument("--out", required=True, help="path of the table; comparisons.csv is written beside it")
+    results.set_defaults(command=_results)
 
     speed = commands.add_parser("speed", help="time the hot paths against what the libraries offer")
     speed.add_argument("--quick", action="store_true", help="seconds, at sizes whose ratios mean nothing")

@@ -26,11 +26,18 @@ def trivial_scores(table: pd.DataFrame, seed: int = 0, validation: pd.DataFrame 
     return scores
 
 
+def trivial_tables(
+    table: pd.DataFrame, seed: int = 0, validation: pd.DataFrame | None = None
+) -> dict[str, pd.DataFrame]:
+    """A score table with each of the `trivial_scores` in place of its own."""
+    scores = trivial_scores(table, seed, validation)
+    return {name: table.assign(score=score, logit_fake=log_odds(score)) for name, score in scores.items()}
+
+
 def trivial_rows(
     table: pd.DataFrame, by: str, settings: Settings, validation: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The `main_numbers` of `trivial_scores` on the images of a score table: one row each, index detector."""
-    scores = trivial_scores(table, settings.seed, validation)
-    tables = {name: table.assign(score=score, logit_fake=log_odds(score)) for name, score in scores.items()}
+    """The `main_numbers` of `trivial_tables` on the images of a score table: one row each, index detector."""
+    tables = trivial_tables(table, settings.seed, validation)
     rows = {name: main_numbers(one, by, settings) for name, one in tables.items()}
     return pd.DataFrame(rows).T.rename_axis("detector")

@@ -8,7 +8,8 @@ import pytest
 from fairdf_utils import __main__ as command_line
 from fairdf_utils.book import BookError
 
-COMMANDS = ("synthetic", "prepare", "check", "predict", "audit", "reproduce", "train", "notebooks", "speed", "publish")
+COMMANDS = ("synthetic", "prepare", "check", "predict", "audit", "reproduce", "results", "train", "notebooks", "speed")
+COMMANDS += ("publish",)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,140 @@
+"""The files of an experiment: runs gathered into a row for each detector, training seed, world and test set.
+
+A world is a data seed and a bias of the embedded benchmark. `experiment` reads what is written here.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairdf_utils.fairness.experiment import BETTER
+from fairdf_utils.fairness.resampling import Settings, auc_of, clustered
+from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
+from fairdf_utils.fairness.thresholds import fit_threshold
+from fairdf_utils.fairness.trivial import trivial_tables
+from fairdf_utils.fairness.uncertainty import interval_of_an_auc, paired_difference
+from fairdf_utils.fairness.worst_group import COLUMNS, COMMON_FPR, MATCHED, main_numbers, matched_numbers, worst_groups
+from fairdf_utils.files import write_text
+from fairdf_utils.progress import bar
+
+TRAINED, SCORED = "03_sam_training", "04_cross_dataset_evaluation"  # folders of a run
+REFERENCES = ("balanced", "balanced-long", "ori")
+WORLD = ["data_seed", "bias"]
+GIVEN = ["method", "seed", "fidelity", "sam", "sampling", "demographic_branch", "fairness_loss"]  # to a training
+COST = ["epochs", "best_epoch", "seconds"]
+ENDS = [f"{name}_{end}" for name in ("worst_auc", "auc") for end in ("low", "high")]
+NUMBERS = [*COLUMNS, *(f"{name}_matched" for name in MATCHED), *ENDS]
+ROW = [*WORLD, "detector", *GIVEN, *COST, "dataset", *NUMBERS, "commit"]
+PAIR = [*WORLD, "detector", "reference", "seed", "dataset", "metric", "estimate", "low", "high"]
+SETTINGS = Settings(resamples=500)
+
+
+def numbers(table: pd.DataFrame, by: str, settings: Settings) -> pd.Series:
+    """`main_numbers` and `matched_numbers` of a score table, with the intervals ENDS: fractions."""
+    worst = worst_groups(table, by, replace(settings, resamples=1)).loc["worst_auc"]  # it needs none
+    low, high = interval_of_an_auc(auc_of(clustered(table, by, settings), together=True), settings.level)
+    ends = pd.Series([worst["low"], worst["high"], low[0], high[0]], ENDS, np.float64)
+    return pd.concat([main_numbers(table, by, settings), matched_numbers(table, by, settings), ends])
+
+
+def differences(a: pd.DataFrame, b: pd.DataFrame, by: str, settings: Settings) -> pd.DataFrame:
+    """Numbers of A minus those of B on the same images, each at its own threshold with an FPR of COMMON_FPR.
+
+    Index BETTER; columns estimate, low, high. NaN where there is no such threshold, see `matched_numbers`.
+    """
+    try:
+        cuts = [fit_threshold(table, "fpr", COMMON_FPR, settings.fidelity) for table in (a, b)]
+    except ScoreTableError:
+        cuts = []
+    cut_a, cut_b = cuts or (settings.threshold, None)
+    found = paired_difference(a, b, by, replace(settings, threshold=cut_a), threshold_b=cut_b)
+    found = found.rename({name: f"{name}_matched" for name in MATCHED if cuts})
+    return found.reindex(list(BETTER))[["estimate", "low", "high"]].rename_axis("metric")
+
+
+def _scored(folder: Path, manifest: dict) -> Iterator[tuple[dict, Path]]:
+    """What is known of each detector that a run has scored, and the folder of its scores."""
+    for name in (name.partition("/")[2] for name in manifest if name.startswith("04_")):
+        scored, trained = (manifest.get(f"{chapter}/{name}", {}) for chapter in (SCORED, TRAINED))
+        row = {"data_seed": 0} | scored["parameters"] | trained.get("parameters", {})
+        row["commit"] = (trained or scored)["commit"]
+        if (history := folder / TRAINED / name / "history.csv").exists():
+            epochs = pd.read_csv(history)
+            best = epochs.loc[epochs["val_auc"].idxmax(), "epoch"]  # the first of the highest
+            row |= dict(zip(COST, (len(epochs), best, epochs["seconds"].sum()), strict=True))
+        else:
+            row.pop("epochs", None)
+        yield row, folder / SCORED / name
+
+
+@cache
+def _tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """The score tables of a folder by test set, without images whose group is not known."""
+    return dict([*read_scores(folder / "scores.parquet").dropna(subset="group").groupby("dataset", sort=False)])
+
+
+def _worlds(folders: Iterable[Path], read_manifest: Callable[[Path], dict]) -> list[dict]:
+    """For each world what is known of its detectors: (name, seed) -> row and folder, as in `_scored`."""
+    worlds = defaultdict(dict)
+    for folder in folders:
+        runs = [path.parent for place in ("", "*/") for path in sorted(folder.glob(f"{place}manifest.json"))]
+        if not (found := [one for run in runs for one in _scored(run, read_manifest(run))]):
+            raise FileNotFoundError(f"{folder} holds no run with scores: give a run folder, or one that holds worlds")
+        for row, path in found:
+            there = worlds[row["data_seed"], row["bias"]].setdefault((row["detector"], row["seed"]), (row, path))
+            if there[1] != path:
+                raise ValueError(f"{path} and {there[1]} hold one detector, seed and world twice: give one of the runs")
+    return list(worlds.values())
+
+
+def _trivial(row: dict, path: Path) -> Iterator[dict]:
+    """Rows of the trivial predictors, on the images that a detector has scored."""
+    held_out = path / "validation"
+    validation = pd.concat(_tables(held_out).values()) if held_out.exists() else None
+    known = {name: row[name] for name in (*WORLD, "commit")} | {"seed": SETTINGS.seed}
+    for dataset, table in _tables(path).items():
+        for name, blind in trivial_tables(table, SETTINGS.seed, validation).items():
+            yield known | {"detector": f"({name})", "dataset": dataset, **numbers(blind, "group", SETTINGS)}
+
+
+def _compared(world: dict, row: dict, path: Path) -> Iterator[dict]:
+    """Rows of a detector's differences from the REFERENCES of its world and seed."""
+    others = {name: world[name, row["seed"]][1] for name in REFERENCES if (name, row["seed"]) in world}
+    for (reference, other), (dataset, table) in product(others.items(), _tables(path).items()):
+        if other != path and dataset in _tables(other):
+            found = differences(table, _tables(other)[dataset], "group", SETTINGS).reset_index()
+            for one in found.to_dict("records"):
+                yield {**row, "reference": reference, "dataset": dataset, **one}
+
+
+def gather(folders: Iterable[Path], read_manifest: Callable[[Path], dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All detectors that runs, or the worlds below them, have scored, and their paired differences.
+
+    The first table has the columns ROW; trivial predictors, once a world, are called "(coin)" and so on. The second, of
+    the columns PAIR, compares each detector with the REFERENCES. `read_manifest` gives the entries of a run folder's
+    manifest. FileNotFoundError or ValueError for folders without scores, or with the same detector twice.
+    """
+    worlds = _worlds(folders, read_manifest)
+    rows = [row for world in worlds for row in _trivial(*next(iter(world.values())))]
+    asked, compared = [(world, *one) for world in worlds for one in world.values()], []
+    for world, row, path in bar(asked, desc="results", unit="detectors"):
+        rows += [
+            {**row, "dataset": dataset, **numbers(table, "group", SETTINGS)} for dataset, table in _tables(path).items()
+        ]
+        compared += _compared(world, row, path)
+    return pd.DataFrame(rows).reindex(columns=ROW), pd.DataFrame(compared, columns=PAIR)
+
+
+def main_results(options, read_manifest: Callable[[Path], dict]) -> None:
+    """The two tables as files: NAME.csv, and comparisons.csv beside experiment.csv, else NAME-comparisons.csv."""
+    out = Path(options.out)
+    beside = out.with_name(f"{out.stem}-comparisons.csv".removeprefix("experiment-"))
+    for path, table in zip((out, beside), gather(map(Path, options.runs), read_manifest), strict=True):
+        write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        print(f"{path}: {len(table)} rows")
