@@ -22,7 +22,7 @@ def main_publish(options: Namespace) -> None:
 
     Raises DetectorError when one cannot be published; then nothing is written.
     """
-    run, copies, rows = Path(options.run), {}, []
+    run, card, copies, rows = Path(options.run), stored.SHIPPED / "README.md", {}, []
     try:
         entries = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
         judged = pd.read_csv(run / "05_fairness_analysis" / "fairness.csv").query(f"seed == {options.seed}")
@@ -31,38 +31,38 @@ def main_publish(options: Namespace) -> None:
             raise LookupError(f"nothing was trained with seed {options.seed}")
         for name in trained:
             copy, told = small_copy(run / name / "best.safetensors", entries[name])
-            copies[stored.SHIPPED / f"{told['detector']}.safetensors"] = copy
+            copies[told["detector"]] = copy
             rows.append({key: told.get(key) for key in TOLD} | {"bytes": len(copy)})
     except (OSError, LookupError, ValueError) as error:
         raise stored.DetectorError(f"{run} is no finished run ({error!r}): run the book into it first") from None
-    for path, copy in copies.items():
-        with replacing(path) as partial:
+    for detector, copy in copies.items():
+        with replacing(stored.SHIPPED / f"{detector}.safetensors") as partial:
             partial.write_bytes(copy)
-        print(f"wrote {path}, {len(copy):,} bytes")
-    card = stored.SHIPPED / "README.md"
     above = card.read_text(encoding="utf-8").partition(BELOW)[0]
-    write_text(card, "\n".join([above + BELOW, *_table(rows), "", *_table(_numbers(judged)), ""]))
+    numbers = _numbers(judged[judged["detector"].isin(list(copies))])
+    write_text(card, "\n".join([above + BELOW, *_table(rows), "", *_table(numbers), ""]))
+    print(f"wrote {', '.join(copies)} and {card}")
 
 
 def small_copy(best: Path, entry: dict) -> tuple[bytes, dict]:
-    """The bytes of a detector's small copy, and what they tell besides weights; `entry` is its training's of the run.
+    """A file of a detector as bytes, and what it tells besides weights; `entry` is the training's in the run's record.
 
-    Weights of two and more axes are in float16, which `load_detector` undoes; the others stay as they are. Raises
-    DetectorError for more than LARGEST bytes, and for a detector that was not trained on rendered images.
+    Where it would be larger than LARGEST, weights of two and more axes are in float16, which `load_detector` undoes.
+    Raises DetectorError where that is not enough, and for a detector that was not trained on rendered images.
     """
     given = entry["parameters"]
     if given["image_root"]:
         raise stored.DetectorError(f"{best} was trained on images of {given['image_root']}, not on rendered ones")
     told = stored.read_config(best)[1] | {"bias": given["bias"], "data_seed": given.get("data_seed", 0)}
-    told |= {
-        "commit": entry["commit"],
-        "val_auc": round(pd.read_csv(best.with_name("history.csv"))["val_auc"].max(), 6),
-    }
-    weights = {name: value.half() if value.ndim > 1 else value for name, value in load_file(best).items()}
-    copy = save(weights, {"config": json.dumps(told)})
-    if len(copy) > LARGEST:
-        raise stored.DetectorError(f"{best} would take {len(copy):,} bytes, more than {LARGEST:,}: train a smaller one")
-    return copy, told
+    history = pd.read_csv(best.with_name("history.csv"))
+    told |= {"commit": entry["commit"], "val_auc": round(history["val_auc"].max(), 6)}
+    weights = load_file(best)
+    for halved in ((), [name for name, value in weights.items() if value.ndim > 1]):
+        weights |= {name: weights[name].half() for name in halved}
+        copy = save(weights, {"config": json.dumps(told)})
+        if len(copy) <= LARGEST:
+            return copy, told
+    raise stored.DetectorError(f"{best} would take {len(copy):,} bytes, more than {LARGEST:,}: train a smaller one")
 
 
 def _numbers(judged: pd.DataFrame) -> list[dict]:
