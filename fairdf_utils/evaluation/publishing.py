@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 from safetensors.torch import load_file, save
 
+from fairdf_utils.fairness.results import SETTINGS, numbers
+from fairdf_utils.fairness.score_table import read_scores
 from fairdf_utils.files import replacing, write_text
 from fairdf_utils.model import stored
 
 LARGEST = 500_000  # bytes of a file
-# What the card says of each detector, and of each on each test set, by the metric and grouping of chapter 5.
+# What the card tells of each.
 TOLD = ("detector", "method", "sam", "sampling", "epoch", "seed", "data_seed", "bias", "val_auc", "commit")
-NUMBERS = {("auc", "all"): "AUC", ("worst_auc", "group"): "worst-group AUC", ("fpr_sum", "group"): "F_FPR"}
 BELOW = "## Numbers\n"  # from here on the card is written anew
 
 
@@ -22,10 +23,9 @@ def main_publish(options: Namespace) -> None:
 
     Raises DetectorError when one cannot be published; then nothing is written.
     """
-    run, card, copies, rows = Path(options.run), stored.SHIPPED / "README.md", {}, []
+    run, card, copies, rows, measured = Path(options.run), stored.SHIPPED / "README.md", {}, [], []
     try:
         entries = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-        judged = pd.read_csv(run / "05_fairness_analysis" / "fairness.csv").query(f"seed == {options.seed}")
         trained = [name for name in entries if name.startswith("03_") and name.endswith(f"-s{options.seed}")]
         if not trained:
             raise LookupError(f"nothing was trained with seed {options.seed}")
@@ -33,14 +33,14 @@ def main_publish(options: Namespace) -> None:
             copy, told = small_copy(run / name / "best.safetensors", entries[name])
             copies[told["detector"]] = copy
             rows.append({key: told.get(key) for key in TOLD} | {"bytes": len(copy)})
+            measured += measure(told["detector"], run / "04_cross_dataset_evaluation" / name.partition("/")[2])
     except (OSError, LookupError, ValueError) as error:
         raise stored.DetectorError(f"{run} is no finished run ({error!r}): run the book into it first") from None
     for detector, copy in copies.items():
         with replacing(stored.SHIPPED / f"{detector}.safetensors") as partial:
             partial.write_bytes(copy)
     above = card.read_text(encoding="utf-8").partition(BELOW)[0]
-    numbers = _numbers(judged[judged["detector"].isin(list(copies))])
-    write_text(card, "\n".join([above + BELOW, *_table(rows), "", *_table(numbers), ""]))
+    write_text(card, "\n".join([above + BELOW, *_table(rows), "", *_table(measured), ""]))
     print(f"wrote {', '.join(copies)} and {card}")
 
 
@@ -65,14 +65,16 @@ def small_copy(best: Path, entry: dict) -> tuple[bytes, dict]:
     raise stored.DetectorError(f"{best} would take {len(copy):,} bytes, more than {LARGEST:,}: train a smaller one")
 
 
-def _numbers(judged: pd.DataFrame) -> list[dict]:
-    """A row a detector and test set: NUMBERS with their intervals, in percent."""
-    rows = {}
-    for row in judged.itertuples():
-        if name := NUMBERS.get((row.metric, row.by)):
-            own = rows.setdefault((row.detector, row.dataset), {"detector": row.detector, "test set": row.dataset})
-            own[name] = f"{100 * row.estimate:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
-    return list(rows.values())
+def measure(detector: str, scored: Path) -> list[dict]:
+    """A row for each test set in a folder of chapter 4: AUC and worst-group AUC with intervals, F_FPR; in percent."""
+    rows = []
+    for name, table in read_scores(scored / "scores.parquet").groupby("dataset", sort=False):
+        found = 100 * numbers(table, "group", SETTINGS)
+        row = {"detector": detector, "test set": name}
+        for key, words in (("auc", "AUC"), ("worst_auc", "worst-group AUC")):
+            row[words] = f"{found[key]:.1f} ({found[f'{key}_low']:.1f} to {found[f'{key}_high']:.1f})"
+        rows.append(row | {"F_FPR at 10 % FPR": f"{found['fpr_sum_matched']:.1f}"})
+    return rows
 
 
 def _table(rows: list[dict]) -> list[str]:

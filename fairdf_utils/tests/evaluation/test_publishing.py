@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from fairdf_utils.data.batches import decode
 from fairdf_utils.data.manifests import SPLIT_FILES, read_split
+from fairdf_utils.data.vocabulary import GROUPS
 from fairdf_utils.evaluation import publishing
 from fairdf_utils.evaluation.scoring import predict
 from fairdf_utils.model import stored
@@ -32,7 +33,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "SHIPPED", tmp_path / "shipped")
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped/README.md").write_text("# Card\n\n## Numbers\n\nof before\n")
-    entries, rows = {}, []
+    entries = {}
     for detector in ("ori", "fairdf"):
         config = replace(small(method=detector), detector=detector)
         best = tmp_path / f"run/03_sam_training/{detector}-s0/best.safetensors"
@@ -40,17 +41,10 @@ def run(tmp_path, monkeypatch):
         pd.DataFrame({"epoch": [1, 2, 3], "val_auc": [0.5, 0.875, 0.75]}).to_csv(best.with_name("history.csv"))
         parameters = {"image_root": "", "bias": 0.5, "data_seed": 3}
         entries[f"03_sam_training/{detector}-s0"] = {"parameters": parameters, "commit": "c0ffee"}
-        for metric, by in (
-            ("auc", "all"),
-            ("auc", "group"),
-            ("worst_auc", "group"),
-            ("fpr_sum", "race"),
-            ("fpr_sum", "group"),
-        ):
-            rows += [(detector, 0, name, metric, 0.5, 0.25, 0.75, by) for name in SETS]
-    (tmp_path / "run/05_fairness_analysis").mkdir()
-    columns = ["detector", "seed", "dataset", "metric", "estimate", "low", "high", "by"]
-    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "run/05_fairness_analysis/fairness.csv")
+        scored = tmp_path / f"run/04_cross_dataset_evaluation/{detector}-s0/scores.parquet"
+        scored.parent.mkdir(parents=True)
+        rows = [(f"{name}/{i}", name, GROUPS[i % 8], i // 8 % 2, i // 8 % 2) for name in SETS for i in range(160)]
+        pd.DataFrame(rows, columns=["img_path", "dataset", "group", "label", "score"]).to_parquet(scored)
     (tmp_path / "run/manifest.json").write_text(json.dumps(entries))
     return tmp_path / "run"
 
@@ -84,7 +78,10 @@ def test_the_card_keeps_its_words_and_gets_the_runs_numbers(run, tmp_path):
         card = (tmp_path / "shipped/README.md").read_text()
         assert card.startswith("# Card\n\n## Numbers\n\n| detector |") and "of before" not in card
         assert card.count("\n| ori | ") == 1 + len(SETS) and "| 2 | 0 | 3 | 0.5 | 0.875 | c0ffee |" in card
-        assert card.count(" | 50.0 (25.0 to 75.0) | 50.0 (25.0 to 75.0) | 50.0 (25.0 to 75.0) |\n") == 2 * len(SETS)
+        found = re.findall(
+            r"^\| (\w+) \| (\w+) \| 100.0 \([\d.]+ to 100.0\) \| 100.0 \(.* to 100.0\) \| (.*) \|$", card, re.M
+        )
+        assert [row[:2] for row in found] == [(detector, name) for detector in ("ori", "fairdf") for name in SETS]
 
 
 @pytest.mark.parametrize("fault", ["large", "photographs", "seed", "unfinished", "absent"])
@@ -99,7 +96,7 @@ def test_what_cannot_be_published_leaves_everything_as_it_was(run, tmp_path, mon
         (run / "manifest.json").write_text(json.dumps(entries))
         says = "trained on images of /faces, not on rendered ones"
     elif fault == "unfinished":
-        (run / "05_fairness_analysis/fairness.csv").unlink()
+        (run / "04_cross_dataset_evaluation/fairdf-s0/scores.parquet").unlink()
     elif fault == "absent":
         shutil.rmtree(run)
     with pytest.raises(stored.DetectorError, match=says):
