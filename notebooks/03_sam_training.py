@@ -347,6 +347,30 @@ else:
 # the file holds other weights, or that scoring depends on how images are batched.
 
 # %% [markdown]
+# **How close did it come?** Sums are rounded otherwise on another machine, and a training carries each difference on to
+# all later steps: the same seed does not end at the same weights everywhere. `data_manifests/detectors` holds detectors
+# that were trained elsewhere. Where one has this name, configuration and data, both score the validation images:
+
+# %%
+shipped = stored.SHIPPED / f"{detector}.safetensors"
+theirs, told = stored.read_config(shipped) if shipped.is_file() else (config, {})
+alike = replace(theirs, precision=trainer.config.precision) == trainer.config
+if not alike or image_root or not {"bias": bias, "data_seed": data_seed}.items() <= told.items():
+    print("None of them has this name, configuration and data: there is nothing to compare with.")
+else:
+    other = predict(stored.load_detector(shipped, target)[0], trainer.validation_images, target)
+    ours, theirs = (score(torch.from_numpy(each)).numpy() for each in (logits, other))
+    apart, both = np.abs(ours - theirs), validation["label"].nunique() > 1
+    aucs = [f"{roc_auc_score(validation['label'], each) if both else np.nan:.4f}" for each in (ours, theirs)]
+    print(f"In this run: validation AUC {aucs[0]}, of the detector trained elsewhere {aucs[1]}.")
+    print(f"Their scores of an image are {apart.mean():.3f} apart in the mean, {apart.max():.3f} at most.")
+
+# %% [markdown]
+# **What you should see.** The AUC rests on the order of all images, so two networks may agree in it while their scores
+# of single images lie apart: about as good, and not the same one. What differs between two trainings of one recipe is
+# no difference of methods; several seeds (chapter 5) tell how large it is.
+
+# %% [markdown]
 # ## 3.6 What a step costs
 #
 # **Why.** The method costs three encoders, a decoder and two passes a step. `python -m fairdf_utils speed` measures on

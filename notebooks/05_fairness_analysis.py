@@ -16,7 +16,7 @@
 #
 # | | |
 # |---|---|
-# | **Needs** | the score tables of chapter 4, or one of any other detector (parameter `scores`) |
+# | **Needs** | score tables of chapter 4, which needs no training first; or any detector's (parameter `scores`) |
 # | **Produces** | `05_fairness_analysis/`: `findings.json` and nine tables, see 5.11 |
 # | **Time on 2 CPU cores** | 30 s for four detectors on four test sets, 15 s for one table, 2 min for a million rows |
 # | **Time on one GPU** | the same: nothing here uses one |

@@ -90,7 +90,8 @@ class Run:
         path = self.run_dir / name
         if not path.exists():
             chapter, *rest = PurePosixPath(name).parts
-            which = f" ({rest[0]})" if len(rest) > 1 else ""
+            which = f" ({rest[0]})" if len(rest) > 1 and rest[0] != "*" else ""
+            which += ", which needs no training on the embedded benchmark," if chapter.startswith("04") else ""
             raise MissingResult(
                 f"{path} is missing: run chapter {chapter}{which} with the same run_dir first, "
                 "or the whole book with `make reproduce`"

@@ -38,8 +38,10 @@ def test_require_names_the_chapter_to_run(tmp_path):
     with pytest.raises(MissingResult, match=r"run chapter 03_sam_training \(fair-s0\)") as raised:
         run.require("03_sam_training/fair-s0/best.safetensors")
     assert isinstance(raised.value, FileNotFoundError)
-    with pytest.raises(MissingResult, match="run chapter 03_sam_training"):
+    with pytest.raises(MissingResult, match="run chapter 03_sam_training with the same run_dir"):
         run.require_all("03_sam_training/*/best.safetensors")
+    with pytest.raises(MissingResult, match="run chapter 04_cross_dataset_evaluation, which needs no training"):
+        run.require_all("04_cross_dataset_evaluation/*/scores.parquet")
 
 
 def test_finish_records_what_was_read_and_written(tmp_path):
