@@ -3,11 +3,9 @@
 A world is a data seed and a bias of the embedded benchmark. `experiment` reads what is written here.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +22,9 @@ from fairdf_utils.files import write_text
 from fairdf_utils.progress import bar
 
 TRAINED, SCORED = "03_sam_training", "04_cross_dataset_evaluation"  # folders of a run
-REFERENCES = ("balanced", "balanced-long", "ori")
+REFERENCES = ("balanced", "balanced-long", "ori", "fairdf-nosam")
 WORLD = ["data_seed", "bias"]
+SHARED = [*WORLD, "seed"]  # by detectors that are compared
 GIVEN = ["method", "seed", "fidelity", "sam", "sampling", "demographic_branch", "fairness_loss"]  # to a training
 COST = ["epochs", "best_epoch", "seconds"]
 ENDS = [f"{name}_{end}" for name in ("worst_auc", "auc") for end in ("low", "high")]
@@ -79,20 +78,6 @@ def _tables(folder: Path) -> dict[str, pd.DataFrame]:
     return dict([*read_scores(folder / "scores.parquet").dropna(subset="group").groupby("dataset", sort=False)])
 
 
-def _worlds(folders: Iterable[Path], read_manifest: Callable[[Path], dict]) -> list[dict]:
-    """For each world what is known of its detectors: (name, seed) -> row and folder, as in `_scored`."""
-    worlds = defaultdict(dict)
-    for folder in folders:
-        runs = [path.parent for place in ("", "*/") for path in sorted(folder.glob(f"{place}manifest.json"))]
-        if not (found := [one for run in runs for one in _scored(run, read_manifest(run))]):
-            raise FileNotFoundError(f"{folder} holds no run with scores: give a run folder, or one that holds worlds")
-        for row, path in found:
-            there = worlds[row["data_seed"], row["bias"]].setdefault((row["detector"], row["seed"]), (row, path))
-            if there[1] != path:
-                raise ValueError(f"{path} and {there[1]} hold one detector, seed and world twice: give one of the runs")
-    return list(worlds.values())
-
-
 def _trivial(row: dict, path: Path) -> Iterator[dict]:
     """Rows of the trivial predictors, on the images that a detector has scored."""
     held_out = path / "validation"
@@ -103,14 +88,17 @@ def _trivial(row: dict, path: Path) -> Iterator[dict]:
             yield known | {"detector": f"({name})", "dataset": dataset, **numbers(blind, "group", SETTINGS)}
 
 
-def _compared(world: dict, row: dict, path: Path) -> Iterator[dict]:
-    """Rows of a detector's differences from the REFERENCES of its world and seed."""
-    others = {name: world[name, row["seed"]][1] for name in REFERENCES if (name, row["seed"]) in world}
-    for (reference, other), (dataset, table) in product(others.items(), _tables(path).items()):
-        if other != path and dataset in _tables(other):
-            found = differences(table, _tables(other)[dataset], "group", SETTINGS).reset_index()
-            for one in found.to_dict("records"):
-                yield {**row, "reference": reference, "dataset": dataset, **one}
+def _compared(row: dict, path: Path, scored: list[tuple[dict, Path]]) -> Iterator[dict]:
+    """Rows of a detector's differences from the REFERENCES of its world and seed: of its run, else of the one other."""
+    same = [(other["detector"], place) for other, place in scored if all(other[name] == row[name] for name in SHARED)]
+    for reference in REFERENCES:
+        found = [place for name, place in same if name == reference]
+        found = [place for place in found if place.parent == path.parent] or found
+        if len(found) == 1 and reference != row["detector"]:
+            for dataset, table in _tables(path).items():
+                if dataset in (others := _tables(found[0])):
+                    for one in differences(table, others[dataset], "group", SETTINGS).reset_index().to_dict("records"):
+                        yield {**row, "reference": reference, "dataset": dataset, **one}
 
 
 def gather(folders: Iterable[Path], read_manifest: Callable[[Path], dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -118,16 +106,22 @@ def gather(folders: Iterable[Path], read_manifest: Callable[[Path], dict]) -> tu
 
     The first table has the columns ROW; trivial predictors, once a world, are called "(coin)" and so on. The second, of
     the columns PAIR, compares each detector with the REFERENCES. `read_manifest` gives the entries of a run folder's
-    manifest. FileNotFoundError or ValueError for folders without scores, or with the same detector twice.
+    manifest. FileNotFoundError for a folder without scores.
     """
-    worlds = _worlds(folders, read_manifest)
-    rows = [row for world in worlds for row in _trivial(*next(iter(world.values())))]
-    asked, compared = [(world, *one) for world in worlds for one in world.values()], []
-    for world, row, path in bar(asked, desc="results", unit="detectors"):
-        rows += [
-            {**row, "dataset": dataset, **numbers(table, "group", SETTINGS)} for dataset, table in _tables(path).items()
-        ]
-        compared += _compared(world, row, path)
+    scored = {}
+    for folder in folders:
+        runs = [path.parent for place in ("", "*/") for path in sorted(folder.glob(f"{place}manifest.json"))]
+        if not (found := [one for run in runs for one in _scored(run, read_manifest(run))]):
+            raise FileNotFoundError(f"{folder} holds no run with scores: give a run folder, or one that holds worlds")
+        scored |= {path.resolve(): (row, path) for row, path in found}
+    scored, rows, compared = [*scored.values()], [], []
+    firsts = {(row["data_seed"], row["bias"]): (row, path) for row, path in scored[::-1]}
+    for row, path in [*firsts.values()][::-1]:
+        rows += _trivial(row, path)
+    for row, path in bar(scored, desc="results", unit="detectors"):
+        for dataset, table in _tables(path).items():
+            rows.append({**row, "dataset": dataset, **numbers(table, "group", SETTINGS)})
+        compared += _compared(row, path, scored)
     return pd.DataFrame(rows).reindex(columns=ROW), pd.DataFrame(compared, columns=PAIR)
 
 

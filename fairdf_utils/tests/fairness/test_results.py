@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fairdf_utils.__main__ import main
+from fairdf_utils.book.run_folder import read_manifest_of_run
 from fairdf_utils.fairness import results
 from fairdf_utils.fairness.score_table import write_scores
 from fairdf_utils.tests.fairness.score_tables import random_table
@@ -81,11 +82,23 @@ def test_each_world_detector_seed_and_set_has_a_row_and_is_compared_with_the_ref
     assert pairs.query("dataset == 'dfdc'")["estimate"].isna().all()
 
 
-def test_runs_without_scores_or_with_a_detector_twice_are_refused(tmp_path, capsys):
+def test_a_reference_is_taken_from_another_run_of_the_same_world_where_it_is_the_only_one(tmp_path):
     write_run(tmp_path / "a", 3, ["ori-s0"])
-    write_run(tmp_path / "b", 3, ["ori-s0"])
-    (tmp_path / "none").mkdir()
-    for runs, said in ((("none",), "none holds no run with scores"), (("a", "b"), "detector, seed and world twice")):
-        assert main(["results", *(str(tmp_path / run) for run in runs), "--out", str(tmp_path / "x.csv")]) == 2
-        assert said in capsys.readouterr().err
+    write_run(tmp_path / "b", 3, ["fairdf-s0"])
+    write_run(tmp_path / "c", 3, ["ori-s0", "fairdf-s0"])
+    write_run(tmp_path / "d", 4, ["fairdf-s0"])
+
+    def compared(*names):
+        rows, pairs = results.gather([tmp_path / name for name in names], read_manifest_of_run)
+        trained = rows[~rows["detector"].str.startswith("(")]
+        return len(trained) // 2, len(pairs) // 8
+
+    assert compared("a", "b") == (2, 1) and compared("a", "b", "b") == (2, 1)
+    assert compared("a", "b", "c") == (4, 1)  # for b there are two
+    assert compared("a", "d") == (2, 0)
+
+
+def test_a_folder_without_scores_is_refused(tmp_path, capsys):
+    assert main(["results", str(tmp_path), "--out", str(tmp_path / "x.csv")]) == 2
+    assert "holds no run with scores: give a run folder" in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
