@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 jupytext = pytest.importorskip("jupytext")
-from fairdf_utils.book.parameters import read_plan  # noqa: E402
+from fairdf_utils.book.parameters import read_plan, read_worlds  # noqa: E402
 from fairdf_utils.model.config import TrainingConfig  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
@@ -42,9 +42,12 @@ def test_a_parameter_has_one_default_in_all_chapters():
 
 def configurations(params):
     """Of every training that a shipped parameters file asks for, by its folder."""
-    steps = [step for step in read_plan(params, NOTEBOOKS).steps if step.chapter.name == "03_sam_training"]
-    names = [field.name for field in fields(TrainingConfig)]
-    return {step.repetition: TrainingConfig(**{name: step.values[name] for name in names}) for step in steps}
+    names, found = [field.name for field in fields(TrainingConfig)], {}
+    for world in read_worlds(params, NOTEBOOKS):
+        for step in read_plan(params, NOTEBOOKS, world).steps:
+            if step.chapter.name == "03_sam_training":
+                found[world, step.repetition] = TrainingConfig(**{name: step.values[name] for name in names})
+    return found
 
 
 @pytest.mark.parametrize("path", sorted((NOTEBOOKS / "params").glob("*.yaml")), ids=lambda path: path.stem)
