@@ -80,8 +80,8 @@ if checkpoint_file and run.run_dir.joinpath(trained).exists():
     raise BookError(
         f"{run.run_dir} has trained {detector}-s{seed} itself: give {checkpoint_file} another detector name"
     )
-own = run.run_dir / trained / "best.safetensors"
-checkpoint = Path(checkpoint_file) if checkpoint_file else stored.shipped_instead(own, image_root)
+trained_here = run.run_dir / trained / "best.safetensors"
+checkpoint = Path(checkpoint_file) if checkpoint_file else stored.shipped_instead(trained_here, image_root)
 checkpoint = checkpoint or run.require(f"{trained}/best.safetensors")
 model, config = checkpoints.load_any_detector(checkpoint, target)
 images_at = image_folder(image_root, data_dir, config.image_size, bias, data_seed)
@@ -442,7 +442,7 @@ results.reindex(results.index.append(absent)).to_csv(run.path("results.csv"))
 written = [score_table.read_scores(run.path(f"scores.{ending}")) for ending in ("parquet", "csv")]
 assert [len(table) for table in written] == [len(scores)] * 2
 read = [*(f"{manifests}/{name}/test.csv" for name in test_sets), *val_files]
-read += [] if checkpoint == own else [checkpoint]
+read += [] if checkpoint == trained_here else [checkpoint]
 run.finish(device=target.type, read=read)
 
 # %% [markdown]
