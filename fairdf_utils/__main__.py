@@ -61,7 +61,7 @@ def _train(options) -> None:
     """Train a detector of a parameters file as chapter 3 would; under torchrun as one of several processes."""
     from dataclasses import fields
 
-    from fairdf_utils.book.parameters import Plan, read_plan, read_worlds
+    from fairdf_utils.book.parameters import Plan, read_plan, read_plans
     from fairdf_utils.data.manifests import read_split
     from fairdf_utils.model.config import TrainingConfig
     from fairdf_utils.model.stored import choose_device
@@ -72,7 +72,7 @@ def _train(options) -> None:
 
     notebooks, folder = REPOSITORY / "notebooks", Path(options.run).resolve()
     wanted = f"03_sam_training/{options.detector}-s{options.seed}"
-    world = folder.name if folder.name in read_worlds(options.params, notebooks) else ""
+    world = folder.name if folder.name in read_plans(options.params, notebooks) else ""
     steps = {step.folder: step for step in read_plan(options.params, notebooks, world).steps}
     if wanted not in steps:
         trained = ", ".join(name for name in steps if name.startswith("03_"))
@@ -111,12 +111,12 @@ def _speed(options) -> None:
 
 def _reproduce(options) -> int:
     from fairdf_utils.book.engine import StepFailed, reproduce
-    from fairdf_utils.book.parameters import read_plan, read_worlds
+    from fairdf_utils.book.parameters import read_plans
     from fairdf_utils.preflight.bill import estimate
     from fairdf_utils.preflight.place import Place
 
     notebooks, run = Path(options.notebooks), Path(options.run)
-    plans = {world: read_plan(options.params, notebooks, world) for world in read_worlds(options.params, notebooks)}
+    plans = read_plans(options.params, notebooks)
     places = [Place(plan, run / world, notebooks) for world, plan in plans.items()]
     _refuse_faults(*places, elsewhere=bool(options.profile))
     steps = [step for plan in plans.values() for step in plan.steps]

@@ -21,7 +21,7 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from fairdf_utils.book import BookError
 from fairdf_utils.book.pairs import differences
-from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plan, read_worlds
+from fairdf_utils.book.parameters import Plan, Step, find_parameters, read_plans
 from fairdf_utils.files import locked
 
 ECHO_SECONDS = 10
@@ -62,7 +62,7 @@ def reproduce(
     """
     run, notebooks = Path(run).resolve(), Path(notebooks).resolve()
     params = find_parameters(params, notebooks).resolve()
-    plans = {world: read_plan(params, notebooks, world) for world in read_worlds(params, notebooks)}
+    plans = read_plans(params, notebooks)
     if differing := differences(notebooks):
         raise BookError(f"{differing[0]}; `python -m fairdf_utils notebooks --update` writes it anew")
     for world, plan in plans.items():

@@ -112,35 +112,41 @@ class Plan:
         return next(step for step in self.steps if step.folder == "/".join(folder))
 
 
-def read_worlds(params: str | Path, notebooks: Path) -> dict[str, dict]:
-    """The worlds of a parameters file, each the name of its folder and its values; {"": {}} where it has none."""
-    path = find_parameters(params, notebooks)
-    return _worlds(_read(path).get("worlds"), path)
-
-
 def read_plan(params: str | Path, notebooks: Path, world: str = "") -> Plan:
-    """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder, in one of its worlds.
+    """One of the `read_plans`; BookError if there is none of this name."""
+    plans = read_plans(params, notebooks)
+    if world not in plans:
+        raise BookError(f"{params}: the world {world!r} is none of {', '.join(plans)}; give the run folder of one")
+    return plans[world]
+
+
+def read_plans(params: str | Path, notebooks: Path) -> dict[str, Plan]:
+    """What a parameters file, given as in `find_parameters`, asks of the chapters of a folder: {world: plan}.
+
+    A world has the name of its folder in the run folder; without `worlds` there is one, "".
 
     Raises BookError for a parameter that no chapter declares, a value of another type than the chapter's own, a
-    detector or corpus that is asked for twice, a data set to be skipped whose name resembles a corpus, and chapters
-    without those that they wait for.
+    detector, corpus or world that is asked for twice, a data set to be skipped whose name resembles a corpus, and
+    chapters without those that they wait for.
     """
-    chapters = read_chapters(notebooks)
-    path = find_parameters(params, notebooks)
+    chapters, path = read_chapters(notebooks), find_parameters(params, notebooks)
     values = _read(path)
     worlds = _worlds(values.pop("worlds", None), path)
-    if world not in worlds:
-        raise BookError(f"{path}: {world or 'this'} is none of its worlds, {', '.join(worlds)}: use one's run folder")
-    grid, seeds, jobs, corpora, missing, numbers = (values.pop(name, usual) for name, usual in RESERVED.items())
+    return {name: _plan(values, world, chapters, path) for name, world in worlds.items()}
+
+
+def _plan(values: dict, world: dict, chapters: list[Chapter], path: Path) -> Plan:
+    grid, seeds, jobs, corpora, missing, numbers = (values.get(name, usual) for name, usual in RESERVED.items())
     _refuse_malformed(grid, seeds, jobs, corpora, missing, path)
+    values = {name: value for name, value in values.items() if name not in RESERVED}
     repeated = [chapter for chapter in chapters if "detector" in chapter.defaults]
     preparing = [chapter for chapter in chapters if corpora and "dataset" in chapter.defaults]
-    faults = [fault for given in (values, *worlds.values()) for fault in _unfit(given, chapters)]
-    faults += [fault for row in grid for fault in _unfit(row, repeated, {*worlds[world]})]
-    faults += [fault for corpus in corpora or [] for fault in _unfit(corpus, preparing, {*_SHARED, *worlds[world]})]
+    faults = [fault for given in (values, world) for fault in _unfit(given, chapters)]
+    faults += [fault for row in grid for fault in _unfit(row, repeated, set(world))]
+    faults += [fault for corpus in corpora or [] for fault in _unfit(corpus, preparing, {*_SHARED, *world})]
     if faults := list(dict.fromkeys(faults)):
         raise BookError(f"{path}: {faults[0]}" if len(faults) == 1 else "\n- ".join([f"{path}:", *faults]))
-    values |= worlds[world]
+    values |= world
     if corpora:
         prepared = values.get("prepared", preparing[0].defaults["prepared"])
         values = _reading(values, prepared, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 jupytext = pytest.importorskip("jupytext")
-from fairdf_utils.book.parameters import read_plan, read_worlds  # noqa: E402
+from fairdf_utils.book.parameters import read_plan, read_plans  # noqa: E402
 from fairdf_utils.model.config import TrainingConfig  # noqa: E402
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
@@ -43,8 +43,8 @@ def test_a_parameter_has_one_default_in_all_chapters():
 def configurations(params):
     """Of every training that a shipped parameters file asks for, by its folder."""
     names, found = [field.name for field in fields(TrainingConfig)], {}
-    for world in read_worlds(params, NOTEBOOKS):
-        for step in read_plan(params, NOTEBOOKS, world).steps:
+    for world, plan in read_plans(params, NOTEBOOKS).items():
+        for step in plan.steps:
             if step.chapter.name == "03_sam_training":
                 found[world, step.repetition] = TrainingConfig(**{name: step.values[name] for name in names})
     return found

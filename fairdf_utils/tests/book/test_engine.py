@@ -273,7 +273,7 @@ def test_each_world_is_a_run_of_its_own_and_of_the_chapters_asked_for(tmp_path, 
         assert f"executed chapters are in {run / world}/notebooks\n" in output
     reproduce("cpu", run, book)
     assert set(said(capfd.readouterr().out).values()) == {"done before"}
-    with pytest.raises(BookError, match="none of its worlds, rate-0.25, rate-2.0"):
+    with pytest.raises(BookError, match="'rate-3.0' is none of rate-0.25, rate-2.0"):
         read_plan("cpu", book, "rate-3.0")
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from fairdf_utils.book import BookError, parameters
 from fairdf_utils.book.pairs import read_chapters
-from fairdf_utils.book.parameters import imported_modules, read_plan, read_worlds
+from fairdf_utils.book.parameters import imported_modules, read_plan, read_plans
 from fairdf_utils.tests.book.tiny_book import write_book
 
 FAIR, SCORED = "03_sam_training/fair-s0", "04_cross_dataset_evaluation/fair-s0"
@@ -92,7 +92,7 @@ def test_rows_may_share_values_by_a_merge_key(book):
         ("worlds: {rate: 1.0}", "worlds is a list of mappings such as {data_seed: 11}"),
         ("worlds: []", "worlds is a list"),
         ("worlds: [{}]", "worlds is a list"),
-        ("worlds: [{rat: 1.0}]", "this is none of its worlds, rat-1.0: use one's run folder"),
+        ("worlds: [{rat: 1.0}]", r"'rat'; did you mean 'rate'\?"),
         ("worlds: [{words: [a]}]", "world .* names a folder"),
         ("worlds: [{rate: 1.0}, {rate: 1.0}]", "asks for the world rate-1.0 twice"),
         ("chapters: 3", "chapters is 3; give a list of some of 1, 3, 4, 5"),
@@ -121,21 +121,21 @@ def test_a_profile_that_asks_for_something_else_is_refused(book, profile, messag
 )
 def test_a_world_is_refused_as_a_row_is(book, profile, message):
     (book / "params" / "cpu.yaml").write_text(profile)
-    world = next(iter(read_worlds("cpu", book)))
     with pytest.raises(BookError, match=message):
-        read_plan("cpu", book, world)
+        read_plans("cpu", book)
 
 
 def test_a_world_lies_over_all_values_and_chapters_limits_the_steps(book):
     text = "rate: 0.5\nepochs: 3\nworlds: [{rate: 1.0}, {rate: 2.0, seed: 4}]\nchapters: [4, 1, 3]\n"
     (book / "params" / "cpu.yaml").write_text(text)
-    assert list(read_worlds("cpu", book)) == ["rate-1.0", "rate-2.0-seed-4"]
-    for world, given in read_worlds("cpu", book).items():
+    plans = {"rate-1.0": {"rate": 1.0}, "rate-2.0-seed-4": {"rate": 2.0, "seed": 4}}
+    assert list(read_plans("cpu", book)) == list(plans)
+    for world, given in plans.items():
         steps = read_plan("cpu", book, world).steps
         assert [step.chapter.name[:2] for step in steps] == ["01", "03", "04"]
         assert steps[1].given == {"epochs": 3, **given}
-    (book / "params" / "cpu.yaml").write_text("rate: 0.5\n")
-    assert read_worlds("cpu", book) == {"": {}}
+    with pytest.raises(BookError, match="the world '' is none of rate-1.0, rate-2.0-seed-4; give the run folder of"):
+        read_plan("cpu", book)
 
 
 def corpus(layout, **more):

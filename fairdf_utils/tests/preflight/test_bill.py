@@ -58,6 +58,16 @@ def test_steps_images_and_bytes_are_counted(plan, corpus, tmp_path, monkeypatch)
     assert "decoded" not in str(estimate(Place(plan, tmp_path / "run", NOTEBOOKS))), "they are there now"
 
 
+def test_the_trainings_of_all_worlds_are_added_up(plan, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(measure, "measure", lambda given, limit: [calls.append(call) or TOLD for call in given])
+    places = [Place(plan, tmp_path / "run" / world, NOTEBOOKS) for world in "ab"]
+    one, two = estimate(places[0]), estimate(*places)
+    assert len(calls) == 2 and two.trainings["hours"].tolist() == (2 * one.trainings["hours"]).tolist()
+    assert two.disk["bytes"].sum() == 2 * one.disk["bytes"].sum()
+    assert set(two.disk.loc[two.disk["what"] == "checkpoints", "folder"]) == {tmp_path / "run"}
+
+
 def test_what_cannot_be_measured_is_said(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "measure", lambda given, limit: [{"error": "OutOfMemoryError: CUDA"} for _ in given])
     bill = estimate(Place(plan, tmp_path / "run", NOTEBOOKS))

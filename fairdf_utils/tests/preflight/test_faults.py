@@ -198,6 +198,19 @@ def test_crops_that_were_begun_otherwise(faults_of, ffpp, tmp_path):
     assert "was begun with" in fault and "frames 5, now 6" in fault
 
 
+def test_a_fault_of_one_world_keeps_all_from_running(tmp_path, capsys):
+    params, run = tmp_path / "params.yaml", tmp_path / "run"
+    params.write_text("worlds: [{bias: 0.5}, {bias: 2.0}]\nchapters: [1, 3, 4]\n")
+    train = ["train", "--params", str(params), "--detector", "fairdf", "--run"]
+    for words, said in (
+        (["reproduce", "--params", str(params), "--run", str(run)], "1 fault; nothing has been run:\n- bias is 2.0"),
+        ([*train, str(run / "bias-2.0")], "bias is 2.0: give a number from 0 to 1 [03_sam_training fairdf-s0]"),
+        ([*train, str(run)], "is none of bias-0.5, bias-2.0"),
+    ):
+        assert main(words) == 2 and said in capsys.readouterr().err
+    assert not run.exists()
+
+
 def test_a_disk_that_is_too_small(faults_of, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**7, 10**7))
