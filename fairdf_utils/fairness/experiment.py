@@ -5,15 +5,30 @@ tables of chapter 5 come in with one row for each run and test set. What differs
 data, so the spread of runs is the error of a statement about a *method*; the interval of one run is that of a detector.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from fairdf_utils.fairness.findings import between
+
 BETTER = {"worst_auc": 1, "fpr_sum_matched": -1, "oae_matched": -1, "auc": 1}  # sign of an improvement
 NUMBERS = dict(zip(BETTER, ("worst-group AUC", "F_FPR at 10 % FPR", "F_OAE at 10 % FPR", "AUC"), strict=True))
 WINNING = ("worst_auc", "fpr_sum_matched")  # by which a method may win, if its AUC is not lower
-SETS = 3  # test sets on which it must be better
+SETS, RUNS = 3, 6  # test sets on which it must be better, and runs that each of them must rest on
 PAIR = ["reference", "detector"]
+CLAIMS = {  # of the protocol -> candidates, one of which must win against each of the references
+    "H1: the method is fairer than plain training": (["fairdf"], ["ori"]),
+    "H2: the method is worth its compute": (
+        ["fairdf", "fairdf-nosam", "fairdf-grouped", "fairdf-plus"],
+        ["balanced", "balanced-long"],  # refuted if the last wins against all candidates
+    ),
+    "H3: SAM helps": (["fairdf"], ["fairdf-nosam"]),
+    "H4: the method gains from group-balanced pairs": (["fairdf-grouped"], ["fairdf-nosam"]),
+    "H5: the demographic branch helps": (["fairdf-nosam"], ["fairdf-nobranch"]),
+    "H6: the bi-level loss helps": (["fairdf-nosam"], ["fairdf-nocvar"]),
+}
 
 
 def plus_minus(values: pd.Series) -> str:
@@ -70,28 +85,48 @@ def pooled(comparisons: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 def wins(found: pd.DataFrame) -> pd.DataFrame:
     """The rule of the protocol: better by one of WINNING on at least SETS test sets, and the AUC lower on none.
 
-    From `pooled`. Index (reference, detector, metric), metrics of WINNING; columns better, worse, sets, auc_lower
-    (numbers of test sets) and win.
+    From `pooled`; with fewer than RUNS runs a test set does not count. Index (reference, detector, metric), metrics of
+    WINNING; columns better, worse, auc_lower, auc_higher (numbers of test sets), win, and lost: the reference wins.
     """
+    found = found.assign(**{side: found[side] & (found["runs"] >= RUNS) for side in ("better", "worse")})
     counted = found.groupby([*PAIR, "metric"], sort=False)[["better", "worse"]].sum()
-    counted["sets"] = found["mean"].notna().groupby([*PAIR, "metric"], sort=False).sum()
-    lower = counted["worse"].xs("auc", level="metric").rename("auc_lower")
-    counted = counted[counted.index.isin(WINNING, level="metric")].join(lower)
-    return counted.assign(win=(counted["better"] >= SETS) & (counted["auc_lower"] == 0))
+    auc = counted.xs("auc", level="metric").rename(columns={"worse": "auc_lower", "better": "auc_higher"})
+    counted = counted[counted.index.isin(WINNING, level="metric")].join(auc)
+    win, lost = counted["better"] >= SETS, counted["worse"] >= SETS
+    return counted.assign(win=win & (counted["auc_lower"] == 0), lost=lost & (counted["auc_higher"] == 0))
+
+
+def difference_table(found: pd.DataFrame) -> pd.DataFrame:
+    """`pooled` for people: "+3.2 (1.0 to 5.4)" points on each test set, and `wins`; a row for each row of `wins`."""
+    words = (100 * found["mean"]).map("{:+.1f}".format) + [between(*one) for one in found[["low", "high"]].to_numpy()]
+    words = words.where(found["mean"].notna(), "").unstack("dataset")
+    won = wins(found)
+    words = words.reindex(won.index, columns=found.index.get_level_values("dataset").unique()).fillna("")
+    return words.join(won.drop(columns=["auc_higher", "lost"]))
 
 
 def win_sentences(found: pd.DataFrame) -> list[str]:
-    """One sentence a comparison and number: the differences, on how many sets it is better, whether that is a win."""
+    """One sentence a reference and metric, from `pooled`: who wins against it, who loses, and who does neither."""
     said = []
-    for (reference, detector, metric), row in wins(found).iterrows():
-        part = found.loc[(reference, detector)].xs(metric, level="metric").dropna(subset="mean")
-        sets = [
-            f"{one.Index} {100 * one.mean:+.1f}"
-            + ("" if np.isnan(one.low) else f" ({100 * one.low:+.1f} to {100 * one.high:+.1f})")
-            for one in part.itertuples()
-        ]
-        text = f"{detector} against {reference}, {NUMBERS[metric]}, points: {', '.join(sets)}."
-        text += f" Better on {row['better']} of {row['sets']} test sets, worse on {row['worse']}"
-        text += f"; AUC lower on {row['auc_lower']}: {'a win' if row['win'] else 'no win'}."
-        said.append(text)
+    for (reference, metric), part in wins(found).groupby(["reference", "metric"], sort=False):
+        names = part.index.get_level_values("detector")
+        kinds = {"win": part["win"], "lose": part["lost"], "not shown": ~part["win"] & ~part["lost"]}
+        words = [f"{kind}: {', '.join(names[which]) or 'nobody'}" for kind, which in kinds.items()]
+        said.append(f"Against {reference} by {NUMBERS[metric]}, {'; '.join(words)}.")
+    return said
+
+
+def hypotheses(found: pd.DataFrame) -> dict[str, str]:
+    """The claims of the protocol -> shown, refuted, not shown, or not asked where a row is missing; from `pooled`."""
+    won = wins(found).groupby(PAIR)[["win", "lost"]].any()
+    won = pd.concat([won, won.swaplevel().set_axis(["lost", "win"], axis=1).rename_axis(PAIR)])
+    won = won[~won.index.duplicated()]
+    said = {}
+    for claim, (candidates, references) in CLAIMS.items():
+        asked = won.reindex(product(references, candidates)).dropna().astype(bool)
+        names = asked.index.get_level_values("detector").unique()
+        shown = names[[asked["win"].xs(name, level=1).sum() == len(references) for name in names]]
+        refuted = asked["lost"].reindex(product(references[-1:], names)).eq(True).all()
+        verdict = "not asked" if asked.empty else "refuted" if refuted else "not shown"
+        said[claim] = f"shown by {', '.join(shown)}" if len(shown) else verdict
     return said

@@ -50,17 +50,50 @@ def test_one_run_has_no_interval_and_wins_nothing():
     found = experiment.pooled(pd.concat([comparisons("worst_auc", 0.1, 0.1, 0.1, np.nan, runs=1), EQUAL_AUC]))
     alone = found.xs("worst_auc", level="metric")
     assert alone[["low", "high"]].isna().all(axis=None) and not alone[["better", "worse"]].any(axis=None)
-    (said,) = experiment.win_sentences(found)
-    assert said.endswith("Better on 0 of 3 test sets, worse on 0; AUC lower on 0: no win.") and "nan" not in said
+    assert experiment.difference_table(found).loc[("balanced", "ours", "worst_auc"), "ffpp"] == "+9.0"
 
 
-def test_sentences_say_what_was_counted():
-    rows = comparisons("worst_auc", 0.1, 0.1, 0.1, -0.2), EQUAL_AUC, comparisons("oae_matched", 0, 0, 0, 0)
-    (said,) = experiment.win_sentences(experiment.pooled(pd.concat(rows)))
-    assert (
-        said.startswith("ours against balanced, worst-group AUC at") or "worst-group AUC, points: ffpp +10.0 (" in said
-    )
-    assert said.endswith("Better on 3 of 4 test sets, worse on 1; AUC lower on 0: a win.")
+def test_table_and_sentence_say_who_wins_and_who_loses():
+    better = comparisons("worst_auc", 0.1, 0.1, 0.1, -0.2), comparisons("fpr_sum_matched", 0, 0, 0, 0), EQUAL_AUC
+    theirs = comparisons("worst_auc", -0.1, -0.1, -0.1, 0).assign(detector="theirs")
+    nobody = pd.concat([EQUAL_AUC, comparisons("worst_auc", 0, 0, 0, 0)]).assign(detector="other")
+    found = experiment.pooled(pd.concat([*better, theirs, EQUAL_AUC.assign(detector="theirs"), nobody]))
+    assert experiment.win_sentences(found) == [
+        "Against balanced by worst-group AUC, win: ours; lose: theirs; not shown: other.",
+        "Against balanced by F_FPR at 10 % FPR, win: nobody; lose: nobody; not shown: ours.",
+    ]
+    table = experiment.difference_table(found)
+    row = table.loc[("balanced", "ours", "worst_auc")]
+    assert list(table.columns) == [*SETS, "better", "worse", "auc_lower", "win"] and row["win"]
+    assert row["ffpp"] == "+10.0 (8.9 to 11.1)" and row[["better", "worse"]].tolist() == [3, 1]
+    assert len(table) == 4
+
+
+def test_fewer_than_six_runs_are_no_win():
+    parts = [comparisons(name, 0.1, 0.1, 0.1, 0.1, runs=5) for name in ("worst_auc", "auc")]
+    assert won(*parts) == {"worst_auc": False}
+
+
+def claim(number, *parts):
+    (said,) = (v for k, v in experiment.hypotheses(experiment.pooled(pd.concat(parts))).items() if k.startswith(number))
+    return said
+
+
+def test_hypotheses_are_asked_of_rows_that_are_there_in_either_direction():
+    def pair(detector, reference, *means):
+        rows = pd.concat([comparisons("worst_auc", *means), EQUAL_AUC])
+        return rows.assign(detector=detector, reference=reference)
+
+    up, down, same = (0.1, 0.1, 0.1, 0), (-0.1, -0.1, -0.1, 0), (0, 0, 0, 0)
+    assert claim("H1", pair("fairdf", "ori", *up)) == "shown by fairdf"
+    assert claim("H1", pair("ori", "fairdf", *up)) == claim("H1", pair("fairdf", "ori", *down)) == "refuted"
+    assert claim("H1", pair("fairdf", "ori", *same)) == "not shown" and claim("H3", pair("a", "b", *up)) == "not asked"
+    assert claim("H5", pair("fairdf-nobranch", "fairdf-nosam", *down)) == "shown by fairdf-nosam"
+    grouped = [pair("fairdf-grouped", name, *up) for name in ("balanced", "balanced-long")]
+    worse = [pair("fairdf", name, *down) for name in ("balanced", "balanced-long")]
+    assert claim("H2", *grouped, *worse) == "shown by fairdf-grouped"
+    assert claim("H2", grouped[0], *worse) == "not shown"  # against one of the two is not enough
+    assert claim("H2", *worse) == "refuted" and claim("H2", worse[0]) == "not shown"
 
 
 def test_leaders_by_the_mean_and_whether_runs_overlap():
