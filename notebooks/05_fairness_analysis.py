@@ -17,7 +17,7 @@
 # | | |
 # |---|---|
 # | **Needs** | score tables of chapter 4, which needs no training first; or any detector's (parameter `scores`) |
-# | **Produces** | `05_fairness_analysis/`: `findings.json` and nine tables, see 5.11 |
+# | **Produces** | `05_fairness_analysis/`: `findings.json` and nine tables, see 5.12 |
 # | **Time on 2 CPU cores** | 30 s for four detectors on four test sets, 15 s for one table, 2 min for a million rows |
 # | **Time on one GPU** | the same: nothing here uses one |
 #
@@ -57,6 +57,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 from scipy.special import betainc, betaln
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from fairdf_utils.book.run_folder import Run
@@ -66,6 +67,7 @@ from fairdf_utils.fairness import (
     calibration,
     comparisons,
     confidence,
+    experiment,
     findings,
     metrics,
     permutation,
@@ -76,10 +78,9 @@ from fairdf_utils.fairness import (
     verdicts,
 )
 from fairdf_utils.fairness.cautions import UNITS, percent
-from fairdf_utils.fairness.pareto import undominated
 from fairdf_utils.fairness.score_table import ScoreTableError, read_scores
 from fairdf_utils.fairness.trivial import trivial_rows
-from fairdf_utils.fairness.worst_group import COLUMNS, WORST, interval_of_the_worst, main_numbers
+from fairdf_utils.fairness.worst_group import COLUMNS, WORST, interval_of_the_worst, main_numbers, matched_numbers
 from fairdf_utils.figures import fairness, style, training
 from fairdf_utils.files import printable, write_text
 from fairdf_utils.progress import bar
@@ -175,6 +176,11 @@ sizes
 # %% [markdown] tags=["audit"]
 # ## 5.2 The verdict
 #
+# Upper left is the place to be: the group that is served worst is served well (AUC, 5.4), and where 10 % of all real
+# images are called fake, all groups have the same share of it ($F_\mathrm{FPR}$). Small marks are single training seeds
+# and large ones their mean with its standard deviation; of one seed, the bar is the interval. Grey are predictors that
+# see no face: a number that one of them wins says nothing.
+#
 # Sentences are made by rule from the numbers below, the same for every detector. A gap between groups *differs* where
 # chance alone would seldom show one as large: its p-value, corrected for the number of tests, is below one minus the
 # level of the intervals. Where an interval and p disagree, p decides.
@@ -184,11 +190,51 @@ found = {
     key: verdicts.judge(table, bys, settings, validation.get(key[:2]))
     for key, table in bar(tables.items(), desc="tables")
 }
-print("All tables of this run, in short:")
-for (detector, seed, dataset), verdict in found.items():
-    severe = sum(one["severe"] for one in verdict.cautions)
-    print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {findings.in_short(verdict.findings)}"
-          + f" Severe cautions: {severe}." * (severe > 0))  # fmt: skip
+of_all = {key: table.dropna(subset=[finest]) for key, table in tables.items()}
+best = {key[2]: key for key in sorted(tables, key=lambda key: found[key].overall.fillna(0).loc["auc", "estimate"])}
+no_face = {
+    dataset: trivial_rows(of_all[key], finest, settings, validation.get(key[:2])) for dataset, key in best.items()
+}
+measured = {
+    key: pd.concat([main_numbers(table, finest, settings), matched_numbers(table, finest, settings)])
+    for key, table in of_all.items()
+}
+measured = pd.DataFrame(measured).T.rename_axis(names).reset_index()
+ends = [found[key].fairness.reindex([(finest, "worst_auc")])[["low", "high"]].iloc[0] for key in tables]
+measured[["worst_auc_low", "worst_auc_high"]] = np.array(ends, float)
+blind = pd.concat(no_face, names=["dataset"]).reset_index()
+every_run = pd.concat([measured, blind.assign(detector="(" + blind["detector"] + ")")], ignore_index=True)
+every_run = every_run.sort_values("dataset", key=lambda column: column.map(sets.index), kind="stable")
+
+# %%
+references, parts = [name for name in dict.fromkeys([reference, "balanced"]) if name in detectors], {}
+for base in references:
+    for detector, seed, dataset in tables:
+        one, other = (detector, seed), (base, seed)
+        if (*other, dataset) not in tables or detector in references[: references.index(base) + 1]:
+            continue  # no partner, or compared already the other way round
+        pair = [of_all[*key, dataset] for key in (one, other)]
+        fitted_on = (validation[one], validation[other]) if {one, other} <= set(validation) else None
+        parts[detector, base, seed, dataset], failures = comparisons.compare(*pair, finest, settings, fitted_on)
+        for text in failures:
+            print(f"{detector} against {base} on {dataset}: {text}")
+keys = ["detector", "reference", "seed", "dataset"]
+columns = [*keys, "at", "metric", "a", "b", "estimate", "low", "high", "p_value", "fpr_a", "fpr_b"]
+differences = pd.concat(parts, names=keys).droplevel(-1).reset_index() if parts else pd.DataFrame(columns=columns)
+judged = comparisons.compared(differences, level)
+assert not (judged["p_holm"] < judged["p_value"]).any()
+
+# %% tags=["audit"] alt="One panel for each test set: the AUC of the worst group against F_FPR at a common FPR."
+display(fairness.all_runs(every_run, title=f"By {finest}, {'every training seed' if several else 'one training seed'}"))
+if not scores:
+    print(*experiment.leaders(measured), sep="\n")
+    asked = judged["question"].isin([comparisons.QUESTIONS["worst_auc", "threshold"], "F_FPR at a common FPR"])
+    print("\nThe detectors compared (5.9):", *comparisons.comparison_sentences(judged[asked]), sep="\n")
+    print("\nAll tables of this run, in short:")
+    for (detector, seed, dataset), verdict in found.items():
+        severe = sum(one["severe"] for one in verdict.cautions)
+        print(f"{detector}{f'-s{seed}' if several else ''} on {dataset}: {findings.in_short(verdict.findings)}"
+              + f" Severe cautions: {severe}." * (severe > 0))  # fmt: skip
 if left_out:
     print(f"Not tested, because they are not there: {', '.join(left_out)}. No verdict speaks of them.")
 
@@ -347,15 +393,10 @@ def worst_by_hand(table, by):
     return [one.min() if len(one) > 1 else np.nan for one in (auc, tpr)]
 
 
-best = {key[2]: key for key in sorted(tables, key=lambda key: found[key].overall.fillna(0).loc["auc", "estimate"])}
-no_face = {
-    dataset: trivial_rows(tables[key].dropna(subset=[finest]), finest, settings, validation.get(key[:2]))
-    for dataset, key in best.items()
-}
 honest = main_numbers(example, finest, settings)
 display(show(interval_of_the_worst))
 assert np.allclose(honest[list(WORST)].astype(float), worst_by_hand(example, finest), equal_nan=True)
-(100 * pd.concat([honest.to_frame(chosen).T, no_face[example_key[2]]])).map("{:.1f}".format)
+(100 * pd.concat([honest.to_frame(chosen).T, no_face[example_key[2]][list(COLUMNS)]])).map("{:.1f}".format)
 
 # %% [markdown] tags=["audit"]
 # ## 5.5 Groups and their intervals
@@ -405,8 +446,6 @@ print(f"{100 * share.mean():.1f} % ({100 * by_hand[0]:.1f} to {100 * by_hand[1]:
 
 # %%
 display(show(confidence.curve), show(confidence.log_likelihood, docstring=False))
-
-# %%
 package = uncertainty.interval_of_a_rate(alarms.astype(float), np.full(len(alarms), 4.0), 0.95)
 assert np.allclose([package["low"], package["high"]], by_hand, atol=2e-3) and package["effective"] <= n.max()
 print("as independent images: {:.3f} to {:.3f}".format(*metrics.rate_interval(alarms.sum(), 48)))
@@ -417,11 +456,9 @@ keyed = [(*key, name) for key in found for name in found[key].bys]
 groups = pd.concat({key: found[key[:3]].groups.loc[key[3]] for key in keyed}, names=[*names, "by"]).reset_index()
 for key in shown:
     one = found[key]
-    display(
-        fairness.group_intervals(
-            one.groups.loc[one.primary], level=level, title=f"{key[0]} on {key[2]}, by {one.primary}"
-        )
-    )
+    again = [found[other].groups.loc[one.primary] for other in tables if other != key and other[::2] == key[::2]]
+    title = f"{key[0]} on {key[2]}, by {one.primary}"
+    display(fairness.group_intervals(one.groups.loc[one.primary], level=level, title=title, others=again))
 if style.key():
     display(HTML(style.key()))
 
@@ -520,8 +557,6 @@ print(f"gap {deals['gap'][0]:.2f}, floor {deals['gap'].mean():.2f}; T {deals['T'
 
 # %%
 display(show(permutation.studentised), show(permutation.floor_of_cells))
-
-# %%
 six = pd.DataFrame({"video": np.repeat(list("uvwxyz"), m), "group": np.repeat(list("ab"), 3 * m), "label": 0})
 six["score"] = np.tile(np.arange(m), 6) < np.repeat(alarms, m)
 package = permutation.sampling_floor(six, "group", uncertainty.Settings(permutations=4000), auc=False).loc["fpr_gap"]
@@ -551,8 +586,12 @@ show(uncertainty.interval_of_a_gap)
 # %% tags=["audit"]
 unfairness = pd.concat({key: found[key[:3]].fairness.loc[key[3]] for key in keyed}, names=[*names, "by"]).reset_index()
 columns = ["estimate", "low", "high", "floor_q95", "p_value", "p_holm", "groups", "left_out"]
-display(pd.concat({key[2]: found[key].fairness[columns].drop(list(WORST), level="metric") for key in shown},
-                  names=["dataset"]))  # fmt: skip
+gaps = {key[2]: found[key].fairness[columns].drop(list(WORST), level="metric") for key in shown}
+gaps = pd.concat(gaps, names=["dataset"])
+if several:
+    seeds = unfairness[unfairness["detector"] == chosen].groupby(gaps.index.names)["estimate"]
+    gaps.insert(1, "all seeds (%)", seeds.agg(experiment.plus_minus).reindex(gaps.index))
+display(gaps)
 defined = unfairness.dropna(subset=["estimate", "floor_q95"])
 assert (defined["low"] <= defined["estimate"] + 1e-9).all() and (defined["estimate"] <= defined["high"] + 1e-9).all()
 assert (defined["floor_mean"] >= 0).all() and defined["p_value"].between(0, 1).all()
@@ -605,12 +644,14 @@ assert np.allclose(given["estimate_x"], given["estimate_y"]), "the labels as giv
 
 # %% tags=["audit"] alt="Curves: the gap of the FPR, the FPR and the TPR of all images against the threshold."
 for key in shown:
-    table = tables[key].dropna(subset=[finest])
-    curve = {key[2]: thresholds.metrics_by_threshold(table, finest)}
-    assert curve[key[2]]["fpr"].dropna().is_monotonic_decreasing
-    figure = fairness.threshold_curves(
-        curve, ("fpr_gap", "tpr_gap", "fpr", "tpr"), marked=threshold, title=f"by {finest}"
-    )
+    same = [other for other in tables if other[::2] == key[::2]]
+    curve = {
+        f"{other[0]}-s{other[1]}" if several else key[2]: thresholds.metrics_by_threshold(of_all[other], finest)
+        for other in same
+    }
+    assert all(one["fpr"].dropna().is_monotonic_decreasing for one in curve.values())
+    title = f"{key[2]}, by {finest}" if several else f"by {finest}"
+    figure = fairness.threshold_curves(curve, ("fpr_gap", "tpr_gap", "fpr", "tpr"), marked=threshold, title=title)
     figure.set_dpi(80)
     display(figure)
 
@@ -677,31 +718,14 @@ assert calibrated["brier"].dropna().between(0, 1).all()
 overall = pd.concat({key: one.overall.rename_axis("metric") for key, one in found.items()}, names=names).reset_index()
 unfairness = pd.concat([overall.assign(by="all"), unfairness], ignore_index=True)
 drawn = unfairness[unfairness["by"].isin([finest, "all"])].rename(columns={"floor_q95": "floor"})
-drawn = drawn.assign(
-    detector=drawn["detector"] + ("-s" + drawn["seed"].astype(str) if several else ""),
-    n=[len(tables[key]) for key in zip(*(drawn[name] for name in names), strict=True)],
-)
+drawn = drawn.assign(n=[len(tables[key]) for key in zip(*(drawn[name] for name in names), strict=True)])
 training.fairness_comparison(drawn, title=f"Fairness by {finest}, with {100 * level:g} % bands")
 
 # %% [markdown]
-# **The Pareto front.** A run is *beaten* if another is at least as good in AUC and in $F_\mathrm{FPR}$ and better in
-# one of them. What nobody beats is the front: among these runs, more of one can be had only for less of the other.
-
-# %%
-bounds = drawn[drawn["metric"].isin(["auc", "fpr_sum"])].pivot(
-    index=["dataset", "detector"], columns="metric", values=["estimate", "low", "high"]
-)
-bounds.columns = [metric if what == "estimate" else f"{metric}_{what}" for what, metric in bounds.columns]
-for dataset in sets:
-    best = undominated(bounds.loc[dataset])
-    assert best.any() or bounds.loc[dataset].isna().any().any(), "somebody is always on the front"
-    print(f"{dataset}: on the front {', '.join(best.index[best]) or 'nobody'}")
-    display(fairness.front(bounds.loc[dataset], title=f"Accuracy and fairness on {dataset}"))
-
-# %% [markdown]
-# **What you should see.** In the first figure the grey bar is what chance alone may show; a dot inside its bar is no
-# finding. In the others the lower right is the place to be. One with small gaps and an AUC near 50 % is fair because
-# it guesses. The front knows no intervals: a run just off it may belong on it.
+# **What you should see.** The grey bar is what chance alone may show; a dot inside its bar is no finding. Of several
+# training seeds each is a small dot with its band, and the large dot is their mean: where the seeds of two detectors
+# lie among each other, another training may turn their order around. The figure of 5.2 says what the gaps cost: one
+# with small gaps and an AUC near 50 % is fair because it guesses.
 #
 # **Paired differences.** Two detectors judge the same images; what is hard for both cancels in the *difference*. The
 # rates that may be the truth are drawn for both at once, as alike as their errors in the videos are. What noise does to
@@ -723,32 +747,13 @@ for dataset in sets:
 
 # %%
 display(show(uncertainty.interval_of_a_difference), show(comparisons.compared))
-
-# %%
 nothing = uncertainty.paired_difference(tiny, tiny, "group", settings, auc=False)
 assert (nothing[["estimate", "low", "high"]].fillna(0) == 0).all().all(), "no detector differs from itself"
-references, parts = [name for name in dict.fromkeys([reference, "balanced"]) if name in detectors], {}
-for base in references:
-    for detector, seed, dataset in tables:
-        one, other = (detector, seed), (base, seed)
-        if (*other, dataset) not in tables or detector in references[: references.index(base) + 1]:
-            continue  # no partner, or compared already the other way round
-        pair = [tables[*key, dataset].dropna(subset=[finest]) for key in (one, other)]
-        fitted_on = (validation[one], validation[other]) if {one, other} <= set(validation) else None
-        parts[detector, base, seed, dataset], failures = comparisons.compare(*pair, finest, settings, fitted_on)
-        for text in failures:
-            print(f"{detector} against {base} on {dataset}: {text}")
-keys = ["detector", "reference", "seed", "dataset"]
-columns = [*keys, "at", "metric", *nothing.columns, "fpr_a", "fpr_b"]
-differences = pd.concat(parts, names=keys).droplevel(-1).reset_index() if parts else pd.DataFrame(columns=columns)
-judged = comparisons.compared(differences, level)
 sentences = comparisons.comparison_sentences(judged)
 print(*(sentences or ["There is no second detector here to compare with."]), sep="\n")
-assert not (judged["p_holm"] < judged["p_value"]).any()
 
 # %%
-label = judged["detector"] + " - " + judged["reference"] + ", " + judged["dataset"]
-judged["name"] = label + (", seed " + judged["seed"].astype(str) if several else "")
+judged["name"] = judged["detector"] + " - " + judged["reference"] + ", " + judged["dataset"]
 panels = judged[judged["at"] != comparisons.SEEN].assign(metric=lambda rows: rows["question"])
 without = panels["p_holm"].isna()  # no common FPR, or no number at all
 panels = panels.assign(**{name: panels[name].mask(without) for name in ("estimate", "low", "high")})
@@ -756,7 +761,8 @@ fairness.differences(panels, level=level) if len(panels) else None
 
 # %% [markdown]
 # **What you should see.** A difference below zero in $F_\mathrm{FPR}$ means fairer than the reference, below zero in
-# AUC or TPR worse in detection; blue marks what stands after the correction for the number of comparisons. A
+# AUC or TPR worse in detection; blue marks what stands after the correction for the number of comparisons. Training
+# seeds share a row. A
 # difference at a common FPR is undefined where the thresholds did not travel. An advantage that is gone at the common
 # FPR was bought with fewer alarms. Compare the method with `balanced` too: if they cannot be told apart, the simpler
 # one is the better answer. The intervals hold for the *trained* detectors; how much another training run would differ
@@ -766,24 +772,22 @@ fairness.differences(panels, level=level) if len(panels) else None
 # ## 5.10 One page, and what may be concluded
 #
 # In percent: the AUC of the group with the lowest, and the lowest share of fakes found (TPR) of a group where 10 % of
-# all real images are called fake, with intervals; the AUC over all images; and the gaps F (smaller is fairer). Below
-# stand predictors that see no face: a score that they win says nothing about a detector.
+# all real images are called fake, with intervals; the AUC over all images; and the gaps F (smaller is fairer). Below,
+# in parentheses, stand predictors that see no face: a score that they win says nothing about a detector.
 
 # %% tags=["audit"]
 layout = {"worst_auc": "worst-group AUC", "worst_tpr": "worst-group TPR", "auc": "AUC"}
 layout |= {"fpr_sum": "F_FPR", "oae": "F_OAE", "dp": "F_DP", "meo": "F_MEO"}
-blocks = {}
+blocks, means = {}, {}
 for fidelity in ("corrected", "official")[: 1 if scores else 2]:
-    rows = {
-        (key[2], *key[:2]): main_numbers(table.dropna(subset=[finest]), finest, replace(settings, fidelity=fidelity))
-        for key, table in tables.items()
-    }
-    rows = pd.DataFrame(rows).T.rename_axis(["dataset", "detector", "seed"]).groupby(level=[0, 1], sort=False).mean()
-    if fidelity == "corrected":
-        rows = pd.concat({one: pd.concat([rows.loc[one], no_face[one]]) for one in sets}, names=["dataset", "detector"])
-    blocks[f"{fidelity}, by {finest} (%)"] = 100 * rows[list(layout)].rename(columns=layout)
-summary = pd.concat(blocks, axis=1)
-words = summary.map(lambda value: "" if np.isnan(value) else f"{value:.1f}")
+    rows = every_run
+    if fidelity == "official":
+        rows = {key: main_numbers(one, finest, replace(settings, fidelity=fidelity)) for key, one in of_all.items()}
+        rows = pd.DataFrame(rows).T.rename_axis(names).reset_index()
+    rows = rows.groupby(["dataset", "detector"], sort=False)[list(layout)]
+    means[f"{fidelity}, by {finest} (%)"] = 100 * rows.mean().rename(columns=layout)
+    blocks[f"{fidelity}, by {finest} (%)"] = rows.agg(experiment.plus_minus).rename(columns=layout)
+summary, words = pd.concat(means, axis=1), pd.concat(blocks, axis=1).fillna("")
 ends = unfairness[unfairness["by"] == finest].set_index(["metric", "dataset", "detector"])[["low", "high"]]
 for name in WORST if not several else ():
     span = ends.loc[name].apply(lambda row: findings.between(*row), axis=1)
@@ -794,7 +798,8 @@ if not scores:
 words
 
 # %% [markdown]
-# **Why.** This is the table that papers print: detectors by test sets, means over the seeds. It stands in both
+# **Why.** This is the table that papers print: detectors by test sets, means over the training seeds and, of several,
+# their standard deviation; of one seed the main numbers have their intervals. It stands in both
 # conventions, because the released script that made the published numbers is `official`. The last columns are empty:
 # the paper's numbers are not ours to copy. Fill them in from the paper, and mind that they belong to other data than
 # this run's. By $F_\mathrm{FPR}$ a constant comes first, by the main numbers it comes last.
@@ -817,7 +822,68 @@ words
 # - Nothing about real people from the rendered faces: they come from a program whose groups differ as its author
 #   decided; they test the method and the audit.
 #
-# ## 5.11 Save
+# ## 5.11 What the experiment found
+#
+# **Why.** All above holds for detectors that were trained once or a few times on one rendered world. What a *method*
+# does is another question, and the experiment asks it: by a protocol that was written down first
+# (`book/protocol.md`), every row is trained with several training seeds on several *data seeds*, rendered people and
+# captures on which no recipe was chosen. Its results lie in `data_manifests/results/`: `experiment.csv` has a row for
+# each run and test set, `comparisons.csv` the differences of two detectors on the same images, run by run. With $R$
+# runs, differences $d_1, \dots, d_R$ with mean $\bar d$ and standard deviation $s$, Student's interval
+#
+# $$ \bar d \pm t_{R-1}\, \frac{s}{\sqrt R} $$
+#
+# says how far the mean may be from that of all trainings. A detector *wins* against another by the rule of the protocol
+# if in the worst-group AUC, or in $F_\mathrm{FPR}$ where 10 % of all real images are called fake, this interval is off
+# zero on the better side on at least three test sets, with six runs on each, and if the AUC is lower, in the same
+# sense, on none. The hypotheses were written down before: a claim is shown if its detector wins, refuted if the other
+# one does. What is not shown is not refuted.
+
+# %%
+committed = [Path("../data_manifests/results") / name for name in ("experiment.csv", "comparisons.csv")]
+missing = [path.name for path in committed if not path.exists()]
+if missing:
+    print(f"{' and '.join(missing)} are made by `python -m fairdf_utils reproduce --params experiment --run RUN` and")
+    print("`python -m fairdf_utils results RUN --out data_manifests/results/experiment.csv`; they are not there.")
+else:
+    trained = pd.read_csv(committed[0])
+    seeds = {what: ", ".join(map(str, sorted(trained[what].unique()))) for what in ("seed", "data_seed", "bias")}
+    print("Training seeds {seed}; data seeds {data_seed}; bias knob {bias}.".format(**seeds))
+    display(fairness.all_runs(trained, title="All runs of the experiment"))
+    print(*experiment.leaders(trained[~trained["detector"].str.startswith("(")]), sep="\n")
+    rows, order = trained.groupby(["detector", "dataset"]), list(trained["detector"].unique())
+    cost = trained.groupby("detector")[["epochs", "seconds"]].mean().map("{:.0f}".format).replace("nan", "")
+    cost.columns = pd.MultiIndex.from_tuples([("training, mean", name) for name in cost])
+    for two in (["worst_auc", "fpr_sum_matched"], ["auc", "oae_matched"]):
+        table = rows[two].agg(experiment.plus_minus).rename(columns=experiment.NUMBERS).unstack("dataset")
+        table = table.reindex(columns=trained["dataset"].unique(), level="dataset").reindex(order)
+        display(table.join(cost).rename_axis("%, mean ± sd over runs"))
+
+# %%
+if not missing:
+    paired = pd.read_csv(committed[1])
+    over_runs = experiment.pooled(paired, level)
+    pair = over_runs.index[0]  # by hand
+    d = paired.set_index(over_runs.index.names).loc[[pair], "estimate"].to_numpy()
+    half = student.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else np.nan
+    assert np.allclose(over_runs.loc[pair, ["low", "high"]].astype(float), d.mean() + [-half, half], equal_nan=True)
+    table = experiment.difference_table(over_runs).rename(experiment.NUMBERS)
+    display(show(experiment.wins), table[table.index.isin(["balanced", "balanced-long"], level="reference")])
+    print(*experiment.win_sentences(over_runs), sep="\n")
+    for claim, verdict in experiment.hypotheses(over_runs).items():
+        print(f"{claim}: {verdict}.")
+
+# %% [markdown]
+# **What you should see.** Points for each run, and how far apart the runs of one detector lie: where two clouds
+# overlap, one training of each proves nothing. `balanced-long` sees as many images as the method does, so the two cost
+# about the same; the column of seconds says what every row costs. Two things make the intervals too narrow. Runs on one
+# data seed share their people and captures, so that new people may change more than a new training; and among many
+# comparisons some are off zero by chance, which the demand for three test sets makes rare, not impossible.
+#
+# The same seed gives other numbers on another machine: sums are rounded in another order, and the difference grows with
+# every step. Take another machine for another training seed: of a single run only the order of magnitude carries over.
+#
+# ## 5.12 Save
 
 # %%
 wide = unfairness[unfairness["by"].isin([finest, "all"])]
@@ -842,7 +908,7 @@ said = [
 document = {"settings": vars(settings), "data_sets": said, "left_out": left_out, "comparisons": sentences}
 document = pd.Series(document)
 write_text(run.path("findings.json"), json.dumps(json.loads(document.to_json()), indent=2) + "\n")  # NaN becomes null
-run.finish(read=[path for path in (scores, validation_scores) if path])
+run.finish(read=[*filter(None, (scores, validation_scores)), *(committed if not missing else [])])
 results
 
 # %% [markdown]

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fairdf_utils.fairness.resampling import Settings
 from fairdf_utils.fairness.score_table import log_odds
-from fairdf_utils.fairness.worst_group import main_numbers
+from fairdf_utils.fairness.worst_group import main_numbers, matched_numbers
 
 SHARPNESS = "laplacian_variance"  # a column of the tables of chapter 4
 
@@ -37,7 +37,7 @@ def trivial_tables(
 def trivial_rows(
     table: pd.DataFrame, by: str, settings: Settings, validation: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The `main_numbers` of `trivial_tables` on the images of a score table: one row each, index detector."""
-    tables = trivial_tables(table, settings.seed, validation)
-    rows = {name: main_numbers(one, by, settings) for name, one in tables.items()}
+    """`main_numbers` and `matched_numbers` of `trivial_tables` on a table's images: one row each, index detector."""
+    tables, of = trivial_tables(table, settings.seed, validation), (main_numbers, matched_numbers)
+    rows = {name: pd.concat([numbers(one, by, settings) for numbers in of]) for name, one in tables.items()}
     return pd.DataFrame(rows).T.rename_axis("detector")

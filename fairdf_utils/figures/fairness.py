@@ -1,4 +1,4 @@
-"""Figures of the fairness analysis: intervals, thresholds, calibration, differences and the front.
+"""Figures of the fairness analysis: intervals, thresholds, calibration, differences and all runs.
 
 One function a figure, each returns a closed matplotlib Figure; fractions come in, percent are drawn.
 """
@@ -6,14 +6,12 @@ One function a figure, each returns a closed matplotlib Figure; fractions come i
 from collections.abc import Sequence
 from textwrap import fill
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from fairdf_utils.fairness.pareto import undominated
 from fairdf_utils.figures import style
 from fairdf_utils.figures.style import colours_of, legend_below, line_styles, panels, styled, write_beside
 
@@ -24,11 +22,16 @@ RATE_WORDS |= {"worst_auc": "Worst-group AUC", "worst_tpr": "Worst-group TPR"}
 
 @styled
 def group_intervals(
-    intervals: pd.DataFrame, rates: Sequence[str] = ("fpr", "tpr"), level: float = 0.95, title: str | None = None
+    intervals: pd.DataFrame,
+    rates: Sequence[str] = ("fpr", "tpr"),
+    level: float = 0.95,
+    title: str | None = None,
+    others: Sequence[pd.DataFrame] = (),
 ) -> Figure:
     """Rates (of fpr, tpr, acc, auc: a panel each) of each group with intervals, and the videos that they rest on.
 
     `intervals` come from `uncertainty.group_intervals`; `level` is the coverage that they aim at, for the legend.
+    `others` are such tables of other training seeds, of which the rates alone are drawn.
     """
     rows = np.arange(len(intervals))
     figure, grid = panels(len(rates), len(rates), 9.5 / len(rates), 0.42 * len(rows) + 1.6, sharey=True)
@@ -37,6 +40,8 @@ def group_intervals(
         bounds = 100 * intervals[[f"{rate}_low", f"{rate}_high"]].to_numpy()
         axes.hlines(rows, *bounds.T, color=colour, linewidth=5, alpha=0.45)
         axes.plot(100 * intervals[rate], rows, "o", color=colour, markersize=7, markeredgecolor="white")
+        for other in others:
+            axes.plot(100 * other[rate].reindex(intervals.index), rows, "o", color="black", markersize=3, alpha=0.7)
         for row in rows[intervals[rate].isna()]:
             axes.text(50, row, "undefined", ha="center", va="center", color="#666666", style="italic")
         which = {"fpr": "clusters_real", "tpr": "clusters_fake"}.get(rate)
@@ -45,8 +50,9 @@ def group_intervals(
         axes.set(xlim=(-2, 102), xlabel=f"{RATE_WORDS[rate]} (%)")
         axes.grid(False, axis="y")
     grid[0].set(yticks=rows, yticklabels=intervals.index, ylim=(len(rows) - 0.4, -0.6))
-    dot = Line2D([], [], marker="o", color="#7F7F7F", linestyle="")
-    legend_below(figure, [dot, Patch(color="#7F7F7F", alpha=0.45)], ["group", f"{100 * level:g} % interval"])
+    handles = [Line2D([], [], marker="o", color="#7F7F7F", linestyle=""), Patch(color="#7F7F7F", alpha=0.45)]
+    handles += [Line2D([], [], marker="o", color="black", linestyle="", markersize=3)] * bool(others)
+    legend_below(figure, handles, ["group", f"{100 * level:g} % interval", "other training seeds"][: len(handles)])
     figure.suptitle(title)
     return figure
 
@@ -129,33 +135,43 @@ def reliability(curve: pd.DataFrame, numbers: pd.DataFrame | None = None, title:
 
 
 @styled
-def front(results: pd.DataFrame, lower: str = "fpr_sum", higher: str = "auc", title: str | None = None) -> Figure:
-    """Runs by accuracy and fairness, with the front: the runs than which no other is better in both.
+def all_runs(runs: pd.DataFrame, lower: str = "fpr_sum_matched", higher: str = "worst_auc", title: str = "") -> Figure:
+    """Every run by fairness and by how well the worst group is served, one panel a test set; upper left is best.
 
-    `results` has a row for each run ("fairdf-s0", coloured by detector); `lower` and `higher` are the columns in which
-    lower, or higher, is better (fractions). Columns <name>_low and <name>_high, where there are any, are intervals.
+    `runs` has a row for each run and test set: dataset, detector, and the two columns in which lower, and higher, is
+    better (fractions). A run is a small mark; a large one and its bars are mean and standard deviation of several. Of
+    detectors with one run, the vertical bar is the interval <higher>_low to <higher>_high. Names in parentheses are
+    predictors that see no face.
     """
-    on_front, colours = undominated(results, (higher,), (lower,)), colours_of(results.index, style.DETECTOR_COLOURS)
-    figure, axes = plt.subplots(figsize=(8.2, 4.6))
-    edge = 100 * results.loc[on_front.to_numpy(), [higher, lower]].sort_values(higher)
-    axes.step(edge[higher], edge[lower], where="post", color="#444444", linewidth=1.2, zorder=1)
-    for (name, row), best in zip(results.iterrows(), on_front, strict=True):
-        look = {"color": colours[name], "alpha": 0.45, "linewidth": 1.3, "zorder": 2}
-        if {f"{higher}_low", f"{higher}_high"} <= set(results.columns):
-            axes.hlines(100 * row[lower], 100 * row[f"{higher}_low"], 100 * row[f"{higher}_high"], **look)
-        if {f"{lower}_low", f"{lower}_high"} <= set(results.columns):
-            axes.vlines(100 * row[higher], 100 * row[f"{lower}_low"], 100 * row[f"{lower}_high"], **look)
-        face = {"markerfacecolor": colours[name] if best else "white", "markeredgecolor": colours[name]}
-        axes.plot(100 * row[higher], 100 * row[lower], "o", markersize=9, markeredgewidth=1.6, zorder=3, **face)
-    words = style.METRIC_WORDS.get(lower, lower).split(":")[0]
-    axes.set(xlabel=f"{RATE_WORDS.get(higher, higher)} (%)  → better", ylabel=f"{words} (percentage points)\nbetter ←")
-    axes.set_ylim(0, None)
-    bases = dict.fromkeys(colours.values())
-    named = {colour: [name for name in colours if colours[name] == colour] for colour in bases}
-    handles, dot = [Patch(color=colour) for colour in named], {"marker": "o", "color": "#444444", "markersize": 8}
-    handles += [Line2D([], [], linewidth=1.2, **dot), Line2D([], [], markerfacecolor="white", linestyle="", **dot)]
-    legend_below(figure, handles, [*(", ".join(map(str, names)) for names in named.values()), "front", "beaten"])
-    axes.set_title(title or "")
+    names, sets = list(dict.fromkeys(runs["detector"])), list(dict.fromkeys(runs["dataset"]))
+    blind = [name for name in names if name.startswith("(")]
+    colours = colours_of([name for name in names if name not in blind], style.DETECTOR_COLOURS)
+    looks = {name: {"color": colour, "marker": style.marker_of(name)} for name, colour in colours.items()}
+    looks |= {name: {"color": "#666666", "marker": mark} for name, mark in zip(blind, "x+1234" * 2, strict=False)}
+    figure, grid = panels(
+        len(sets), 2, 9.5 / min(2, len(sets)), 3.1, 0.6 + 0.2 * (len(names) // 5), sharex=True, sharey=True
+    )
+    for axes, dataset in zip(grid, sets, strict=True):
+        for name, part in runs[runs["dataset"] == dataset].groupby("detector", sort=False):
+            x, y = 100 * part[lower], 100 * part[higher]
+            size = {"markersize": 8, "markeredgecolor": "#666666" if name in blind else "white"}
+            if len(part) > 1:
+                axes.plot(x, y, linestyle="", markersize=4, alpha=0.5, markeredgewidth=0, zorder=2, **looks[name])
+                size["xerr"], size["yerr"] = x.std(), y.std()
+            elif f"{higher}_low" in part and name not in blind:
+                ends = 100 * part[[f"{higher}_low", f"{higher}_high"]].to_numpy()
+                size["yerr"] = np.abs(ends - y.to_numpy()[:, None]).T
+            axes.errorbar(x.mean(), y.mean(), elinewidth=1.3, zorder=3, **size, **looks[name])
+        axes.set_title(dataset)
+        axes.tick_params(labelbottom=True, labelleft=True)
+    grid[0].set_xlim(-3, None)  # of all
+    for axes in grid[-2:]:  # nothing below them
+        axes.set_xlabel(f"← better   {style.METRIC_WORDS.get(lower, lower)}, points", fontsize=9)
+    for axes in grid[::2]:
+        axes.set_ylabel(f"{RATE_WORDS.get(higher, higher)} (%)   better →")
+    handles = [Line2D([], [], linestyle="", markersize=8, **looks[name]) for name in names]
+    legend_below(figure, handles, names)
+    figure.suptitle(title)
     return figure
 
 
@@ -165,20 +181,28 @@ def differences(table: pd.DataFrame, title: str | None = None, level: float = 0.
 
     `table` has the columns name (of the comparison), metric, estimate, low, high (fractions, NaN = undefined) and
     p_holm, written beside the row. A difference is drawn in blue where that is below 1 - `level`, which decides: an
-    interval stands for itself alone, and may exclude zero in one of many rows by chance.
+    interval stands for itself alone, and may exclude zero in one of many rows by chance. Several runs of one name share
+    its row, beside which stands in how many of them it differs.
     """
     names, metrics = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["metric"]))
-    wide = min(len(metrics), 3)
-    figure, grid = panels(len(metrics), wide, 9.5 / wide, 0.26 * len(names) + 1.5, sharey=True)
+    wide, several = min(len(metrics), 3), table.duplicated(["name", "metric"]).any()
+    figure, grid = panels(len(metrics), wide, 9.5 / wide, (0.34 if several else 0.26) * len(names) + 1.5, sharey=True)
     for axes, metric in zip(grid, metrics, strict=True):
-        part = table[table["metric"] == metric].set_index("name").reindex(names)
-        rows, colours = np.arange(len(names)), np.where(part["p_holm"] < 1 - level, DIFFERS, UNDECIDED)
-        axes.hlines(rows, 100 * part["low"], 100 * part["high"], color=colours, linewidth=2)
-        axes.scatter(100 * part["estimate"], rows, color=colours, s=24, zorder=3)
+        part = table[table["metric"] == metric]
+        runs = part.groupby("name")["name"].transform("size")
+        rows = part["name"].map(names.index) + 0.7 * ((part.groupby("name").cumcount() + 0.5) / runs - 0.5)
+        colours = np.where(part["p_holm"] < 1 - level, DIFFERS, UNDECIDED)
+        axes.hlines(rows, 100 * part["low"], 100 * part["high"], color=colours, linewidth=1 if several else 2)
+        axes.scatter(100 * part["estimate"], rows, color=colours, s=9 if several else 24, zorder=3)
         axes.axvline(0, color="#444444", linestyle="--", linewidth=1, zorder=1)
-        for row in rows[part["estimate"].isna()]:
-            axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
-        write_beside(axes, rows, ["" if np.isnan(p) else f"{p:.3f}" for p in part["p_holm"]], "p (Holm)")
+        beside = []
+        for row, name in enumerate(names):
+            mine = part[part["name"] == name].dropna(subset="estimate")
+            if mine.empty:
+                axes.text(0, row, "undefined", ha="center", va="center", fontsize=8.5, style="italic", color="#666666")
+            p = mine["p_holm"].dropna()
+            beside.append(f"{(p < 1 - level).sum()} of {len(p)}" if several else f"{p.iloc[0]:.3f}" if len(p) else "")
+        write_beside(axes, range(len(names)), beside, "differ" if several else "p (Holm)")
         words = style.METRIC_WORDS.get(metric, RATE_WORDS.get(metric, metric)).split(":")[0]
         axes.set(title=fill(words, 20), xlabel="Percentage points")
         axes.grid(False, axis="y")

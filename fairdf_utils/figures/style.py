@@ -18,24 +18,33 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 
-# Okabe and Ito 2008: told apart with every common colour vision.
+# Okabe and Ito 2008, told apart with every common colour vision; for the variants of a detector further ones that are
+# so among themselves. A family also has a marker of its own: thirteen colours alone are too many.
 DETECTOR_COLOURS = {
-    "fairdf": "#0072B2",
-    "fairdf-nosam": "#882255",
     "ori": "#D55E00",
     "balanced": "#009E73",
-    "daw_fdd": "#E69F00",
+    "balanced-long": "#117733",
     "dag_fdd": "#CC79A7",
+    "daw_fdd": "#E69F00",
     "ucf": "#56B4E9",
+    "fairdf": "#0072B2",
+    "fairdf-nosam": "#882255",
+    "fairdf-grouped": "#DDCC77",
+    "fairdf-nobranch": "#805D00",
+    "fairdf-nocvar": "#B8DE29",
+    "fairdf-official": "#88CCEE",
+    "fairdf-plus": "#3E2723",
 }
+MARKERS = {"ori": "s", "balanced": "s", "balanced-long": "s", "dag_fdd": "^", "daw_fdd": "^", "ucf": "^"}  # others "o"
 # Paul Tol's "muted" scheme, so that no data set looks like a detector.
 DATASET_COLOURS = {"ffpp": "#332288", "dfdc": "#CC6677", "celebdf": "#44AA99", "dfd": "#999933"}
-SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#88CCEE", "#AA4499")
+SPARE_COLOURS = ("#000000", "#7F7F7F", "#661100", "#4B0092", "#AA4499")
 REAL, FAKE, FLOOR = "#6699CC", "#994455", "#BBBBBB"
 DOT = {"marker": "o", "markersize": 7, "markeredgecolor": "white", "zorder": 3}
 
 # Metrics are drawn in percent; of rates, so their gaps and sums are in percentage points.
 METRIC_WORDS = {
+    "fpr_sum_matched": "F_FPR where 10 % of real images are called fake",
     "fpr_sum": "F_FPR: sum of |FPR of a group − FPR|",
     "fpr_gap": "Gap of the FPR between groups",
     "tpr_gap": "Gap of the TPR between groups",
@@ -117,6 +126,11 @@ def colours_of(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     unknown = [base for base in dict.fromkeys(bases) if base not in known]
     spare = {base: SPARE_COLOURS[i % len(SPARE_COLOURS)] for i, base in enumerate(unknown)}
     return {name: known.get(base, spare.get(base)) for name, base in zip(names, bases, strict=True)}
+
+
+def marker_of(name: str) -> str:
+    """The marker of a detector's family."""
+    return MARKERS.get(re.sub(r"-s\d+$", "", name), "o")
 
 
 def line_styles(names: Iterable[str]) -> dict[str, str]:

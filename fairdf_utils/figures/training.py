@@ -1,6 +1,7 @@
 """Images, groups, training curves, scores and results: one function a figure, each returns a Figure (see `style`)."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ from fairdf_utils.data.vocabulary import group_order
 from fairdf_utils.figures import style
 from fairdf_utils.figures.style import colours_of, legend_below, panels, styled, write_beside
 
+SHORT = {"auc": "AUC (%)", "worst_auc": "Worst-group AUC (%)", "fpr_sum_matched": "F_FPR at 10 % FPR (points)"}
 STAR = {"marker": "*", "markersize": 15, "markeredgecolor": "white", "zorder": 3}
 
 
@@ -109,7 +111,8 @@ def fairness_comparison(
 ) -> Figure:
     """Fairness metrics of several detectors on several data sets, with intervals, over the sampling floor.
 
-    `results` has a row for each detector, data set and metric (a panel each): columns detector, dataset, metric,
+    Of several runs (training seeds) of a detector each is a small dot with its interval, and their mean a large one.
+    `results` has a row for each run, data set and metric (a panel each): columns detector, dataset, metric,
     estimate, low, high (fractions, NaN = undefined), floor (what sampling alone may show: the q95 of
     `permutation.sampling_floor`) and n (images of the test set).
     """
@@ -118,16 +121,21 @@ def fairness_comparison(
     figure, grid = panels(len(metrics), 2, 9.5 / min(2, len(metrics)), 2.9, 0.6)
     step = 0.8 / len(detectors)
     for axes, metric in zip(grid, metrics, strict=True):
-        for row in results[results["metric"] == metric].itertuples():
-            x = datasets.index(row.dataset) + step * (detectors.index(row.detector) - (len(detectors) - 1) / 2)
-            colour = colours[row.detector]
-            if np.isnan(row.estimate):
+        for (name, dataset), runs in results[results["metric"] == metric].groupby(["detector", "dataset"], sort=False):
+            x = datasets.index(dataset) + step * (detectors.index(name) - (len(detectors) - 1) / 2)
+            colour, runs = colours[name], runs.dropna(subset="estimate")
+            if runs.empty:
                 word = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 8.5, "color": colour}
                 axes.text(x, 0.03, "undefined", transform=axes.get_xaxis_transform(), **word)
                 continue
-            axes.bar(x, 100 * row.floor, width=0.9 * step, color=style.FLOOR, alpha=0.55, linewidth=0, zorder=1)
-            axes.vlines(x, 100 * row.low, 100 * row.high, color=colour, linewidth=2.2, zorder=2)
-            axes.plot(x, 100 * row.estimate, color=colour, **style.DOT)
+            axes.bar(
+                x, 100 * runs["floor"].max(), width=0.9 * step, color=style.FLOOR, alpha=0.55, linewidth=0, zorder=1
+            )
+            places = x + 0.7 * step * ((np.arange(len(runs)) + 0.5) / len(runs) - 0.5)
+            thin = {"linewidth": 2.2} if len(runs) == 1 else {"linewidth": 1, "alpha": 0.6}
+            axes.vlines(places, 100 * runs["low"], 100 * runs["high"], color=colour, zorder=2, **thin)
+            axes.scatter(places, 100 * runs["estimate"], color=colour, s=8, zorder=2)
+            axes.plot(x, 100 * runs["estimate"].mean(), color=colour, **style.DOT)
         axes.set(title=style.METRIC_WORDS.get(metric, metric), ylabel="Percentage points")
         axes.set(ylim=(0, None), xlim=(-0.6, len(datasets) - 0.4))
         axes.set_xticks(range(len(datasets)), [f"{name}\nn = {sizes[name]:,}" for name in datasets])
@@ -136,6 +144,38 @@ def fairness_comparison(
     handles.append(Patch(color=style.FLOOR, alpha=0.55))
     legend_below(figure, handles, [*map(str, detectors), "sampling alone (95 % quantile)"])
     figure.suptitle(title or "")
+    return figure
+
+
+@styled
+def response(
+    runs: pd.DataFrame, x: str, xlabel: str, metrics: Sequence[str] = ("auc", "worst_auc", "fpr_sum_matched")
+) -> Figure:
+    """Numbers of detectors against what was varied, a line each: a column of panels a metric, a row a kind of test set.
+
+    `runs` has columns detector, tests (the kind, such as "ffpp" or "other sets"), seed, data_seed, `x` and the metrics
+    (fractions). Of several runs: mean and standard deviation.
+    """
+    detectors, kinds = list(dict.fromkeys(runs["detector"])), list(dict.fromkeys(runs["tests"]))
+    colours, values = colours_of(detectors, style.DETECTOR_COLOURS), sorted(runs[x].unique())
+    wide = len(metrics)
+    figure, grid = panels(wide * len(kinds), wide, 9.5 / wide, 2.5, 0.5)
+    for axes, (kind, metric) in zip(grid, product(kinds, metrics), strict=True):
+        for name in detectors:
+            part = runs[(runs["tests"] == kind) & (runs["detector"] == name)]
+            one = 100 * part.groupby([x, "seed", "data_seed"])[metric].mean()  # over the test sets of a kind
+            mean, sd = (getattr(one.groupby(x), what)() for what in ("mean", "std"))
+            look = {"color": colours[name], "marker": style.marker_of(name), "markersize": 5, "elinewidth": 1}
+            axes.errorbar(mean.index, mean, sd.fillna(0), **look)
+        words = SHORT.get(metric, metric)
+        axes.set(title=kind if metric == metrics[0] else "", ylabel=words, xscale="log" if x == "epochs" else "linear")
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
+    for axes in grid[-wide:]:
+        axes.set_xlabel(xlabel)
+    look = {"linewidth": 1.8, "markersize": 5}
+    handles = [Line2D([], [], color=colours[name], marker=style.marker_of(name), **look) for name in detectors]
+    legend_below(figure, handles, detectors)
     return figure
 
 

@@ -90,7 +90,7 @@ def test_the_page_loads_nothing(report):
 
 def test_figures_have_words_beside_them(report):
     images = [attributes for tag, attributes in report[1].tags if tag == "img"]
-    assert len(images) == 6, "intervals, thresholds and calibration of two data sets"
+    assert len(images) == 7, "the main figure; intervals, thresholds and calibration of two data sets"
     for image in images:
         assert len(image["alt"]) > 40
         kind, data = image["src"].split(",", 1)

@@ -17,8 +17,14 @@ from fairdf_utils.tests.fairness.score_tables import video_table
 FEW = uncertainty.Settings(resamples=50, permutations=20)
 TABLES = {"ori-s0": video_table(0, per_cell=10), "fairdf-s0": video_table(1, per_cell=10)}
 RUNS = pd.DataFrame(
-    {"auc": [0.90, 0.94, 0.88], "fpr_sum": [0.3, 0.2, 0.5], "auc_low": 0.8, "auc_high": 0.97},
-    index=["ori-s0", "fairdf-s0", "fairdf-s1"],
+    [
+        ("ffpp", "ori", 0.70, 0.9, 0.6, 0.8),
+        ("ffpp", "fairdf", 0.80, 0.2, 0.7, 0.9),
+        ("ffpp", "fairdf", 0.90, 0.4, 0.8, 0.95),
+        ("ffpp", "(always real)", 0.5, 0.0, np.nan, np.nan),
+        ("dfd", "fairdf", np.nan, 0.3, np.nan, np.nan),  # no group is large enough
+    ],
+    columns=["dataset", "detector", "worst_auc", "fpr_sum_matched", "worst_auc_low", "worst_auc_high"],
 )
 
 
@@ -62,7 +68,7 @@ def test_every_figure_leaves_no_trace_and_is_saved():
             calibration.reliability(table, "group"), calibration.calibration(table, "group"), "t"
         ),
         "groups": lambda: plots_fairness.group_intervals(uncertainty.group_intervals(table, "group", FEW), title="t"),
-        "front": lambda: plots_fairness.front(RUNS, title="t"),
+        "all_runs": lambda: plots_fairness.all_runs(RUNS, title="t"),
         "differences": lambda: plots_fairness.differences(compared(), title="t"),
         "coverage": lambda: plots_fairness.coverage(HELD, title="t"),
     }
@@ -118,13 +124,37 @@ def test_reliability_draws_bins_with_images_only_and_names_the_numbers():
         assert f"n = {bins['n'].sum()}\nECE {numbers.loc[group, 'ece']:.3f}" in axes.texts[0].get_text()
 
 
-def test_front_fills_the_runs_on_it_and_joins_them():
-    runs = pd.concat([RUNS, pd.DataFrame({"auc": 0.95, "fpr_sum": 0.4}, index=["balanced-s0"])])
-    axes = plots_fairness.front(runs).axes[0]
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[94, 20], [95, 40]])
-    filled = [line.get_markerfacecolor() != "white" for line in axes.lines[1:]]
-    assert filled == [False, True, False, True]
-    assert axes.lines[2].get_markerfacecolor() == plot_style.DETECTOR_COLOURS["fairdf"]
+def test_all_runs_are_drawn_with_their_mean_and_its_spread_and_one_run_with_its_interval():
+    figure = plots_fairness.all_runs(RUNS)
+    ffpp, dfd = figure.axes
+    assert [ffpp.get_title(), dfd.get_title()] == ["ffpp", "dfd"]
+    middles = [container.lines[0].get_xydata()[0].tolist() for container in ffpp.containers]
+    np.testing.assert_allclose(middles, [[90, 70], [30, 85], [0, 50]])
+    small = [line.get_xydata().tolist() for line in ffpp.lines if len(line.get_xdata()) == 2]
+    np.testing.assert_allclose(small, [[[20, 80], [40, 90]]])
+    bars = [[bar.get_segments()[0] for bar in container.lines[2]] for container in ffpp.containers]
+    np.testing.assert_allclose(bars[0], [[[90, 60], [90, 80]]])  # the interval of the one run
+    spread = np.std([20, 40], ddof=1), np.std([80, 90], ddof=1)
+    np.testing.assert_allclose(bars[1][0], [[30 - spread[0], 85], [30 + spread[0], 85]])
+    np.testing.assert_allclose(bars[1][1], [[30, 85 - spread[1]], [30, 85 + spread[1]]])
+    assert {"ori", "fairdf", "(always real)"} <= set(words(figure).split("\n")) and bars[2] == []
+
+
+def test_runs_of_a_comparison_share_a_row():
+    rows = [("a", "auc", 0.02, 0.01, 0.03, 0.01), ("a", "auc", -0.02, -0.03, 0.01, 0.4), ("b", "auc", *[np.nan] * 4)]
+    table = pd.DataFrame(rows, columns=["name", "metric", "estimate", "low", "high", "p_holm"])
+    figure = plots_fairness.differences(table)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    places = axes.collections[1].get_offsets()
+    np.testing.assert_allclose(places[:2, 0], [2, -2])
+    assert places[0, 1] == -places[1, 1] != 0
+    assert {"1 of 2", "0 of 0", "differ", "undefined"} <= set(words(figure).split("\n"))
+
+
+def test_every_detector_has_a_colour_of_its_own_that_no_spare_one_is():
+    colours = [*plot_style.DETECTOR_COLOURS.values(), *plot_style.SPARE_COLOURS, *plot_style.DATASET_COLOURS.values()]
+    assert len({mpl.colors.to_rgb(colour) for colour in colours}) == len(colours)
 
 
 def test_differences_are_coloured_by_the_corrected_p_and_say_undefined():

@@ -204,3 +204,27 @@ def test_colours_are_constant_and_distinct():
     alone = style.colours_of(["fairdf"], known)
     among = style.colours_of(["x", "fairdf-s2", "y", "ori"], known)
     assert alone["fairdf"] == among["fairdf-s2"] and len(set(among.values())) == 4
+
+
+def test_seeds_of_a_detector_are_small_dots_around_their_mean(results):
+    other = results.assign(estimate=results["estimate"] + 0.02)
+    first = training.fairness_comparison(pd.concat([results, other]), ("fpr_sum",)).axes[0]
+    ori = results[(results["detector"] == "ori") & (results["metric"] == "fpr_sum")]["estimate"]
+    means = [line.get_ydata()[0] for line in dots(first, "o") if len(line.get_ydata()) == 1]
+    assert set(np.round(100 * ori + 1, 6)) <= set(np.round(means, 6))
+
+
+def test_the_response_is_a_line_a_detector_of_means_over_sets_then_over_runs():
+    rows = [
+        ("ori", "abroad", seed, 0, bias, name, 0.8 + 0.1 * bias + 0.02 * seed + (0.05 if name == "dfd" else -0.05))
+        for seed in (0, 1)
+        for bias in (0.0, 1.0)
+        for name in ("dfd", "dfdc")
+    ]
+    runs = pd.DataFrame(rows, columns=["detector", "tests", "seed", "data_seed", "bias", "dataset", "auc"])
+    (axes,) = training.response(runs, "bias", "Bias", ("auc",)).axes
+    (line,) = axes.containers
+    np.testing.assert_allclose(line.lines[0].get_xydata(), [[0, 81], [1, 91]])
+    spread = np.std([80, 82], ddof=1)
+    np.testing.assert_allclose(line.lines[2][0].get_segments()[0], [[0, 81 - spread], [0, 81 + spread]])
+    assert axes.get_ylabel() == "AUC (%)" and [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1"]
