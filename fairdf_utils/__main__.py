@@ -187,7 +187,7 @@ def _add_preparation(commands) -> None:
     other = "draw FF++'s test people again with one attribute changed: skin, features, gender, exposure, capture"
     kind.add_argument("--counterfactual", action="store_true", help=other)
     made.add_argument("--size", type=int, default=64, help="side of an image in pixels (default: %(default)s)")
-    made.add_argument("--bias", type=float, default=0.5, help="built-in unfairness, 0 to 1 (default: %(default)s)")
+    made.add_argument("--bias", type=float, default=1.0, help="built-in unfairness, 0 to 1 (default: %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the rendered identities (default: %(default)s)")
     made.add_argument("--out", required=True, help="folder that gets the folder of images or videos")
     made.set_defaults(command=_synthetic)

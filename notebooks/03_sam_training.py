@@ -32,7 +32,7 @@ manifests: str = "../data_manifests/synthetic"  # one sub-folder a data set
 train_set: str = "ffpp"  # the data set to train on, a sub-folder of manifests
 image_root: str = ""  # folder that img_path starts from; "" renders the embedded benchmark
 data_dir: str = "../runs/data"  # rendered images and decoded caches, shared by runs
-bias: float = 0.5  # bias knob of the embedded benchmark, 0..1
+bias: float = 1.0  # bias knob of the embedded benchmark, 0..1
 data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 processes: int = 1  # GPUs to train on side by side, each with its share of a batch
@@ -40,8 +40,9 @@ threads: int = 1  # CPU threads of torch; 0 takes all cores. So small a network 
 detector: str = "fairdf"  # name of the result in folders and tables
 method: str = "fairdf"  # "ori", "balanced", "dag_fdd", "daw_fdd", "ucf" or "fairdf"
 seed: int = 0  # initial weights, pairs, dropout masks, triplets
-backbone: str = "tiny"  # "tiny" or the name of a timm model
-weights: str = ""  # "" random, "imagenet", or the path of a state dict for the backbone
+backbone: str = "tf_efficientnet_lite0"  # the name of a timm model, or "tiny"
+weights: str = "embedded"  # "" random, "imagenet", "embedded" (installed with the package), or a state dict's path
+frozen_stages: int = 2  # first stages of the backbone that keep these weights and are shared by all encoders
 image_size: int = 64  # pixels
 width: int = 64  # channels of the encoders' feature map (paper: 512)
 fidelity: str = "corrected"  # "corrected" or "official"
@@ -51,8 +52,10 @@ initialisation: str = "kaiming"  # of 1 x 1 blocks and heads: "default" or "kaim
 logit_dropout: float = 0.0  # dropout rate on the logits (released code: 0.2)
 sam: bool = True  # sharpness-aware minimisation
 rho: float = 0.05  # radius of SAM's ascent step
-epochs: int = 6
+epochs: int = 10
+patience: int = 3  # epochs without a higher validation AUC after which training ends; 0: never before `epochs`
 batch_size: int = 32  # pairs of a fake and a real (paper: 16)
+sampling: str = "natural"  # of the pairs; or "balanced": every group equally often
 optimizer: str = "adamw"  # "sgd" (paper) or "adamw"
 lr: float = 3e-3  # learning rate (paper: 5e-4 with sgd)
 momentum: float = 0.9  # of sgd
@@ -69,7 +72,7 @@ margin_scale: float = 5.0  # scale of the margin loss (paper: 30)
 max_margin: float = 0.5  # largest margin, of the rarest group
 triplet_margin: float = 3.0
 reconstruction_size: int = 32  # side of the reconstructions, pixels (paper: 256)
-reconstruction_share: float = 0.25  # share of a batch's pairs that is reconstructed (paper: 1)
+reconstruction_share: float = 0.125  # share of a batch's pairs that is reconstructed (paper: 1)
 precision: str = "float32"  # "float32", "bfloat16" (autocast), or "auto": bfloat16 where the device is fast at it
 micro_batch: int = 0  # pairs that are encoded, and held for the backward pass, at a time; 0: the whole batch
 checkpoint_activations: bool = False  # encode again in the backward pass: one encoder's activations at a time
@@ -293,7 +296,7 @@ if processes > 1:  # they leave a finished checkpoint behind, which the next lin
     notebook_launcher(loop.train_detector, arguments, num_processes=processes)
 trainer = loop.Training(*arguments)
 history = trainer.run()
-assert len(history) == epochs and np.isfinite(history["loss"]).all()
+assert trainer.finished and np.isfinite(history["loss"]).all()
 
 # %% [markdown]
 # Training stops at the number of epochs that was asked for. It saves a whole checkpoint (weights, optimizer with its

@@ -21,10 +21,8 @@ from PIL import Image
 from fairdf_utils import progress
 from fairdf_utils.data import pictures
 from fairdf_utils.data.manifests import ManifestError
-from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, scheme_of
+from fairdf_utils.data.vocabulary import FORGERIES, GROUPS, SAMPLING, scheme_of
 from fairdf_utils.files import replacing
-
-SAMPLING = ("natural", "balanced")
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Batch:
     group: torch.Tensor  # int64 (2B,), position in the manifest's `vocabulary.scheme_of`
     rows: np.ndarray  # int64 (2B,), positions in the manifest that the batch was drawn from
     groups: int = len(GROUPS)  # of the scheme
+    stem_maps: torch.Tensor | None = None  # float32 (2b, C, h, w): what a frozen stem makes of the images, if computed
 
 
 def check_images(frame: pd.DataFrame, image_root: Path) -> None:
@@ -101,7 +100,12 @@ def load_image(path: Path, size: int, source: str = "") -> np.ndarray:
 
 def to_device(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     """uint8 (N, H, H, 3) to float32 (N, 3, H, H) in [-1, 1]; the bytes travel, the arithmetic is the device's."""
-    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    return channels_first(pixels, device).div_(127.5).sub_(1.0)
+
+
+def channels_first(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Values (N, H, W, C) of any type as float32 (N, C, H, W) on the device, which converts them."""
+    return torch.from_numpy(values).to(device).permute(0, 3, 1, 2).float()
 
 
 def codes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -153,12 +157,14 @@ def batches(
     batch_size: int,
     device: torch.device,
     share: tuple[int, int] = (0, 1),
+    stem_maps: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Batches of `batch_size` pairs; a short last batch is dropped unless it is the only one.
 
     A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes (`share`:
     number of this one, from 0, and of all) each loads the images of its own pairs only; the annotations are those of
-    the whole batch. `images` uint8 (N, H, H, 3) are from `decode`, `pairs` int64 (n, 2) from `epoch_pairs`.
+    the whole batch. `images` uint8 (N, H, H, 3) are from `decode`, `pairs` int64 (n, 2) from `epoch_pairs`, `stem_maps`
+    float (N, h, w, C) what a frozen stem made of the images, if that was computed before.
     """
     rank, count = share
     labels, groups = codes(frame), len(scheme_of(frame["group"]))
@@ -171,5 +177,6 @@ def batches(
             images=to_device(images[own], device),
             rows=rows,
             groups=groups,
+            stem_maps=None if stem_maps is None else channels_first(stem_maps[own], device),
             **{name: torch.from_numpy(code[rows]).to(device) for name, code in labels.items()},
         )

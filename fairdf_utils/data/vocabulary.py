@@ -13,6 +13,7 @@ TONES = ("light", "medium", "dark")
 TONE_GROUPS = tuple(f"{gender}-{tone}" for gender in GENDERS[::-1] for tone in TONES)  # codes 0..5 of AI-Face's lists
 FORGERIES = ("real", "Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 FIDELITIES = ("corrected", "official")  # what the paper says, what the released code computes
+SAMPLING = ("natural", "balanced")  # of a training epoch's pairs
 DATASETS = ("ffpp", "dfdc", "celebdf", "dfd")
 COLUMNS = ("img_path", "label", "forgery", "gender", "race", "group", "video", "identity", "source_identity", "frame")
 

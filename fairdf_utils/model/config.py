@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
-from fairdf_utils.data.vocabulary import FIDELITIES
+from fairdf_utils.data.vocabulary import FIDELITIES, SAMPLING
 
 TRAINING_METHODS = {
     "ori": "plain detector, cross-entropy",
@@ -17,6 +17,7 @@ CHOICES = {
     "method": tuple(TRAINING_METHODS),
     "fidelity": FIDELITIES,
     "fairness_loss": ("group_cvar", "cross_entropy"),
+    "sampling": SAMPLING,
     "initialisation": ("default", "kaiming"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("step", "cosine"),
@@ -25,7 +26,7 @@ CHOICES = {
 TINIEST = 5e-324  # the smallest number above 0
 RANGES = {
     **dict.fromkeys(("epochs", "batch_size", "width", "reconstruction_size"), (1, math.inf)),
-    **dict.fromkeys(("seed", "micro_batch"), (0, math.inf)),
+    **dict.fromkeys(("seed", "micro_batch", "frozen_stages", "patience"), (0, math.inf)),
     **dict.fromkeys(("rho", "momentum", "weight_decay", "max_margin", "triplet_margin"), (0, math.inf)),
     **dict.fromkeys(("lr", "margin_scale"), (TINIEST, math.inf)),
     **dict.fromkeys(("alpha_in", "alpha_across"), (TINIEST, 1)),
@@ -48,7 +49,8 @@ class TrainingConfig:
     method: str = "fairdf"  # a key of TRAINING_METHODS
     seed: int = 0  # decides initial weights, pairs, dropout masks, triplets
     backbone: str = "legacy_xception"  # "tiny" or the name of a timm model
-    weights: str = "imagenet"  # "" (random), "imagenet", or the path of a state dict for the backbone
+    weights: str = "imagenet"  # "" (random), "imagenet", "embedded", or the path of a state dict for the backbone
+    frozen_stages: int = 0  # first stages of the backbone that keep their weights and are shared by all encoders
     image_size: int = 256  # side of the input, pixels
     width: int = 512  # channels of the encoders' feature map
     fidelity: str = "corrected"  # or "official"
@@ -59,7 +61,9 @@ class TrainingConfig:
     sam: bool = True  # use sharpness-aware minimisation
     rho: float = 0.05  # radius of its ascent step
     epochs: int = 100
+    patience: int = 0  # epochs without a higher validation AUC after which training ends; 0: never before `epochs`
     batch_size: int = 16  # pairs of a fake and a real
+    sampling: str = "natural"  # of the pairs; or "balanced": every group equally often, as always in method "balanced"
     optimizer: str = "sgd"  # or "adamw", which has no momentum parameter
     lr: float = 5e-4
     momentum: float = 0.9

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fairdf_utils.data.vocabulary import FIDELITIES, FORGERIES, GROUPS
 from fairdf_utils.model.config import TrainingConfig
-from fairdf_utils.model.encoders import Encoder
+from fairdf_utils.model.encoders import Encoder, Stem, build_stem
 from fairdf_utils.model.layers import Decoder, Head, HeadOutput, adain, pointwise_block
 
 
@@ -75,6 +75,7 @@ class FairDetector(nn.Module):
         super().__init__()
         self.fidelity, self.reconstruction_share = config.fidelity, config.reconstruction_share
         width, half = config.width, config.width // 2
+        self.stem = build_stem(config.backbone, config.image_size, config.weights, config.frozen_stages)
         self.forgery, self.content, self.demographic = (_encoder(config) for _ in range(3))
         self.specific_split = pointwise_block(width, half, half)
         self.agnostic_split = pointwise_block(width, half, half)
@@ -89,17 +90,21 @@ class FairDetector(nn.Module):
             self.condition = pointwise_block(width, half, width)
         _initialise(self, config)
 
-    def forward(self, images: Tensor) -> Outputs:
-        """Everything that the loss needs, of images (2B, 3, H, H): B fakes, then the B reals they are paired with."""
+    def forward(self, images: Tensor, stem_maps: Tensor | None = None) -> Outputs:
+        """Everything that the loss needs, of images (2B, 3, H, H): B fakes, then the B reals they are paired with.
+
+        `stem_maps` (2B, C, h, w) are those of the images under `stem`, where they are known.
+        """
         if len(images) % 2:
             raise ValueError(f"a training batch is B fakes, then B reals; {len(images)} images is odd")
-        forgery = self.forgery(images)  # (2B, width, 8, 8)
-        demographic = self.demographic(images)  # (2B, width, 8, 8)
+        seen = self.stem(images) if stem_maps is None else stem_maps
+        forgery = self.forgery(seen)  # (2B, width, 8, 8)
+        demographic = self.demographic(seen)  # (2B, width, 8, 8)
         specific_map = self.specific_split(forgery)  # (2B, width / 2, 8, 8)
         agnostic_map = self.agnostic_split(forgery)  # (2B, width / 2, 8, 8)
         demographic_map = self.demographic_split(demographic)  # (2B, width / 2, 8, 8)
         fused_map = self._fuse(demographic_map, agnostic_map)  # (2B, width / 2, 8, 8)
-        own, cross = self._reconstruct(images, demographic, torch.cat([specific_map, agnostic_map], 1))
+        own, cross = self._reconstruct(seen, demographic, torch.cat([specific_map, agnostic_map], 1))
         heads = self.specific(specific_map), self.agnostic(agnostic_map), self.demographic_head(demographic_map)
         return Outputs(*heads, self.fused(fused_map), own, cross)
 
@@ -109,10 +114,11 @@ class FairDetector(nn.Module):
         Two encoders in "corrected"; in "official" the forgery encoder alone, because AdaIN keeps the mean that the
         head pools.
         """
-        agnostic_map = self.agnostic_split(self.forgery(images))  # (N, width / 2, 8, 8)
+        seen = self.stem(images)
+        agnostic_map = self.agnostic_split(self.forgery(seen))  # (N, width / 2, 8, 8)
         if self.fidelity == "official":
             return self.fused(agnostic_map).logits
-        demographic_map = self.demographic_split(self.demographic(images))  # (N, width / 2, 8, 8)
+        demographic_map = self.demographic_split(self.demographic(seen))  # (N, width / 2, 8, 8)
         return self.fused(self._fuse(demographic_map, agnostic_map)).logits
 
     def _fuse(self, demographic_map: Tensor, agnostic_map: Tensor) -> Tensor:
@@ -121,14 +127,14 @@ class FairDetector(nn.Module):
         return self.fusion(fused_map) if self.fidelity == "corrected" else fused_map
 
     def _reconstruct(
-        self, images: Tensor, demographic: Tensor, forgery: Tensor
+        self, seen: Tensor, demographic: Tensor, forgery: Tensor
     ) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Self and cross reconstruction of the first pairs; forgery is (2B, width, 8, 8), as is demographic."""
-        pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
+        pairs = math.ceil(self.reconstruction_share * (len(seen) // 2))
         if pairs == 0:
             return None, None
-        images, demographic, forgery = (first_pairs(each, pairs) for each in (images, demographic, forgery))
-        content = self.content(images)  # (2k, width, 8, 8)
+        seen, demographic, forgery = (first_pairs(each, pairs) for each in (seen, demographic, forgery))
+        content = self.content(seen)  # (2k, width, 8, 8)
         if self.fidelity == "official":
             condition = adain(demographic, content)
         else:
@@ -149,6 +155,7 @@ class TwoEncoderDetector(nn.Module):
         super().__init__()
         self.reconstruction_share = config.reconstruction_share
         width, half, has_fused_head = config.width, config.width // 2, config.method != "ucf"
+        self.stem = build_stem(config.backbone, config.image_size, config.weights, config.frozen_stages)
         self.forgery, self.content = _encoder(config), _encoder(config)
         self.specific_split = pointwise_block(width, half, half)
         self.agnostic_split = pointwise_block(width, half, half)
@@ -159,21 +166,22 @@ class TwoEncoderDetector(nn.Module):
         self.decoder = Decoder(width, config.reconstruction_size)
         _initialise(self, config)
 
-    def forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor, stem_maps: Tensor | None = None) -> Outputs:
         """Everything that the loss needs, of B fakes and then the B reals they are paired with; see `FairDetector`."""
-        forgery = self.forgery(images)  # (2B, width, 8, 8)
+        seen = self.stem(images) if stem_maps is None else stem_maps
+        forgery = self.forgery(seen)  # (2B, width, 8, 8)
         specific_map, agnostic_map = self.specific_split(forgery), self.agnostic_split(forgery)  # (2B, width / 2, 8, 8)
         fused = self.fused(self.fusion(agnostic_map)) if self.fused else None
         own, cross = None, None
         pairs = math.ceil(self.reconstruction_share * (len(images) // 2))
         if pairs:
-            content = self.content(first_pairs(images, pairs))  # (2k, width, 8, 8)
+            content = self.content(first_pairs(seen, pairs))  # (2k, width, 8, 8)
             own, cross = self.decoder(content, first_pairs(torch.cat([specific_map, agnostic_map], 1), pairs))
         return Outputs(self.specific(specific_map), self.agnostic(agnostic_map), None, fused, own, cross)
 
     def detect(self, images: Tensor) -> Tensor:
         """Logits (N, 2) of the answer for images (N, 3, H, H) of any composition, from the forgery encoder alone."""
-        agnostic_map = self.agnostic_split(self.forgery(images))  # (N, width / 2, 8, 8)
+        agnostic_map = self.agnostic_split(self.forgery(self.stem(images)))  # (N, width / 2, 8, 8)
         return (self.fused(self.fusion(agnostic_map)) if self.fused else self.agnostic(agnostic_map)).logits
 
 
@@ -182,13 +190,14 @@ class PlainDetector(nn.Module):
 
     def __init__(self, config: TrainingConfig):
         super().__init__()
+        self.stem = build_stem(config.backbone, config.image_size, config.weights, config.frozen_stages)
         self.encoder = _encoder(config)
         self.head = Head(config.width, config.width, 2, config.logit_dropout)
         _initialise(self, config)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Real/fake logits (N, 2) of images (N, 3, H, H)."""
-        return self.head(self.encoder(images)).logits
+    def forward(self, images: Tensor, stem_maps: Tensor | None = None) -> Tensor:
+        """Real/fake logits (N, 2) of images (N, 3, H, H); `stem_maps` as in `FairDetector`."""
+        return self.head(self.encoder(self.stem(images) if stem_maps is None else stem_maps)).logits
 
     detect = forward
 
@@ -203,13 +212,13 @@ def first_pairs(batch: Tensor, pairs: int) -> Tensor:
 
 def _encoder(config: TrainingConfig) -> Encoder:
     memory = config.checkpoint_activations, config.micro_batch
-    return Encoder(config.backbone, config.image_size, config.width, config.weights, *memory)
+    return Encoder(config.backbone, config.image_size, config.width, config.weights, *memory, config.frozen_stages)
 
 
 def _initialise(detector: nn.Module, config: TrainingConfig) -> None:
     """Draw the 1 x 1 blocks and heads, in order (the seed decides the weights); encoders and decoder stay."""
     if config.initialisation == "kaiming":
-        drawn = (part for part in detector.children() if not isinstance(part, Encoder | Decoder))
+        drawn = (part for part in detector.children() if not isinstance(part, Stem | Encoder | Decoder))
         for layer in (layer for part in drawn for layer in part.modules()):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, a=0.01, nonlinearity="leaky_relu")

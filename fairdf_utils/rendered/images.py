@@ -36,10 +36,10 @@ from fairdf_utils.rendered.people import named_generator
 from fairdf_utils.workers import end_with_parent
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests" / "synthetic"
-EXPOSURE_LOSS = 0.30  # of the gain, at bias 1 and melanin 1
+EXPOSURE_LOSS = 0.45  # of the gain, at bias 1 and melanin 1
 POOR_REALS = dict(zip(GROUPS, (0.80, 0.03, 0.90, 0.60, 0.30, 0.03, 0.90, 0.75), strict=True))  # at bias 1
-POOR_FAKES = 0.45  # at bias 1, every group
-POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.30, 0.005, 12  # 64 px pixels, full scale, JPEG points
+POOR_FAKES = 0.85  # at bias 1, every group
+POOR_BLUR, POOR_NOISE, POOR_QUALITY = 0.50, 0.008, 16  # 64 px pixels, full scale, JPEG points
 # Images of each group in FF++'s training set (Lin et al. 2024): the prior of our training set.
 FFPP_PRIOR = (2475, 25443, 1468, 4163, 8013, 31281, 1111, 2185)
 
@@ -155,7 +155,7 @@ def _refuse_impossible(change: Mapping) -> None:
 
 
 def render_rows(
-    frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0, change: Mapping | None = None
+    frame: pd.DataFrame, size: int = 64, bias: float = 1.0, seed: int = 0, change: Mapping | None = None
 ) -> np.ndarray:
     """Render rows of a manifest in memory: uint8 (N, size, size, 3), RGB.
 
@@ -175,7 +175,7 @@ def render_rows(
     return np.array([np.asarray(Image.open(file)) for file in files], dtype=np.uint8).reshape(-1, size, size, 3)
 
 
-def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: int = 0) -> pd.DataFrame:
+def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 1.0, seed: int = 0) -> pd.DataFrame:
     """Tell how each row was captured: what the bias knob did. Parameters as in :func:`render_rows`.
 
     Returns index and rows of ``frame`` with ``melanin`` (0 to 1), ``gain`` (exposure, 1 = nominal), ``poor`` (bool),
@@ -191,7 +191,7 @@ def ground_truth(frame: pd.DataFrame, size: int = 64, bias: float = 0.5, seed: i
 
 
 def generate(
-    out: str | Path, size: int = 64, bias: float = 0.5, seed: int = 0, manifests: str | Path = "", workers: int = -1
+    out: str | Path, size: int = 64, bias: float = 1.0, seed: int = 0, manifests: str | Path = "", workers: int = -1
 ) -> Path:
     """Render every image of the manifests, once.
 

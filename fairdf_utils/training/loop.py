@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from fairdf_utils import progress
-from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes
+from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes, to_device
 from fairdf_utils.data.vocabulary import FORGERIES, scheme_of
 from fairdf_utils.evaluation.scoring import predict, score_table
 from fairdf_utils.fairness.metrics import fairness_metrics
@@ -112,10 +112,10 @@ def objective(
     With several processes, `batch.images` is this process's share; the logits of all are brought together.
     """
     if config.method in ("fairdf", "ucf"):
-        outputs = gather_outputs(model(batch.images))
+        outputs = gather_outputs(model(batch.images, batch.stem_maps))
         terms = losses.fairdf_terms(outputs, batch, triplets, group_counts, config)
         return {name: value * config.weight(name) for name, value in terms.items()}
-    errors = losses.cross_entropy(distributed.all_gather(model(batch.images)), batch.label)  # (2B,)
+    errors = losses.cross_entropy(distributed.all_gather(model(batch.images, batch.stem_maps)), batch.label)  # (2B,)
     if config.method == "dag_fdd":
         return {"detection": losses.cvar(errors, config.alpha_across)}
     if config.method == "daw_fdd":
@@ -171,6 +171,10 @@ class Training:
         model = build(config, len(self.groups)).to(self.device, memory_format=torch.channels_last)
         self.parallel = distributed.parallel(model)
         self.model = self.parallel.module if processes > 1 else self.parallel
+        self.stem_maps = None
+        if config.frozen_stages:
+            with distributed.rank_zero_first():
+                self.stem_maps = stem_maps(self.model.stem, self.train_images, data_dir)
         self.steps_per_epoch = max(1, int((train["label"] == 1).sum()) // config.batch_size)
         self.optimizer, self.schedule = build_optimizer(config, self.model, self.steps_per_epoch)
         self.history: list[dict[str, float]] = []
@@ -188,8 +192,15 @@ class Training:
         """Epochs completed."""
         return len(self.history)
 
+    @property
+    def finished(self) -> bool:
+        """All epochs are done, or the validation AUC has not risen for the last `patience` ones."""
+        config = self.config
+        flat = bool(config.patience and self.history) and self.epoch - self.best_epoch >= config.patience
+        return flat or self.epoch >= config.epochs
+
     def run(self, stop_after: int | None = None) -> pd.DataFrame:
-        """Train until `stop_after` epochs (default: all) are done, from the last checkpoint on if there is one.
+        """Train until `finished`, or `stop_after` epochs are done, from the last checkpoint on if there is one.
 
         Returns one row an epoch: what `train_epoch` and `validate` return.
         """
@@ -201,7 +212,7 @@ class Training:
         total = self.config.epochs * self.steps_per_epoch
         done = self.epoch * self.steps_per_epoch
         with progress.bar(total=total, initial=done, desc=self.config.detector, unit="step") as steps:
-            while self.epoch < (stop_after or self.config.epochs):
+            while self.epoch < (stop_after or self.config.epochs) and not self.finished:
                 row = self.train_epoch(steps.update) | self.validate()
                 self.history.append(row)
                 if self.main:
@@ -216,12 +227,14 @@ class Training:
         started = time.perf_counter()
         self.model.train()
         generator = np.random.default_rng([self.config.seed, self.epoch])
-        pairs = epoch_pairs(self.train, "balanced" if self.config.method == "balanced" else "natural", generator)
+        sampling = "balanced" if self.config.method == "balanced" else self.config.sampling
+        pairs = epoch_pairs(self.train, sampling, generator)
         seeds = generator.integers(2**31, size=self.steps_per_epoch)
         group_counts = torch.from_numpy(group_sizes(self.train)).to(self.device)
         rows, log = [], []
         share = (distributed.rank(), distributed.world_size())
-        drawn = batches(self.train, self.train_images, pairs, self.config.batch_size, self.device, share)
+        size = self.config.batch_size
+        drawn = batches(self.train, self.train_images, pairs, size, self.device, share, self.stem_maps)
         for batch, step_seed in zip(drawn, seeds, strict=True):
             terms = batch_step(self.config, self.parallel, self.optimizer, batch, int(step_seed), group_counts)
             self.schedule.step()
@@ -323,6 +336,25 @@ class Training:
                 (self.folder / name).rename(aside / name)
         print(f"{self.folder} was trained with {', '.join(other)}; moved to {aside}, training starts anew", flush=True)
         return None
+
+
+def stem_maps(stem: nn.Module, images: np.ndarray, data_dir: str | Path) -> np.ndarray:
+    """What a frozen stem makes of images (N, H, H, 3) from `batches.decode`, computed once: float16 (N, h, w, C).
+
+    A memory map beside that of the images, under a name that tells images and weights.
+    """
+    device = next(stem.parameters()).device
+    weights = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in stem.state_dict().values()))
+    target = Path(data_dir) / f"{Path(images.filename).stem}-{weights.hexdigest()[:16]}.npy"
+    if not target.exists():
+        with replacing(target) as partial, torch.inference_mode():
+            shape = stem(to_device(images[:1], device)).permute(0, 2, 3, 1).shape[1:]
+            maps = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(len(images), *shape))
+            for start in progress.bar(range(0, len(images), 256), desc="stem", unit="batch", leave=False):
+                seen = stem(to_device(images[start : start + 256], device)).permute(0, 2, 3, 1)  # (b, h, w, C)
+                maps[start : start + 256] = seen.cpu().numpy()
+            maps.flush()
+    return np.load(target, mmap_mode="c")
 
 
 def _digest(*data: tuple[pd.DataFrame, np.ndarray]) -> str:
