@@ -303,7 +303,8 @@ def _unfit(values: dict, chapters: list[Chapter], shared: Collection[str] = ()) 
     """What is said to keys that no chapter declares with a default of the same type, or that are among the shared."""
     declared = sorted({name for chapter in chapters for name in chapter.defaults} - {"run_dir", *shared})
     for key, value in values.items():
-        unfit = [c for c in chapters if key in c.defaults and not _fits(value, c.defaults[key])]
+        random = (key, value) == ("weights", "")  # the one text that may be empty though its default is not
+        unfit = [c for c in chapters if key in c.defaults and not (random or _fits(value, c.defaults[key]))]
         if key == "run_dir":
             yield "run_dir is set by --run"
         elif key in shared:

@@ -201,18 +201,19 @@ def _training(place: Place, values: dict) -> Iterator[str]:
 def _backbone(place: Place, values: dict) -> Iterator[str]:
     """The encoder is built once, with its weights: "imagenet" ones are fetched into the local cache now."""
     name, size, weights = values["backbone"], values["image_size"], values.get("weights", "")
-    if name == "tiny" and not weights and size in (16, 32, 64, 128, 256, 512):  # without torch
+    frozen = values.get("frozen_stages", 0)
+    if name == "tiny" and not weights and not frozen and size in (16, 32, 64, 128, 256, 512):  # without torch
         return
     from fairdf_utils.model.encoders import Encoder
 
     wrong = list(_said(Encoder, "tiny", size, 8))
-    if weights not in ("", "imagenet"):
+    if weights not in ("", "imagenet", "embedded"):
         weights = place.path(weights)
         if not weights.is_file():
             wrong.append(f'weights: there is no file {weights}: put a state dict there, or give "imagenet" or ""')
             weights = ""
     yield from wrong
-    yield from _said(Encoder, name, 256 if wrong else size, 8, weights)
+    yield from _said(Encoder, name, 256 if wrong else size, 8, weights, frozen_stages=frozen)
 
 
 def _rendering(place: Place, values: dict) -> Iterator[str]:
@@ -293,7 +294,7 @@ CHECKS: list[tuple[tuple[str, ...], Callable[[Place, dict], Iterator[str]]]] = [
     (("image_root", "train_set", "manifests"), _training_set),
     (("method", "manifests", "train_set"), _forgeries),
     (("image_root", "test_sets", "manifests"), _test_sets),
-    (("backbone", "image_size", "weights"), _backbone),
+    (("backbone", "image_size", "weights", "frozen_stages"), _backbone),
     (("precision", "processes", *(field.name for field in fields(TrainingConfig))), _training),
     (("device", "processes"), _device),
     (("image_root",), _image_root),

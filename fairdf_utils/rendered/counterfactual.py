@@ -28,7 +28,7 @@ def counterfactual_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def generate(
-    out: str | Path, size: int = 64, bias: float = 0.5, seed: int = 0, frame: pd.DataFrame | None = None,
+    out: str | Path, size: int = 64, bias: float = 1.0, seed: int = 0, frame: pd.DataFrame | None = None,
     workers: int = -1,
 ) -> Path:  # fmt: skip
     """Render :func:`counterfactual_rows` once, with ``test.csv``, which lists them; the folder of both is returned.

@@ -25,7 +25,7 @@ from fairdf_utils.tests.corpora.rendered_corpora import ANNOTATIONS, MAPPING, ma
 pytestmark = pytest.mark.walk
 SETS = ["ffpp", "dfdc", "celebdf", "dfd"]
 TRIVIAL = ["always real", "always fake", "coin", "shuffled scores", "blur meter"]
-SMALL = {"backbone": "tiny", "weights": "", "width": 16, "epochs": 1, "device": "cpu", "frames": 2}
+SMALL = {"backbone": "tiny", "weights": "", "frozen_stages": 0, "width": 16, "epochs": 1, "device": "cpu", "frames": 2}
 SMALL |= {"threads": 1, "seeds": [0], "jobs": 2}
 MINUTES = 15  # on two busy cores
 

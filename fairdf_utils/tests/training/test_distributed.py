@@ -61,6 +61,9 @@ def test_torchrun_trains_a_detector_of_a_parameters_file(tmp_path, corpus):
 manifests: {corpus}/manifests
 image_root: {corpus}/images
 data_dir: {tmp_path}/data
+backbone: tiny
+weights: ""
+frozen_stages: 0
 image_size: 16
 width: 16
 batch_size: 8
