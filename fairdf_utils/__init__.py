@@ -8,7 +8,8 @@ model         encoders, layers, detectors, losses, their configuration, stored d
 training      the training loop, SAM, several processes
 evaluation    scores of test sets, perturbations, one's own pictures
 fairness      score tables, metrics, the worst group, uncertainty and its coverage, permutation tests, label noise,
-              thresholds, calibration, sample size, verdicts, comparisons, post-processing, tables of whole experiments
+              thresholds, calibration, sample size, verdicts, comparisons, effects of attributes, post-processing,
+              tables of whole experiments
 explanation   probes, Grad-CAM, the loss landscape
 released      what the authors published: checkpoints and score files
 figures       every figure of the chapters

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fairdf_utils.fairness.counterfactual import decomposition, interval_of_means, paired_effects
+from fairdf_utils.fairness.effects import decomposition, interval_of_means, paired_effects
 from fairdf_utils.fairness.score_table import ScoreTableError
 
 
