@@ -647,7 +647,7 @@ pd.DataFrame(shares).groupby("sampling", sort=False).mean()
 # %%
 pace = {}
 for plain, flat in twins:
-    for name in (plain, flat):
+    for name in (plain, flat) if len(test_sets) > 1 else ():
         lost = 100 * (auc.loc[(name, "answer")].iloc[0] - auc.loc[(name, "answer")].iloc[1:].mean())
         print(f"In this run: {name} loses {lost:.1f} points of AUC from {test_sets[0]} to the other test sets.")
     paths = {name: stored[name].with_name("history.csv") for name in (plain, flat)}
