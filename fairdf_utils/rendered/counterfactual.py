@@ -8,7 +8,7 @@ from fairdf_utils.data.manifests import read_split, write_manifest
 from fairdf_utils.data.vocabulary import COLUMNS
 from fairdf_utils.rendered import images
 
-DRAWN = "as drawn"  # the attribute of an image in which nothing is changed
+DRAWN = "as drawn"  # attribute and value of an image in which nothing is changed
 
 
 def counterfactual_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -17,10 +17,10 @@ def counterfactual_rows(frame: pd.DataFrame) -> pd.DataFrame:
     Canonical columns, of which `group` stays that of the person as drawn, and ``attribute`` and ``value``: what is
     changed to what; ``pair``: the `img_path` of the row as drawn, which all of its images share.
     """
-    ladder = [(DRAWN, "")] + [(name, value) for name, values in images.ATTRIBUTES.items() for value in values]
+    ladder = [(name, value) for name, values in images.ATTRIBUTES.items() for value in values]
     parts = []
-    for name, value in ladder:
-        place = f"/{name}-{value}/" if value != "" else "/as-drawn/"
+    for name, value in [(DRAWN, DRAWN), *ladder]:
+        place = "/as-drawn/" if name == DRAWN else f"/{name}-{value}/"
         paths = frame["img_path"].str.replace("/", place, n=1, regex=False)
         part = frame[list(COLUMNS)].assign(img_path=paths, attribute=name, value=value, pair=frame["img_path"])
         parts.append(part.assign(change=[{} if name == DRAWN else {name: value}] * len(frame)))

@@ -9,6 +9,8 @@ from PIL import Image
 from fairdf_utils.__main__ import main
 from fairdf_utils.data.manifests import read_split
 from fairdf_utils.data.vocabulary import FORGERIES, GROUPS
+from fairdf_utils.fairness.effects import paired_effects
+from fairdf_utils.fairness.score_table import read_scores
 from fairdf_utils.rendered import counterfactual, drawing, images, people
 
 
@@ -97,9 +99,16 @@ def test_command_writes_pairs_and_goes_on(tmp_path, few, monkeypatch):
     assert len(listed) == 2 * 15 == len(list(root.rglob("*.jpg")))
     assert listed.groupby("pair").size().to_dict() == dict.fromkeys(rows["img_path"], 15)
     for row in listed.itertuples():
-        change = {row.attribute: float(row.value) if row.value[:1].isdigit() else row.value} if row.value else {}
+        change = {row.attribute: float(row.value) if row.value[:1].isdigit() else row.value}
+        change = {} if row.attribute == counterfactual.DRAWN else change
         expected = images.render_rows(rows[rows["img_path"] == row.pair], bias=1.0, change=change)[0]
         assert np.array_equal(np.asarray(Image.open(root / row.img_path)), expected), row.img_path
+
+    listed.assign(score=np.arange(30) / 30).to_csv(tmp_path / "scores.csv")  # as any detector's table
+    effects = paired_effects(read_scores(tmp_path / "scores.csv"))
+    assert len(effects) == 2 * 9 and (effects["persons"] == 1).all()
+    ladder = [row.score for row in read_scores(tmp_path / "scores.csv").query("attribute == 'melanin'").itertuples()]
+    assert effects.loc[(0, "melanin", "1.0"), "estimate"] == pytest.approx(ladder[6] - ladder[0])
 
     written = {path: path.read_bytes() for path in root.rglob("*.jpg")}
     kept, lost = sorted(written)[:2]
