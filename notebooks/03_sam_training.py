@@ -299,7 +299,7 @@ history = trainer.run()
 assert trainer.finished and np.isfinite(history["loss"]).all()
 
 # %% [markdown]
-# Training stops at the number of epochs that was asked for. It saves a whole checkpoint (weights, optimizer with its
+# When training stops is the subject of 3.5. It saves a whole checkpoint (weights, optimizer with its
 # momentum, schedule, history) after each one and goes on from there when it was interrupted, or when this cell is run
 # again. A checkpoint of another configuration or of other data is moved into `set_aside/`, and training starts anew.
 # Validation scores every epoch on the same images; the epoch with the highest validation AUC is published. Several GPUs
@@ -325,7 +325,57 @@ training.history(history)
 # validation rests on few videos a group, and choosing by it would choose noise. A flat AUC at 0.5 would mean collapse
 # to a constant answer; an AUC that falls after an early best would mean overfitting.
 #
-# ## 3.5 What was kept is what was trained
+# ## 3.5 Trained to a rule
+#
+# **Why.** After the same number of epochs a plain detector may have learned all it can and a slow method half of it.
+# Stopped early, many scores lie near one half, where a small shift of the threshold turns many verdicts round; such a
+# comparison tells how fast two methods learn, not how fair they are. So all detectors are trained to the same *rule*
+# instead. Let $a_e$ be the validation AUC after epoch $e$, and $b_e$ the first of the epochs up to $e$ with the highest
+# one. Training ends after epoch
+#
+# $$ E = \min \bigl( \texttt{epochs},\; \min \{ e : e - b_e \ge \texttt{patience} \} \bigr), \qquad
+#    b_e = \min \operatorname*{arg\,max}_{e' \le e} a_{e'}, $$
+#
+# as soon as the AUC has been flat for `patience` epochs (0: never), and at the cap `epochs` at the latest. Test sets
+# have no part in it. The learning rate falls to zero at the cap, so an end before it is also an end at a higher rate.
+# By hand:
+
+
+# %%
+def last_epoch(auc, patience, epochs):
+    best = [1 + int(np.argmax(auc[:epoch])) for epoch in range(1, len(auc) + 1)]  # the first of the highest
+    return min(e for e, b in enumerate(best, 1) if e == epochs or patience and e - b >= patience)
+
+
+assert last_epoch([0.6, 0.8, 0.7, 0.8, 0.8, 0.9], patience=3, epochs=10) == 5, "as high as before is not higher"
+assert last_epoch([0.6, 0.7, 0.8, 0.9], patience=3, epochs=4) == 4
+assert last_epoch(history["val_auc"].to_numpy(), config.patience, config.epochs) == len(history)
+show(loop.Training.finished.fget)
+
+# %%
+flat = bool(config.patience) and len(history) - trainer.best_epoch >= config.patience
+print(f"{len(history)} of at most {epochs} epochs, the best is {trainer.best_epoch}: ", end="")
+print(f"the AUC was flat for {config.patience} epochs." if flat else "the cap ended it, not the rule.")
+curve = Path("../data_manifests/results/budget.csv")
+if curve.exists():
+    budget = pd.read_csv(curve).query("not detector.str.startswith('(')", engine="python")
+    budget["tests"] = np.where(budget["dataset"] == "ffpp", "ffpp", "mean of the other sets")
+    display(training.response(budget, "epochs", "Epochs, none left out (logarithmic scale)"))
+    change = budget.groupby(["tests", "detector", "epochs"])[["auc", "worst_auc", "fpr_sum_matched"]].mean().mul(100)
+    before, after = sorted(budget["epochs"].unique())[-2:]
+    print(f"From {before:g} to {after:g} epochs, in points:")
+    display((change.xs(after, level="epochs") - change.xs(before, level="epochs")).map("{:+.1f}".format))
+else:
+    print("There is no budget curve: `python -m fairdf_utils reproduce --params budget --run runs/budget` and")
+    print("`python -m fairdf_utils results runs/budget --out data_manifests/results/budget.csv` make it.")
+
+# %% [markdown]
+# **What you should see.** The curves show the same detectors with other numbers of epochs, each with a schedule of its
+# own and `patience: 0`. Where a line is still steep at its right end, the budget is too short for that detector, and a
+# comparison there is one of states. Where lines cross, the order of two detectors belongs to the budget. The curves
+# rest on one training each, so a step of a line that is smaller than the spread of training seeds (5.11) says nothing.
+#
+# ## 3.6 What was kept is what was trained
 #
 # **Why.** A checkpoint is useful when it stands alone: weights, and the configuration that rebuilds the network.
 
@@ -374,7 +424,7 @@ else:
 # no difference of methods; several seeds (chapter 5) tell how large it is.
 
 # %% [markdown]
-# ## 3.6 What a step costs
+# ## 3.7 What a step costs
 #
 # **Why.** The method costs three encoders, a decoder and two passes a step. `python -m fairdf_utils speed` measures on
 # your machine what the form of the code adds to that: the package's training step in float32, with less memory and in
@@ -410,6 +460,7 @@ run.finish(device=target.type, read=[f"{manifests}/{train_set}"])
 # - An epoch pairs every fake with a random real; the `balanced` baseline draws every group equally often.
 # - SAM takes the gradient at the worst point of a small neighbourhood; the package equals five lines by hand.
 # - Both passes of a step see the same dropout masks and triplets; running batch-norm statistics move once.
+# - Training ends when the validation AUC is flat, or at a cap: the same rule for all, not the same number of epochs.
 # - Checkpoints are whole and atomic; an interrupted run goes on where it stopped.
 # - The best epoch is chosen on validation images alone; test sets are first opened in chapter 4.
 #
