@@ -126,10 +126,10 @@ def draw_face(rng: np.random.Generator, gender: str, race: str, change: Mapping 
 
     seen = {"gender": gender, "features": race, **(change or {})}
     traits, male = _RACE[seen["features"]], seen["gender"] == "male"
-    own, warmth = u(*_RACE[race]["melanin"]), u(*traits["warmth"])
-    melanin = seen.get("melanin", own)
-    (red, green, blue), usual = _tone(melanin), _tone(own)
-    warmth *= blue / usual[2]  # as much of the new tone as of the own
+    melanin, warmth = u(*_RACE[race]["melanin"]), u(*traits["warmth"])
+    melanin = seen.get("melanin", melanin)
+    red, green, blue = _tone(melanin)
+    warmth *= blue / _tone(np.clip(melanin, *traits["melanin"]))[2]  # as much of the tone as where it is at home
     skin = (red, green + 0.5 * warmth, blue - warmth)
     lip = of((0.05, 0.12), (0.10, 0.28))
     bearded = gender == "male" and u(0, 1) < _RACE[race]["beard"]

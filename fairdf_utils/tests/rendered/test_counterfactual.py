@@ -46,6 +46,18 @@ def test_only_what_is_named_differs_in_a_face(group):
             assert not same & differing(own, seen)
 
 
+def test_people_made_alike_are_drawn_from_the_same_ranges():
+    """Skin, features and gender of one group: no trait tells any longer which group a person was of."""
+    change = {"melanin": 0.0, "features": "white", "gender": "female"}
+    looks = {group: [face(group, number, change) for number in range(400)] for group in GROUPS}
+    for name in ("aperture", "nose", "lips", "tilt", "width", "brow", "volume", "length"):
+        means = [np.mean([getattr(person, name) for person in persons]) for persons in looks.values()]
+        spread = np.std([getattr(person, name) for person in looks["female-white"]])
+        assert np.ptp(means) < 6 * spread / 20, name
+    blues = [[person.skin[2] for person in persons] for persons in looks.values()]
+    assert np.ptp([np.std(each) for each in blues]) < 0.2 * np.std(blues[0])
+
+
 def test_a_change_to_what_is_there_gives_equal_bytes(few):
     """Every group, every forgery: changed to its own values, an image is the same file."""
     truth = images.ground_truth(few, bias=1.0)
