@@ -359,7 +359,7 @@ training.image_grid(shots, titles, columns=3)
 # %%
 seen = benchmark["ffpp"].query("label == 0 and frame == 0")
 truth = images.ground_truth(seen, benchmark_size, bias, data_seed)
-law = 1 - 0.30 * bias * truth["melanin"]
+law = 1 - 0.45 * bias * truth["melanin"]
 assert np.allclose(law, truth["gain"] / images.ground_truth(seen, benchmark_size, 0.0, data_seed)["gain"])
 grey = [images.render_rows(seen, benchmark_size, knob, data_seed).mean(-1) for knob in (bias, 0.0)]  # two (200, H, H)
 brightness = grey[0].mean((1, 2)) / grey[1].mean((1, 2))
@@ -399,7 +399,7 @@ capture.round(3)
 with plt.rc_context({**sns.axes_style("whitegrid"), **style.STYLE}):
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     left.plot(truth["melanin"], brightness, "o", markersize=4, color=style.REAL, label="measured on the pixels")
-    left.plot([0, 1], [1, 1 - 0.30 * bias], color="black", linewidth=1, label="the knob's law")
+    left.plot([0, 1], [1, 1 - 0.45 * bias], color="black", linewidth=1, label="the knob's law")
     left.set(xlabel="Melanin of the face (0 to 1)", ylabel="Exposure with / without the knob")
     interval = 100 * capture["real, low"], 100 * capture["real, high"]
     right.hlines(GROUPS, *interval, color=style.REAL, linewidth=5, label="counted, 95 % interval")
