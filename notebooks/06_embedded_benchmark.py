@@ -52,6 +52,7 @@ import json
 import re
 import tempfile
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -560,6 +561,25 @@ gaps.round(3).join(verdict)
 #
 # This section tests whether the audit finds a cause that is known to be there. It is no evidence about real people.
 #
+# **The knob turned.** If the knob is the cause, turning it must show: detectors that were trained and tested on worlds
+# with bias 0, 0.25, 0.5 and 1, all else alike. At 0 nothing but rarity in training sets the groups apart. A line that
+# stays level stands for a detector that does not learn the shortcut, or for a benchmark that does not offer it; $F$ is
+# never zero, as sampling alone gives it a floor (5.6).
+
+# %%
+turned = Path("../data_manifests/results/bias.csv")
+if turned.exists():
+    response = pd.read_csv(turned).query("not detector.str.startswith('(')", engine="python")
+    response["tests"] = np.where(response["dataset"] == "ffpp", "ffpp", "mean of the other sets")
+    display(training.response(response, "bias", "Bias knob", ("fpr_sum_matched", "worst_auc")))
+    ends = response[response["bias"].isin([response["bias"].min(), response["bias"].max()])]
+    ends = 100 * ends.groupby(["tests", "detector", "bias"])[["fpr_sum_matched", "worst_auc"]].mean().unstack("bias")
+    display(ends.round(1))
+else:
+    print("There is no bias curve: `python -m fairdf_utils reproduce --params bias --run runs/bias` and")
+    print("`python -m fairdf_utils results runs/bias --out data_manifests/results/bias.csv` make it.")
+
+# %% [markdown]
 # ## 6.8 Counterfactual faces
 #
 # **Why.** Groups differ in skin, features, cameras and in how often they were trained on, all at once, so a gap does
