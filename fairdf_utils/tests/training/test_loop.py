@@ -1,5 +1,6 @@
 """Training is deterministic, resumes exactly after a kill, and refuses what it cannot go on with."""
 
+import copy
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from fairdf_utils.data.batches import batches, epoch_pairs
+from fairdf_utils.data.batches import batches, epoch_pairs, to_device
 from fairdf_utils.evaluation.scoring import predict, score_test_sets
 from fairdf_utils.model.config import TrainingConfig
 from fairdf_utils.model.losses import cross_entropy, group_cvar
@@ -374,3 +375,53 @@ def test_cosine_schedule_ends_at_zero(start):
 def test_unknown_backbone_names_close_matches(start):
     with pytest.raises(ValueError, match="legacy_xception"):
         start(replace(SMALL, backbone="legacy_xceptoin"))
+
+
+EMBEDDED = {"backbone": "tf_efficientnet_lite0", "weights": "embedded", "frozen_stages": 2, "image_size": 64}
+
+
+@pytest.mark.parametrize("options", [{}, {"demographic_branch": False}, {"method": "ori", "sam": False}])
+def test_a_frozen_stem_is_shared_left_alone_and_computed_once(start, options, monkeypatch):
+    config = replace(SMALL, epochs=1, **EMBEDDED, **options)
+    attempt = start(config)
+    stem = attempt.model.stem
+    before = {name: value.clone() for name, value in stem.state_dict().items()}
+    images = to_device(attempt.train_images[:5], CPU)
+    torch.testing.assert_close(
+        torch.from_numpy(attempt.stem_maps[:5]).permute(0, 3, 1, 2).float(), stem(images), rtol=2e-3, atol=2e-3
+    )  # float16 on disk
+    learnt = copy.deepcopy(attempt.model.state_dict())
+    attempt.run()
+    assert all(torch.equal(before[name], value) for name, value in stem.state_dict().items())
+    changed = [name for name, value in attempt.model.state_dict().items() if not torch.equal(value, learnt[name])]
+    assert changed and not any(name.startswith("stem.") for name in changed)
+    monkeypatch.setattr(type(stem), "forward", None)  # a second training reads the map
+    again = start(config, "b")
+    assert np.array_equal(again.stem_maps, attempt.stem_maps)
+
+
+def test_known_stem_maps_give_the_gradients_of_the_images(start):
+    attempt = start(replace(SMALL, **EMBEDDED))
+    pairs = epoch_pairs(attempt.train, "natural", np.random.default_rng(0))
+    batch = next(batches(attempt.train, attempt.train_images, pairs, 4, CPU))
+    model, known = attempt.model.eval(), attempt.model.stem(batch.images)
+    for one, other in zip(vars(model(batch.images)).values(), vars(model(batch.images, known)).values(), strict=True):
+        for a, b in zip(*(each if isinstance(each, tuple) else (each,) for each in (one, other)), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("found, patience, epochs", [([0.6, 0.8, 0.8, 0.7, 0.9], 2, 4), ([0.6, 0.8, 0.7, 0.9], 0, 4)])
+def test_training_ends_when_the_validation_auc_is_flat(start, monkeypatch, found, patience, epochs):
+    attempt = start(replace(SMALL, epochs=len(found), patience=patience, sam=False, method="ori"))
+    known = {"val_fpr_sum": 0.0, "val_oae": 0.0}
+    monkeypatch.setattr(attempt, "validate", lambda: {"val_auc": found[attempt.epoch], **known})
+    assert len(attempt.run()) == epochs and attempt.finished
+    assert len(start(attempt.config).run()) == epochs  # and once more is no more
+
+
+def test_any_method_may_see_balanced_pairs(start, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "epoch_pairs", lambda *args: seen.append(args[1]) or epoch_pairs(*args))
+    for options in ({}, {"sampling": "balanced"}, {"method": "balanced"}):
+        start(replace(SMALL, epochs=1, sam=False, **{"method": "daw_fdd", **options}), str(options)).run()
+    assert seen == ["natural", "balanced", "balanced"]
