@@ -542,7 +542,7 @@ figure
 # FF++'s most frequent group still has almost half of that. The embedded benchmark copies FF++'s proportions, so the
 # bars nearly agree although the counts do not; with another corpus they differ. So the counts always come from the
 # manifest, never from a constant. The scale matters more than one would think: 30 multiplies the untrained logits, and
-# the loss starts far above $\log 8$. Training from scratch, chapter 3 uses 5.
+# the loss starts far above $\log 8$. With a small network chapter 3 uses 5.
 #
 # ## 2.12 Conditional value at risk: the worst share
 #

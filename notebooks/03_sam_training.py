@@ -275,11 +275,12 @@ print(f"{int(seen[0].sum())} of {seen[0].numel()} units dropped, the same ones i
 #
 # ## 3.4 What is trained
 #
-# The table sets this run's parameters beside those of the published experiment. A small network without ImageNet
-# weights does not learn with the paper's settings. Kaiming initialisation of the 1 x 1 blocks, no dropout on the logits
-# and a smaller margin scale make it learn; AdamW replaces SGD to need fewer epochs. `params/paper.yaml` holds
-# the paper's values; so does `params/gpu.yaml`, apart from the corrected network and, where the device is fast at it,
-# bf16 arithmetic.
+# The table sets this run's parameters beside those of the published experiment. Like the paper's, the encoders start
+# from ImageNet weights. To fit two cores they are cut from a small network, EfficientNet-Lite0, whose first stages
+# are *frozen*: they keep their weights, all encoders share them as one `stem`, and what they make of an image is
+# computed once for all epochs. Kaiming initialisation of the 1 x 1 blocks, no dropout on the logits, a smaller margin
+# scale and AdamW make the rest learn in few epochs. `params/paper.yaml` holds the paper's values; so does
+# `params/gpu.yaml`, apart from the corrected network and, where the device is fast at it, bf16 arithmetic.
 
 # %%
 paper, ours = asdict(TrainingConfig(fidelity="official")), asdict(config)
