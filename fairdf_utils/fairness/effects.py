@@ -13,8 +13,10 @@ from scipy.stats import t as student
 
 from fairdf_utils.fairness.score_table import ScoreTableError, column
 
+LEVEL = 0.95  # coverage of the intervals
 
-def interval_of_means(values: np.ndarray, less: np.ndarray | None = None, level: float = 0.95) -> dict[str, float]:
+
+def interval_of_means(values: np.ndarray, less: np.ndarray | None = None) -> dict[str, float]:
     """The mean of values (n,), one a person, or the mean of values minus that of other persons, `less` (m,).
 
     estimate, low, high, p_value (that it is zero); NaN but for the estimate where a sample has fewer than two persons.
@@ -32,12 +34,12 @@ def interval_of_means(values: np.ndarray, less: np.ndarray | None = None, level:
     if error == 0:
         return {"estimate": estimate, "low": estimate, "high": estimate, "p_value": float(estimate == 0)}
     freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
-    reach = student.ppf((1 + level) / 2, freedom) * error
+    reach = student.ppf((1 + LEVEL) / 2, freedom) * error
     p_value = 2 * student.sf(abs(estimate) / error, freedom)
     return {"estimate": estimate, "low": estimate - reach, "high": estimate + reach, "p_value": p_value}
 
 
-def paired_effects(table: pd.DataFrame, of: str = "score", level: float = 0.95) -> pd.DataFrame:
+def paired_effects(table: pd.DataFrame, of: str = "score") -> pd.DataFrame:
     """The paired difference that each change makes, real and fake images apart, with intervals over persons.
 
     `table` holds scored rows of `rendered.counterfactual`: pair, identity, label, attribute, value, and `of`, what is
@@ -57,32 +59,28 @@ def paired_effects(table: pd.DataFrame, of: str = "score", level: float = 0.95) 
             raise ScoreTableError(f"{gap[1]} has no row with {attribute} = {gap[2]}: score all images of a pair.")
         for value in others:
             persons = (wide[value] - wide[first]).groupby("identity").mean().to_numpy()
-            rows[label, attribute, value] = {"persons": len(persons), **interval_of_means(persons, level=level)}
-    index = pd.MultiIndex.from_tuples(rows, names=["label", "attribute", "value"])
-    return pd.DataFrame(list(rows.values()), index, ["persons", "estimate", "low", "high", "p_value"])
+            rows[label, attribute, value] = {"persons": len(persons), **interval_of_means(persons)}
+    return pd.DataFrame(rows).T.rename_axis(["label", "attribute", "value"])
 
 
-def decomposition(
-    table: pd.DataFrame, states: Sequence[str], reference: str, by: str = "group", level: float = 0.95
-) -> pd.DataFrame:
+def decomposition(table: pd.DataFrame, states: Sequence[str], reference: str) -> pd.DataFrame:
     """Where the gap between each group and the `reference` comes from, when all are made alike step by step.
 
-    `table` has a row for each image of one label, with `by`, `identity`, and the scores in each of `states`: the first
-    as drawn, and each next one with one attribute more that is the same for everybody. A step's part of the gap is what
-    it takes away from the group less what it takes away from the reference; "rest" is the gap that the last state
-    leaves. The parts add up to "gap" exactly, in whatever order; how large each is depends on the order.
+    `table` has a row for each image of one label, with `group`, `identity`, and the scores in each of `states`: the
+    first as drawn, and each next one with one attribute more that is the same for everybody. A step's part of the gap
+    is what it takes away from the group less what it takes away from the reference; "rest" is the gap that the last
+    state leaves. The parts add up to "gap" exactly, in whatever order; how large each is depends on the order.
 
     Index (group, part): parts are states[1:], "rest", "gap"; columns those of `interval_of_means`.
     """
-    scores = table.groupby([by, "identity"], sort=False)[list(states)].mean()
+    scores = table.groupby(["group", "identity"], sort=False)[list(states)].mean()
     parts = {later: scores[earlier] - scores[later] for earlier, later in pairwise(states)}
     parts |= {"rest": scores[states[-1]], "gap": scores[states[0]]}
     persons = pd.DataFrame(parts)
     rows = {
-        (group, part): interval_of_means(own[part], persons.loc[reference, part], level)
-        for group, own in persons.groupby(level=by, sort=False)
+        (group, part): interval_of_means(own[part], persons.loc[reference, part])
+        for group, own in persons.groupby(level="group", sort=False)
         if group != reference
         for part in parts
     }
-    index = pd.MultiIndex.from_tuples(rows, names=[by, "part"])
-    return pd.DataFrame(list(rows.values()), index, ["estimate", "low", "high", "p_value"])
+    return pd.DataFrame(rows).T.rename_axis(["group", "part"])

@@ -49,9 +49,9 @@ def test_a_pair_that_lacks_an_image_is_refused():
 def test_interval_of_two_samples_is_that_of_welch():
     a, b = np.random.default_rng(3).normal([[0.0], [1.0]], [[1.0], [3.0]], (2, 12))
     known = stats.ttest_ind(a[:7], b, equal_var=False)
-    found = interval_of_means(a[:7], b, level=0.9)
+    found = interval_of_means(a[:7], b)
     assert found["p_value"] == pytest.approx(known.pvalue)
-    assert (found["low"], found["high"]) == pytest.approx(tuple(known.confidence_interval(0.9)))
+    assert (found["low"], found["high"]) == pytest.approx(tuple(known.confidence_interval(0.95)))
 
 
 def test_interval_of_one_person_and_of_equal_values():
