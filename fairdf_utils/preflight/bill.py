@@ -53,8 +53,8 @@ class Bill:
 def estimate(*places: Place) -> Bill:
     """Measure what the extractions and trainings of plans without faults will take, with their scores.
 
-    What is done is left out: videos whose faces are there, and epochs of trainings in the run folders. The plans differ
-    in their worlds alone.
+    What is done is left out: videos whose faces are there, and epochs of trainings in the run folders. The others are
+    counted up to the cap, which a training with `patience` need not reach. The plans differ in their worlds alone.
     """
     corpora, trainings = [row for place in places for row in _corpora(place)], _trainings(places)
     calls = {repr(row["call"]): row["call"] for row in [*corpora, *trainings]}
@@ -89,8 +89,11 @@ def _trainings(places: Sequence[Place]) -> list[dict]:
     asked = [(place, *training) for place in places for training in place.trainings()]
     for place, step, sets in asked:
         config = TrainingConfig(**{field.name: step.values[field.name] for field in fields(TrainingConfig)})
-        history = place.run / step.folder / "history.csv"
-        epochs = config.epochs - (len(pd.read_csv(history)) if history.exists() else 0)
+        history, epochs = place.run / step.folder / "history.csv", config.epochs
+        if history.exists():
+            aucs = pd.read_csv(history)["val_auc"]
+            flat = len(aucs) - 1 - aucs.argmax()  # epochs since the best
+            epochs = 0 if 0 < config.patience <= flat else epochs - len(aucs)
         if epochs > 0:
             kind = config.method if config.method in ("fairdf", "ucf") else "ori"
             same = replace(config, detector="", method=kind, seed=0, epochs=1, weights="")

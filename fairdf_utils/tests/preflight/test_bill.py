@@ -39,7 +39,7 @@ def test_steps_images_and_bytes_are_counted(plan, corpus, tmp_path, monkeypatch)
     monkeypatch.setattr(measure, "measure", lambda given, limit: [calls.append(call) or TOLD for call in given])
     history = tmp_path / "run/03_sam_training/ori-s0/history.csv"  # trained for one of its three epochs
     history.parent.mkdir(parents=True)
-    history.write_text("epoch\n1\n")
+    history.write_text("epoch,val_auc\n1,0.5\n")
     bill = estimate(Place(plan, tmp_path / "run", NOTEBOOKS))
     assert len(calls) == 1  # what takes equally long is measured once
     rows = bill.trainings.set_index("detector")
@@ -66,6 +66,18 @@ def test_the_trainings_of_all_worlds_are_added_up(plan, tmp_path, monkeypatch):
     assert len(calls) == 2 and two.trainings["hours"].tolist() == (2 * one.trainings["hours"]).tolist()
     assert two.disk["bytes"].sum() == 2 * one.disk["bytes"].sum()
     assert set(two.disk.loc[two.disk["what"] == "checkpoints", "folder"]) == {tmp_path / "run"}
+
+
+def test_a_training_that_ended_by_its_patience_costs_nothing(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "measure", lambda given, limit: [TOLD for _ in given])
+    for step in plan.steps:
+        step.given.update(patience=1)
+    for name, aucs in (("ori-s0", "0.7\n0.6"), ("ori-s1", "0.6\n0.7")):  # flat, and still rising
+        history = tmp_path / f"run/03_sam_training/{name}/history.csv"
+        history.parent.mkdir(parents=True)
+        history.write_text(f"val_auc\n{aucs}\n")
+    rows = estimate(Place(plan, tmp_path / "run", NOTEBOOKS)).trainings.set_index("detector")
+    assert rows.loc["ori", ["trainings", "steps"]].tolist() == [1, 3]
 
 
 def test_what_cannot_be_measured_is_said(plan, tmp_path, monkeypatch):
