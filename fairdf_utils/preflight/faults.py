@@ -210,7 +210,8 @@ def _backbone(place: Place, values: dict) -> Iterator[str]:
     if weights not in ("", "imagenet", "embedded"):
         weights = place.path(weights)
         if not weights.is_file():
-            wrong.append(f'weights: there is no file {weights}: put a state dict there, or give "imagenet" or ""')
+            other = '"imagenet", "embedded" or ""'
+            wrong.append(f"weights: there is no file {weights}: put a state dict there, or give {other}")
             weights = ""
     yield from wrong
     yield from _said(Encoder, name, 256 if wrong else size, 8, weights, frozen_stages=frozen)

