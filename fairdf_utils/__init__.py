@@ -10,7 +10,7 @@ evaluation    scores of test sets, perturbations, one's own pictures
 fairness      score tables, metrics, the worst group, uncertainty and its coverage, permutation tests, label noise,
               thresholds, calibration, sample size, verdicts, comparisons, effects of attributes, post-processing,
               tables of whole experiments
-explanation   probes, Grad-CAM, the loss landscape
+explanation   probes, Grad-CAM, swaps of a branch, the loss landscape
 released      what the authors published: checkpoints and score files
 figures       every figure of the chapters
 preflight     what would stop a run, and what it will cost, before it starts

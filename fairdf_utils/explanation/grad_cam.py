@@ -166,13 +166,14 @@ def features(
 
 def feature_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """The maps (N, D, 8, 8) behind `features`, of images (N, 3, H, H)."""
+    seen = model.stem(images)
     if isinstance(model, PlainDetector):
-        return {"encoder": model.encoder(images)}
-    forgery = model.forgery(images)  # (N, width, 8, 8)
+        return {"encoder": model.encoder(seen)}
+    forgery = model.forgery(seen)  # (N, width, 8, 8)
     maps = {"domain_agnostic": model.agnostic_split(forgery), "domain_specific": model.specific_split(forgery)}
     if hasattr(model, "demographic_split"):
-        maps["demographic"] = model.demographic_split(model.demographic(images))
-    maps["content"] = model.content(images)
+        maps["demographic"] = model.demographic_split(model.demographic(seen))
+    maps["content"] = model.content(seen)
     if model.fused is not None:
         maps["fused"] = answering_map(model, images)
     return maps

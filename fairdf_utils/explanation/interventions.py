@@ -25,6 +25,6 @@ def swapped(
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
             own, other = (to_device(each[start : start + batch_size], device) for each in (images, others))
-            shown[:] = [other]
-            logits.append(detector.detect(own).float().cpu())
+            shown[:] = [detector.stem(other)]
+            logits.append(detector.detect(own).cpu())
     return torch.cat(logits).numpy()

@@ -2,8 +2,8 @@
 
 Every direction is filter-normalised (Li et al. 2018): each filter's part (a row of a linear layer, an output channel
 of a convolution) has the norm of that filter, so 1 on an axis moves each filter by its own length. Without this, a
-network whose weights are larger by a factor that its batch norms take out again would look flatter. Biases and batch
-norms stay as they are, in evaluation mode: the centre is the detector as it scores.
+network whose weights are larger by a factor that its batch norms take out again would look flatter. Biases, batch
+norms and a frozen stem stay as they are, in evaluation mode: the centre is the detector as it scores.
 
 Source: Li et al. 2018, "Visualizing the loss landscape of neural nets", NeurIPS; Foret et al. 2021 (sharpness).
 """
@@ -120,8 +120,8 @@ def normalised(direction: Direction, weights: list[Tensor]) -> Direction:
 
 
 def _filters(model: nn.Module) -> list[Tensor]:
-    """The weights that move, without gradients: of convolutions and linear layers, not biases and norms."""
-    return [weight.detach() for weight in model.parameters() if weight.ndim > 1]
+    """The weights that move, without gradients: of convolutions and linear layers that are trained, no other."""
+    return [weight.detach() for weight in model.parameters() if weight.ndim > 1 and weight.requires_grad]
 
 
 def _walker(model: nn.Module, loss: Loss) -> Callable[..., float]:
@@ -139,8 +139,8 @@ def _walker(model: nn.Module, loss: Loss) -> Callable[..., float]:
 
 
 def _loss_and_gradient(model: nn.Module, loss: Loss) -> tuple[float, Direction]:
-    still = copy.deepcopy(model).eval().requires_grad_(True)
-    weights = [weight for weight in still.parameters() if weight.ndim > 1]
+    still = copy.deepcopy(model).eval()
+    weights = [weight for weight in still.parameters() if weight.ndim > 1 and weight.requires_grad]
     total, slopes = 0.0, [torch.zeros_like(weight) for weight in weights]
     with torch.enable_grad():
         for part in loss(still):

@@ -214,6 +214,20 @@ def test_features_are_what_the_heads_pool(model, images):
     np.testing.assert_allclose(found["content"], content.detach().numpy(), atol=2e-5)
 
 
+def test_features_and_heat_behind_a_frozen_stem():
+    torch.manual_seed(0)
+    stem = {"backbone": "tf_efficientnet_lite0", "weights": "embedded", "frozen_stages": 2}
+    model = FairDetector(small(64, initialisation="kaiming", **stem))
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    found, heat = features(model, images, CPU), grad_cam(model, images, CPU)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(to_device(images, CPU))
+    for name, head in {"domain_agnostic": outputs.agnostic, "demographic": outputs.demographic}.items():
+        np.testing.assert_allclose(found[name], head.pooled.numpy(), atol=1e-4, err_msg=name)
+    assert heat.max() == 1 and len(np.unique(heat)) > 64
+
+
 def test_the_plain_feature_leads_to_the_answer(images):
     torch.manual_seed(0)
     model = PlainDetector(small(32)).eval()

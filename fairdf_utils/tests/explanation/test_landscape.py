@@ -145,6 +145,21 @@ def test_the_model_stays_bit_for_bit(scored, explore):
     assert_unchanged(model, before)
 
 
+@pytest.mark.parametrize("explore", [lambda *given: landscape(*given, steps=3), sharpness])
+def test_a_frozen_stem_does_not_move(explore):
+    model = PlainDetector(small(64, backbone="tf_efficientnet_lite0", weights="embedded", frozen_stages=2))
+    stem = [value.clone() for value in model.stem.state_dict().values()]
+
+    def loss(moved):
+        assert all(map(torch.equal, moved.stem.state_dict().values(), stem)) and not moved.stem.training
+        seen.append(float(moved.head.layers[0].weight.detach().sum()))
+        yield sum(weight.square().sum() for weight in moved.parameters())
+
+    seen = []
+    explore(model, loss)
+    assert len(set(seen)) > 1, "the rest moves"
+
+
 def test_a_rescaling_that_batch_norm_undoes_changes_nothing(scored):
     _, images, label = scored
     torch.manual_seed(0)
