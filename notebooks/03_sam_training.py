@@ -56,6 +56,7 @@ epochs: int = 10
 patience: int = 3  # epochs without a higher validation AUC after which training ends; 0: never before `epochs`
 batch_size: int = 32  # pairs of a fake and a real (paper: 16)
 sampling: str = "natural"  # of the pairs; or "balanced": every group equally often
+mixing: str = "none"  # or "across_groups": each image with one of the same forgery and another group
 optimizer: str = "adamw"  # "sgd" (paper) or "adamw"
 lr: float = 3e-3  # learning rate (paper: 5e-4 with sgd)
 momentum: float = 0.9  # of sgd

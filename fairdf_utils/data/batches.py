@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +150,26 @@ def _balanced_draw(rows: np.ndarray, group: np.ndarray, number: int, generator: 
     return generator.choice(rows, number, p=weight / weight.sum())
 
 
+def epoch_partners(
+    frame: pd.DataFrame, pairs: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the images of pairs (n, 2) are mixed with: manifest positions int64 and their own shares, 0..1, (n, 2) each.
+
+    A partner shows the same forgery (or none, too) on a face of another group, each of these equally likely: so labels
+    stay true, while what goes with a group no longer goes with the label. An image without one is its own partner.
+
+    Source: Yao et al. 2022, "Improving out-of-distribution robustness via selective augmentation", ICML (LISA).
+    """
+    forgery, group = (codes(frame)[name] for name in ("forgery", "group"))
+    partners = pairs.copy()
+    for kind, own in set(zip(forgery[pairs].flat, group[pairs].flat, strict=True)):
+        others = np.flatnonzero((forgery == kind) & (group != own))
+        here = (forgery[pairs] == kind) & (group[pairs] == own)
+        if len(others):
+            partners[here] = _balanced_draw(others, group, here.sum(), generator)
+    return partners, generator.random(pairs.shape, dtype=np.float32)
+
+
 def batches(
     frame: pd.DataFrame,
     images: np.ndarray,
@@ -158,25 +178,43 @@ def batches(
     device: torch.device,
     share: tuple[int, int] = (0, 1),
     stem_maps: np.ndarray | None = None,
+    partners: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[Batch]:
     """Batches of `batch_size` pairs; a short last batch is dropped unless it is the only one.
 
     A handful of images gives noisy batch-norm statistics and hardly any group twice. Of several processes (`share`:
     number of this one, from 0, and of all) each loads the images of its own pairs only; the annotations are those of
     the whole batch. `images` uint8 (N, H, H, 3) are from `decode`, `pairs` int64 (n, 2) from `epoch_pairs`, `stem_maps`
-    float (N, h, w, C) what a frozen stem made of the images, if that was computed before.
+    float (N, h, w, C) what a frozen stem made of the images, if that was computed before; with `partners` from
+    `epoch_partners` images and stem maps are mixed with their partners'.
     """
     rank, count = share
     labels, groups = codes(frame), len(scheme_of(frame["group"]))
     full = len(pairs) // batch_size * batch_size or len(pairs)
     for start in range(0, full, batch_size):
-        drawn = pairs[start : start + batch_size]
-        rows = drawn.T.reshape(-1)  # fakes, then reals
-        own = np.array_split(drawn, count)[rank].T.reshape(-1)
+        part = slice(start, start + batch_size)
+        rows = pairs[part].T.reshape(-1)  # fakes, then reals
+        own = [np.array_split(each[part], count)[rank].T.reshape(-1) for each in (pairs, *(partners or ()))]
         yield Batch(
-            images=to_device(images[own], device),
+            images=_load(images, to_device, device, *own),
             rows=rows,
             groups=groups,
-            stem_maps=None if stem_maps is None else channels_first(stem_maps[own], device),
+            stem_maps=None if stem_maps is None else _load(stem_maps, channels_first, device, *own),
             **{name: torch.from_numpy(code[rows]).to(device) for name, code in labels.items()},
         )
+
+
+def _load(
+    values: np.ndarray,
+    convert: Callable[[np.ndarray, torch.device], torch.Tensor],
+    device: torch.device,
+    rows: np.ndarray,
+    partners: np.ndarray | None = None,
+    share: np.ndarray | None = None,
+) -> torch.Tensor:
+    """These rows of values (N, h, w, C), converted; with partners mixed with those, `share` (n,) being their own."""
+    loaded = convert(values[rows], device)
+    if partners is None:
+        return loaded
+    weight = torch.from_numpy(share).to(device)[:, None, None, None]
+    return torch.lerp(convert(values[partners], device), loaded, weight)

@@ -18,6 +18,7 @@ CHOICES = {
     "fidelity": FIDELITIES,
     "fairness_loss": ("group_cvar", "cross_entropy"),
     "sampling": SAMPLING,
+    "mixing": ("none", "across_groups"),
     "initialisation": ("default", "kaiming"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("step", "cosine"),
@@ -64,6 +65,7 @@ class TrainingConfig:
     patience: int = 0  # epochs without a higher validation AUC after which training ends; 0: never before `epochs`
     batch_size: int = 16  # pairs of a fake and a real
     sampling: str = "natural"  # of the pairs; or "balanced": every group equally often, as always in method "balanced"
+    mixing: str = "none"  # of each image with one of the same forgery and another group: "across_groups"
     optimizer: str = "sgd"  # or "adamw", which has no momentum parameter
     lr: float = 5e-4
     momentum: float = 0.9

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from fairdf_utils import progress
-from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, group_sizes, to_device
+from fairdf_utils.data.batches import Batch, batches, decode, epoch_pairs, epoch_partners, group_sizes, to_device
 from fairdf_utils.data.vocabulary import FORGERIES, scheme_of
 from fairdf_utils.evaluation.scoring import predict, score_table
 from fairdf_utils.fairness.metrics import fairness_metrics
@@ -233,8 +233,9 @@ class Training:
         group_counts = torch.from_numpy(group_sizes(self.train)).to(self.device)
         rows, log = [], []
         share = (distributed.rank(), distributed.world_size())
+        partners = epoch_partners(self.train, pairs, generator) if self.config.mixing == "across_groups" else None
         size = self.config.batch_size
-        drawn = batches(self.train, self.train_images, pairs, size, self.device, share, self.stem_maps)
+        drawn = batches(self.train, self.train_images, pairs, size, self.device, share, self.stem_maps, partners)
         for batch, step_seed in zip(drawn, seeds, strict=True):
             terms = batch_step(self.config, self.parallel, self.optimizer, batch, int(step_seed), group_counts)
             self.schedule.step()

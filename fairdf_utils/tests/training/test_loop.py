@@ -57,6 +57,7 @@ FAIR_TERMS = {"agnostic", "specific", "reconstruction", "contrastive", "demograp
         ({"method": "dag_fdd", "sam": False}, {"detection"}),
         ({"method": "daw_fdd", "sam": False}, {"detection"}),
         ({"method": "ucf", "sam": False}, FAIR_TERMS - {"demographic", "fairness"}),
+        ({"sam": False, "sampling": "balanced", "mixing": "across_groups"}, FAIR_TERMS),
         ({"sam": False}, FAIR_TERMS),
         ({"sam": True}, FAIR_TERMS),
         ({"fidelity": "official"}, FAIR_TERMS),
