@@ -867,18 +867,24 @@ if not missing:
     d = paired.set_index(over_runs.index.names).loc[[pair], "estimate"].to_numpy()
     half = student.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)) if len(d) > 1 else np.nan
     assert np.allclose(over_runs.loc[pair, ["low", "high"]].astype(float), d.mean() + [-half, half], equal_nan=True)
-    table = experiment.difference_table(over_runs).rename(experiment.NUMBERS)
-    display(show(experiment.wins), table[table.index.isin(["balanced", "balanced-long"], level="reference")])
+    won = experiment.wins(over_runs)
+    points = (100 * over_runs["mean"]).map("{:+.1f}".format)
+    points += [findings.between(*ends) for ends in over_runs[["low", "high"]].to_numpy()]
+    points = points.where(over_runs["mean"].notna(), "").unstack("dataset")[list(paired["dataset"].unique())]
+    points = points.reindex(won.index).join(won.drop(columns=["auc_higher", "lost"]))
+    points = points[points.index.isin(["balanced", "balanced-long"], level="reference")]
+    display(show(experiment.wins), points.rename(experiment.NUMBERS))
     print(*experiment.win_sentences(over_runs), sep="\n")
     for claim, verdict in experiment.hypotheses(over_runs).items():
         print(f"{claim}: {verdict}.")
 
 # %% [markdown]
 # **What you should see.** Points for each run, and how far apart the runs of one detector lie: where two clouds
-# overlap, one training of each proves nothing. `balanced-long` sees as many images as the method does, so the two cost
-# about the same; the column of seconds says what every row costs. Two things make the intervals too narrow. Runs on one
-# data seed share their people and captures, so that new people may change more than a new training; and among many
-# comparisons some are off zero by chance, which the demand for three test sets makes rare, not impossible.
+# overlap, one training of each proves nothing. `balanced-long` sends as many images through an encoder as the method
+# without SAM; the seconds, of several trainings side by side on one machine, say what every row took. Two things make
+# the intervals too narrow. Runs on one data seed share their people and captures, so that new people may change more
+# than a new training; and among many comparisons some are off zero by chance, which the demand for three test sets
+# makes rare, not impossible.
 #
 # The same seed gives other numbers on another machine: sums are rounded in another order, and the difference grows with
 # every step. Take another machine for another training seed: of a single run only the order of magnitude carries over.

@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from fairdf_utils.fairness.findings import between
-
 BETTER = {"worst_auc": 1, "fpr_sum_matched": -1, "oae_matched": -1, "auc": 1}  # sign of an improvement
 NUMBERS = dict(zip(BETTER, ("worst-group AUC", "F_FPR at 10 % FPR", "F_OAE at 10 % FPR", "AUC"), strict=True))
 WINNING = ("worst_auc", "fpr_sum_matched")  # by which a method may win, if its AUC is not lower
@@ -86,23 +84,16 @@ def wins(found: pd.DataFrame) -> pd.DataFrame:
     """The rule of the protocol: better by one of WINNING on at least SETS test sets, and the AUC lower on none.
 
     From `pooled`; with fewer than RUNS runs a test set does not count. Index (reference, detector, metric), metrics of
-    WINNING; columns better, worse, auc_lower, auc_higher (numbers of test sets), win, and lost: the reference wins.
+    WINNING; columns runs (of the set with the fewest), better, worse, auc_lower, auc_higher (numbers of test sets),
+    win, and lost: the reference wins.
     """
     found = found.assign(**{side: found[side] & (found["runs"] >= RUNS) for side in ("better", "worse")})
-    counted = found.groupby([*PAIR, "metric"], sort=False)[["better", "worse"]].sum()
+    counted = found.groupby([*PAIR, "metric"], sort=False).agg({"runs": "min", "better": "sum", "worse": "sum"})
     auc = counted.xs("auc", level="metric").rename(columns={"worse": "auc_lower", "better": "auc_higher"})
+    auc = auc[["auc_lower", "auc_higher"]]
     counted = counted[counted.index.isin(WINNING, level="metric")].join(auc)
     win, lost = counted["better"] >= SETS, counted["worse"] >= SETS
     return counted.assign(win=win & (counted["auc_lower"] == 0), lost=lost & (counted["auc_higher"] == 0))
-
-
-def difference_table(found: pd.DataFrame) -> pd.DataFrame:
-    """`pooled` for people: "+3.2 (1.0 to 5.4)" points on each test set, and `wins`; a row for each row of `wins`."""
-    words = (100 * found["mean"]).map("{:+.1f}".format) + [between(*one) for one in found[["low", "high"]].to_numpy()]
-    words = words.where(found["mean"].notna(), "").unstack("dataset")
-    won = wins(found)
-    words = words.reindex(won.index, columns=found.index.get_level_values("dataset").unique()).fillna("")
-    return words.join(won.drop(columns=["auc_higher", "lost"]))
 
 
 def win_sentences(found: pd.DataFrame) -> list[str]:

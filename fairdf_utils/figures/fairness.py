@@ -162,6 +162,8 @@ def all_runs(runs: pd.DataFrame, lower: str = "fpr_sum_matched", higher: str = "
                 ends = 100 * part[[f"{higher}_low", f"{higher}_high"]].to_numpy()
                 size["yerr"] = np.abs(ends - y.to_numpy()[:, None]).T
             axes.errorbar(x.mean(), y.mean(), elinewidth=1.3, zorder=3, **size, **looks[name])
+        if runs.loc[runs["dataset"] == dataset, [lower, higher]].isna().any(axis=1).all():
+            axes.text(0.5, 0.5, "undefined", transform=axes.transAxes, ha="center", style="italic", color="#666666")
         axes.set_title(dataset)
         axes.tick_params(labelbottom=True, labelleft=True)
     grid[0].set_xlim(-3, None)  # of all

@@ -138,6 +138,7 @@ def test_all_runs_are_drawn_with_their_mean_and_its_spread_and_one_run_with_its_
     np.testing.assert_allclose(bars[1][0], [[30 - spread[0], 85], [30 + spread[0], 85]])
     np.testing.assert_allclose(bars[1][1], [[30, 85 - spread[1]], [30, 85 + spread[1]]])
     assert {"ori", "fairdf", "(always real)"} <= set(words(figure).split("\n")) and bars[2] == []
+    assert [text.get_text() for text in dfd.texts] == ["undefined"] and not ffpp.texts
 
 
 def test_runs_of_a_comparison_share_a_row():
