@@ -804,10 +804,9 @@ words
 # the paper's numbers are not ours to copy. Fill them in from the paper, and mind that they belong to other data than
 # this run's. By $F_\mathrm{FPR}$ a constant comes first, by the main numbers it comes last.
 #
-# Where the method stands last, it has lost *here*; on the embedded benchmark that is with a small network, few epochs
-# and rendered faces. SAM spends its second pass on flatness, and with a fixed number of epochs it may simply not have
-# learned the rare groups yet. That is a hypothesis, to be tested with more epochs and seeds (`params/ablation.yaml`),
-# not an excuse; nor is it a verdict on the method at the paper's size. 5.9 says in words what was found.
+# Where the method stands last, it has lost *here*; on the embedded benchmark that is with a small network, rendered
+# faces and the seeds of this run. It is no verdict on the method at the paper's size. 5.9 says in words what was found,
+# and 5.11 what more seeds and other rendered people say.
 
 # %% [markdown] tags=["audit"]
 # **What may be concluded.** That this *trained* detector treats groups unlike on *this* test set at *this* threshold,
