@@ -32,7 +32,7 @@ def main_publish(options: Namespace) -> None:
         for name in trained:
             copy, told = small_copy(run / name / "best.safetensors", entries[name])
             copies[told["detector"]] = copy
-            rows.append({key: told.get(key) for key in TOLD} | {"bytes": len(copy)})
+            rows.append({key: told[key] for key in TOLD} | {"bytes": len(copy)})
             measured += measure(told["detector"], run / "04_cross_dataset_evaluation" / name.partition("/")[2])
     except (OSError, LookupError, ValueError) as error:
         raise stored.DetectorError(f"{run} is no finished run ({error!r}): run the book into it first") from None
@@ -53,9 +53,9 @@ def small_copy(best: Path, entry: dict) -> tuple[bytes, dict]:
     given = entry["parameters"]
     if given["image_root"]:
         raise stored.DetectorError(f"{best} was trained on images of {given['image_root']}, not on rendered ones")
-    told = stored.read_config(best)[1] | {"bias": given["bias"], "data_seed": given.get("data_seed", 0)}
+    told = stored.read_config(best)[1] | {"data_seed": given["data_seed"], "bias": given["bias"]}
     history = pd.read_csv(best.with_name("history.csv"))
-    told |= {"commit": entry["commit"], "val_auc": round(history["val_auc"].max(), 6)}
+    told |= {"val_auc": round(history["val_auc"].max(), 6), "commit": entry["commit"]}
     weights = load_file(best)
     for halved in ((), [name for name, value in weights.items() if value.ndim > 1]):
         weights |= {name: weights[name].half() for name in halved}
