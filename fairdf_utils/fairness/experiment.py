@@ -27,7 +27,6 @@ CLAIMS = {  # of the protocol -> candidates, one of which must win against each 
     "H5: the demographic branch helps": (["fairdf-nosam"], ["fairdf-nobranch"]),
     "H6: the bi-level loss helps": (["fairdf-nosam"], ["fairdf-nocvar"]),
     "H7: a design of ours is fairer than balanced pairs alone": (["fairdf-plus"], ["balanced"]),
-    "H7: a design of ours is fairer than balanced pairs alone": (["fairdf-plus"], ["balanced"]),
 }
 
 
