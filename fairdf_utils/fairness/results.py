@@ -63,6 +63,8 @@ def _scored(folder: Path, manifest: dict) -> Iterator[tuple[dict, Path]]:
         scored, trained = (manifest.get(f"{chapter}/{name}", {}) for chapter in (SCORED, TRAINED))
         row = {"data_seed": 0} | scored["parameters"] | trained.get("parameters", {})
         row["commit"] = (trained or scored)["commit"]
+        if row.get("method") == "balanced":  # the plain detector's other name for this
+            row["sampling"] = "balanced"
         if (history := folder / TRAINED / name / "history.csv").exists():
             epochs = pd.read_csv(history)
             best = epochs.loc[epochs["val_auc"].idxmax(), "epoch"]  # the first of the highest

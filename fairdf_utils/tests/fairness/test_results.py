@@ -61,6 +61,7 @@ def test_each_world_detector_seed_and_set_has_a_row_and_is_compared_with_the_ref
     trained = rows[~rows["detector"].str.startswith("(")].set_index(["data_seed", "detector", "seed", "dataset"])
     assert len(trained) == 2 * 3 * 2 and trained.index.is_unique and set(trained["commit"]) == {"abc"}
     assert trained[["epochs", "best_epoch", "seconds"]].drop_duplicates().to_numpy().tolist() == [[3, 2, 7]]
+    assert trained.xs("balanced", level="detector")["sampling"].unique().tolist() == ["balanced"]
     blind = rows[rows["detector"].str.startswith("(")].groupby(["data_seed", "dataset"])["detector"].agg(list)
     assert len(blind) == 4 and {"(always real)", "(coin)"} <= set(blind.iloc[0])
     row, hand = trained.loc[(12, "ori", 1, "ffpp")], by_hand(tables[12]["ori-s1"])
