@@ -44,7 +44,9 @@ bias: float = 1.0  # bias knob of the embedded benchmark, 0..1
 data_seed: int = 0  # of the people and captures that the embedded benchmark renders
 device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", ...
 seed: int = 0  # the batch, the initial weights, the triplets
-backbone: str = "tiny"  # "tiny" or the name of a timm model
+backbone: str = "tf_efficientnet_lite0"  # the name of a timm model, or "tiny"
+weights: str = "embedded"  # "" random, "imagenet", "embedded" (installed with the package), or a state dict's path
+frozen_stages: int = 2  # first stages of the backbone that keep these weights and are shared by all encoders
 image_size: int = 64  # pixels
 width: int = 64  # channels of the encoders' feature map (paper: 512)
 pair_count: int = 16  # pairs of a fake and a real, at least 8 (paper: 16)
@@ -145,12 +147,17 @@ training.image_grid(pictures[first], titles, columns=8)
 # map is 8 x 8 for a picture of any size. The next sections take means and standard deviations over the map. 64
 # positions are enough for that; on a 1 x 1 map a standard deviation does not exist.
 #
+# Where the first stages of the backbone are *frozen* (on the CPU, to save time), all encoders share them: they are one
+# `stem`, with pretrained weights that nothing trains, and an encoder starts from its map instead of the picture.
+#
 # By hand, starting from the backbone's map:
 
 # %%
-encoder = encoders.Encoder(backbone, image_size, width).to(target)
+stem = encoders.build_stem(backbone, image_size, weights, frozen_stages).to(target)
+encoder = encoders.Encoder(backbone, image_size, width, weights, frozen_stages=frozen_stages).to(target)
 with torch.no_grad():
-    features = encoder.features(batch.images)  # (32, channels, 8, 8)
+    seen = stem(batch.images)  # the images themselves where no stage is frozen
+    features = encoder.features(seen)  # (32, channels, 8, 8)
     matrix, bias_vector = encoder.adjust[0].weight[:, :, 0, 0], encoder.adjust[0].bias[:, None, None]
     mixed = torch.einsum("oc,nchw->nohw", matrix, features) + bias_vector  # the same matrix at every position
     variance, mean = torch.var_mean(mixed, (0, 2, 3), correction=0, keepdim=True)  # of the batch, per channel
@@ -159,7 +166,7 @@ show(encoders.Encoder, docstring=False)
 
 # %% tags=["nbval-check-output"]
 with torch.no_grad():
-    assert torch.allclose(by_hand, encoder(batch.images), atol=1e-4)
+    assert torch.allclose(by_hand, encoder(seen), atol=1e-4)
 assert by_hand.shape == (2 * pair_count, width, 8, 8)
 
 choices = {"tiny": 64, "mobilenetv3_small_050": 64, "resnet50": 256, "efficientnet_b3": 256, "legacy_xception": 256}
@@ -218,14 +225,15 @@ assert torch.allclose(block(small_map)[0, :, 3, 5], block(elsewhere)[0, :, 3, 5]
 
 # %%
 config = TrainingConfig(
-    backbone=backbone, weights="", image_size=image_size, width=width, reconstruction_size=image_size,
-    initialisation="kaiming", logit_dropout=0.0,
+    backbone=backbone, weights=weights, frozen_stages=frozen_stages, image_size=image_size, width=width,
+    reconstruction_size=image_size, initialisation="kaiming", logit_dropout=0.0,
 )  # fmt: skip
 detector = detectors.FairDetector(config, len(scheme)).to(target)
 detector.decoder.dropout.p = 0.0
 
 with torch.no_grad():
-    h_f, h_c, h_d = (getattr(detector, part)(batch.images) for part in ("forgery", "content", "demographic"))
+    seen = detector.stem(batch.images)
+    h_f, h_c, h_d = (getattr(detector, part)(seen) for part in ("forgery", "content", "demographic"))
     f_s, f_a, d = detector.specific_split(h_f), detector.agnostic_split(h_f), detector.demographic_split(h_d)
     outputs = detector(batch.images)
 assert h_f.shape == h_c.shape == h_d.shape == (2 * pair_count, width, 8, 8)
@@ -680,10 +688,10 @@ table.round(3)
 # %%
 def gradient_norms(loss, parts):
     """Norm of a loss's gradient with respect to all weights of each part; 0 for a part it does not see."""
-    weights = [(part, w) for part in parts for w in getattr(detector, part).parameters()]
-    gradients = torch.autograd.grad(loss, [w for _, w in weights], retain_graph=True, allow_unused=True)
+    trained = [(part, w) for part in parts for w in getattr(detector, part).parameters() if w.requires_grad]
+    gradients = torch.autograd.grad(loss, [w for _, w in trained], retain_graph=True, allow_unused=True)
     squares = dict.fromkeys(parts, 0.0)
-    for (part, _), gradient in zip(weights, gradients, strict=True):
+    for (part, _), gradient in zip(trained, gradients, strict=True):
         squares[part] += 0.0 if gradient is None else float((gradient**2).sum())
     return {part: square**0.5 for part, square in squares.items()}
 
