@@ -53,7 +53,7 @@ def ffpp(tmp_path):
 
 
 def test_what_needs_no_data_has_no_fault(tmp_path):
-    assert find_faults(Place(read_plan("ablation", NOTEBOOKS), tmp_path, NOTEBOOKS)) == []
+    assert find_faults(Place(read_plan("cpu", NOTEBOOKS), tmp_path, NOTEBOOKS)) == []
 
 
 def test_ten_faults_are_one_list_and_nothing_is_run(tmp_path, capsys):
