@@ -27,7 +27,7 @@ from fairdf_utils.rendered import images
 # What chapters take themselves; the classes above check the rest.
 RANGES = {
     **dict.fromkeys(("accepted_fpr", "bias"), (0, 1)),
-    **dict.fromkeys(("processes", "robustness_images", "explained_images"), (1, math.inf)),
+    **dict.fromkeys(("processes", "robustness_images", "explained_images", "changed_persons"), (1, math.inf)),
     **dict.fromkeys(("threads", "seed", "data_seed", "resampling_seed"), (0, math.inf)),
     "pair_count": (8, math.inf),
     "benchmark_size": (64, 512),
