@@ -14,7 +14,7 @@ from fairdf_utils.model import stored
 
 LARGEST = 500_000  # bytes of a file
 # What the card tells of each.
-TOLD = ("detector", "method", "sam", "sampling", "epoch", "seed", "data_seed", "bias", "val_auc", "commit")
+TOLD = ("detector", "method", "sam", "epoch", "seed", "data_seed", "bias", "val_auc", "commit")
 BELOW = "## Numbers\n"  # from here on the card is written anew
 
 
