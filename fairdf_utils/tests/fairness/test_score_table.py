@@ -145,7 +145,7 @@ def test_names_are_text_as_it_stands_in_the_file(tmp_path):
 
 
 HEADER = "label,score,gender"
-PACKED = gzip.compress(b"label,score,gender\n" + bytes(range(48, 58)) * 300)
+PACKED = gzip.compress(b"label,score,gender\n" + bytes(range(48, 58)) * 300, mtime=0)
 BAD = [  # name of a file, its content, what is said of it
     ("a.csv", "label,gender,Prediction\n0,male,0.1\n", "Rename 'Prediction' to 'score'"),
     ("a.csv", f"{HEADER}\n0,-3.2,male\n", "line 2: -3.2 is not allowed.*apply the sigmoid if logits"),
@@ -213,7 +213,7 @@ GOOD = [  # name of a file and content, each the same table
     ("a.csv", PLAIN.replace(",score", ",score,").replace("25\n", "25,0\n").replace("75\n", "75,1\n")),
     ("a.csv", PLAIN + "\n,,,\n"),
     ("text.csv.gz", PLAIN),
-    ("packed.csv", gzip.compress(PLAIN.encode())),
+    ("packed.csv", gzip.compress(PLAIN.encode(), mtime=0)),
     ("a.csv.ZST", pyarrow.compress(PLAIN.encode(), "zstd", asbytes=True)),
     ("A.PARQUET", None),
     ("index.parquet", "video"),
