@@ -556,9 +556,10 @@ gaps.round(3).join(verdict)
 # found in the direction that was built in. Not all that are wronged are found: the 25 videos of a group come from 25
 # cameras, which are few to tell its share of poor ones from the rest's. *Blind* has a gap of several points too, but
 # below its floor, and no group is singled out: a gap alone is no finding. A plain detector (`ori`) should resemble
-# *shortcut* in its pattern; a method that works brings correlation and gap down. Alarming would be a finding for
-# *blind* in run after run, or a detector with a large gap and no correlation: some other cause than the one that was
-# built in.
+# *shortcut* in its pattern; a method that removes the shortcut brings down the correlation, the gap, and the difference
+# between the FPR of poor and of good captures; if they do not fall, it has not removed it. Alarming would be a finding
+# for *blind* in run after run, or a detector with a large gap and no correlation: some other cause than the one that
+# was built in.
 #
 # This section tests whether the audit finds a cause that is known to be there. It is no evidence about real people.
 #
@@ -757,8 +758,9 @@ figures_fairness.differences(table, f"{widest}: P(fake) of real images, group le
 # **Rarity in training.** `ori` and `balanced` learn from the same images with the same network and loss; `ori` meets a
 # group as often as it occurs, `balanced` meets all equally often. So the paired difference *of their paired
 # differences*, on the same images, is what rarity does to the effect of an attribute; and of a gap between groups,
-# rarity made what `balanced` does not have of it. (To the luck of two trainings both also owe something: the intervals
-# are over persons, not over training seeds.)
+# rarity made what `balanced` does not have of it; if the interval contains zero, no part of the gap can be put down to
+# rarity. (To the luck of two trainings both also owe something: the intervals are over persons, not over training
+# seeds.)
 
 # %%
 rarity = pd.DataFrame()
@@ -782,14 +784,17 @@ rarity.round(3)
 # *gender* outline, hair and beard, those of *exposure* and *capture* the whole picture. Every effect is measured on one
 # and the same face, so its interval is narrow where a gap between groups has a wide one. A *poor capture* should raise
 # P(fake) of real images: the shortcut, seen at work. What *melanin* does tells whether the skin itself matters: where
-# it raises the score of real images and lowers that of fakes, the two are harder to tell apart on dark skin. Beside it,
-# *exposure* tells how much of that is the darker picture.
+# it raises the score of real images and lowers that of fakes, the two are harder to tell apart on dark skin. Where it
+# lowers both, or raises both, it moves dark faces past the threshold: fewer false alarms and more missed fakes, or the
+# reverse; a negative part of a gap then hides some of what *capture* does. Beside it, *exposure* tells how much of that
+# is the darker picture.
 #
 # In the parts of a gap, *capture* should be large where many real videos are poor, and the rest should not be told from
 # zero. A negative part hides some of the gap: without it the gap would be larger. Alarming would be a rest far from
 # zero in many groups: then something differs between the groups that the five attributes do not name. In the last
-# table, a difference far from zero says that an effect is owed to who is rare in training; where it is near zero, the
-# effect would be there had all groups been equally frequent.
+# table, a difference far from zero says that the two detectors answer differently to the attribute: where the effect of
+# `ori` is the larger, rarity may have added to it; where that of `balanced` is, equal shares did not remove it but made
+# it larger. Near zero, the effect is there with either sampling.
 #
 # All this is exact for drawings. On photographs an edited face is itself a forgery, and such effects cannot be had.
 #

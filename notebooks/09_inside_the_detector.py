@@ -282,9 +282,10 @@ for figure in figures:
     display(figure)
 
 # %% [markdown]
-# **What you should see.** In the domain-agnostic feature real images and fakes apart, and the groups mixed; in the
-# demographic one the other way round. A data set that stands alone in the t-SNE of the domain-agnostic feature is a
-# data set whose looks the detector recognises, and its threshold need not fit there (chapter 8).
+# **What you should see.** If the split succeeded, real images and fakes lie apart in the domain-agnostic feature and
+# the groups are mixed; in the demographic one it is the other way round. Groups that look mixed here may still be read
+# by a probe (9.3). A data set that stands alone in the t-SNE of the domain-agnostic feature is a data set whose looks
+# the detector recognises, and its threshold need not fit there (chapter 8).
 #
 # ## 9.5 Grad-CAM
 #
@@ -403,12 +404,13 @@ if len(of_reals):
 pd.concat(hot, axis=1)
 
 # %% [markdown]
-# **What you should see.** Little heat in the column of the real images and much in those of the fakes. Where a row's
-# real images are as hot as its fakes, that group's real images are mistaken for fakes: compare the rates of chapter 5.
-# Rows that differ show a detector that looks at groups differently, and heat beside the face evidence that no forgery
-# left there. A share inside the ellipse as large as the ellipse is what a detector reaches that looks at no place in
-# particular; read it of the forgery branch, because the demographic one is asked who is shown, not what was forged.
-# The map has 8 x 8 cells, so read regions, not pixels, and mean faces hide what single ones do.
+# **What you should see.** The heat of each image is divided by its largest value, so these numbers say where and how
+# widely the evidence is spread, not how much there is. Where the shares of a group's real and fake images are alike,
+# the map treats them alike; whether its real images are called fake is for the rates of chapter 5 to say. Rows that
+# differ show a detector that looks at groups differently, and heat beside the face evidence that no forgery left there.
+# A share inside the ellipse as large as the ellipse is what a detector reaches that looks at no place in particular;
+# read it of the forgery branch, because the demographic one is asked who is shown, not what was forged. The map has 8 x
+# 8 cells, so read regions, not pixels, and mean faces hide what single ones do.
 #
 # ## 9.6 Loss landscape
 #
@@ -454,8 +456,9 @@ print("with and without SAM:", twins or "no such pair in this run")
 explanation.landscapes(surfaces, f"Loss of {len(trained)} training images")
 
 # %% [markdown]
-# **What you should see.** Valleys with the detector, the star, near the bottom. The axes are in lengths of a filter:
-# at 0.5 every filter has moved by half of its length, far more than an optimiser ever moves it in one step.
+# **What you should see.** Valleys with the detector, the star, near the bottom. The axes are in lengths of a filter: at
+# 0.5 every filter that is trained has moved by half of its length (frozen ones stay), far more than an optimiser ever
+# moves it in one step.
 #
 # ## 9.7 Sharpness
 #
@@ -640,9 +643,10 @@ for sampling in SAMPLING:
 pd.DataFrame(shares).groupby("sampling", sort=False).mean()
 
 # %% [markdown]
-# **SAM's pace.** SAM follows the gradient of a point further up. What is reached later may not be reached at all before
-# the training ends: the losses and the validation AUC of each pair of twins, epoch by epoch, and what they lose on the
-# way to the data sets that they were not trained on.
+# **SAM's pace.** SAM follows the gradient of a point further up. With a fixed number of epochs a slower training may
+# end too early; with patience each ends when its validation AUC no longer rises. So the validation AUC stands beside
+# the loss, which may go on falling when nothing is gained: both for each pair of twins, epoch by epoch, and what they
+# lose on the way to the data sets that they were not trained on.
 
 # %%
 pace = {}
@@ -664,11 +668,13 @@ table.iloc[np.unique(np.linspace(0, len(table) - 1, 8).round().astype(int))] if 
 # %% [markdown]
 # **What you should see.** If another group's demographic features flip next to no verdict while another image's forgery
 # features flip many, the fusion is nearly dead: the answer is the forgery branch's, and an agnostic head that does as
-# well says the same in another way. The scales show why a loss that looks at the worst images alone learns late: its
-# best answer to weak evidence is *no* answer, and strong evidence has to come from another term first. Images of small
-# groups weigh far more than their share; what they weigh with losses dealt at random is luck that is trained on, the
-# rest is that rare groups are served worse. Group-balanced pairs leave few small groups. And SAM should be judged by
-# what it gains abroad at equal passes, not by its flatness. All this is one training of each detector.
+# well says the same in another way. The scales show what a loss that looks at the worst images alone can do to weak
+# evidence: its best answer is then *no* answer. Whether that happens in a run is told by the share of scores near one
+# half; where it is no larger than a plain detector's, the evidence was strong enough. Images of small groups weigh far
+# more than their share; what they weigh with losses dealt at random is luck that is trained on, the rest is that rare
+# groups are served worse. Group-balanced pairs leave few small groups. SAM should be judged by what it gains abroad,
+# not by its flatness, and an epoch with SAM costs two passes: at equal epochs the comparison favours it. All this is
+# one training of each detector.
 #
 # ## 9.9 Save
 
