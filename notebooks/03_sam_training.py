@@ -18,7 +18,7 @@
 # |---|---|
 # | **Needs** | the manifests and images of chapter 1 (the embedded benchmark is rendered if missing) |
 # | **Produces** | `03_sam_training/<detector>-s<seed>/`: `best.safetensors`, `last.pt`, `history.csv` |
-# | **Time on 2 CPU cores** | about 3 minutes for the method with SAM, half a minute for the plain detector |
+# | **Time on 2 CPU cores** | about 4 minutes for the method with SAM, less than one for the plain detector |
 # | **Time on one GPU** | depends on the corpus and the number of epochs; the history gives images per second |
 #
 # A detector can be fair on the data that it was trained on and unfair elsewhere. The paper blames sharp minima: the
