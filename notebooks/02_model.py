@@ -419,9 +419,9 @@ for name, truth in {"agnostic": batch.label, "fused": batch.label, "specific": b
     print(f"{name:9} {value:.2f}   for comparison log {heads[name]} = {np.log(heads[name]):.2f}")
 
 # %% [markdown]
-# **What you should see.** Untrained heads are near a detector that knows nothing, the one with many classes somewhat
-# worse, because Kaiming's initialisation starts with visible logits instead of zeros. Far larger values, or values near
-# zero before training, would be alarming.
+# **What you should see.** Untrained heads are somewhat worse than a detector that knows nothing, because Kaiming's
+# initialisation starts with visible logits instead of zeros; by how much depends on the draw of the weights. Far larger
+# values, or values near zero before training, would be alarming.
 #
 # ## 2.9 Contrastive loss: triplets
 #
@@ -753,9 +753,10 @@ parameters["in the answer"] = ["yes" if part in used else "" for part in parts]
 parameters
 
 # %% [markdown]
-# **What you should see.** The answer needs two encoders, two split blocks, the fusion and one head. It does not need
-# the content encoder, the decoder or the other heads, so `detect` does not run them. The released detector answers with
-# one encoder alone and another form of the score (chapter 7).
+# **What you should see.** The answer needs two encoders, two split blocks, the fusion and one head, and before them the
+# stem where stages are frozen: no gradient reaches its weights, so the table does not mark it. It does not need the
+# content encoder, the decoder or the other heads, so `detect` does not run them. The released detector answers with one
+# encoder alone and another form of the score (chapter 7).
 #
 # ## Save
 

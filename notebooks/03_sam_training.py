@@ -301,12 +301,12 @@ history = trainer.run()
 assert trainer.finished and np.isfinite(history["loss"]).all()
 
 # %% [markdown]
-# When training stops is the subject of 3.5. It saves a whole checkpoint (weights, optimizer with its
-# momentum, schedule, history) after each one and goes on from there when it was interrupted, or when this cell is run
-# again. A checkpoint of another configuration or of other data is moved into `set_aside/`, and training starts anew.
-# Validation scores every epoch on the same images; the epoch with the highest validation AUC is published. Several GPUs
-# train one detector with `processes` above, or without the chapter:
-# `torchrun --nproc-per-node 2 -m fairdf_utils train --params gpu --run-dir runs/gpu --detector fairdf --seed 0`.
+# When training stops is the subject of 3.5. Training saves a whole checkpoint (weights, optimizer with its momentum,
+# schedule, history) after each one and goes on from there when it was interrupted, or when this cell is run again. A
+# checkpoint of another configuration or of other data is moved into `set_aside/`, and training starts anew. Validation
+# scores every epoch on the same images; the epoch with the highest validation AUC is published. Several GPUs train one
+# detector with `processes` above, or without the chapter: `torchrun --nproc-per-node 2 -m fairdf_utils train --params
+# gpu --run-dir runs/gpu --detector fairdf --seed 0`.
 
 # %%
 parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -319,13 +319,14 @@ history[["epoch", "loss", "val_auc", "val_fpr_sum", "val_oae"]].round(3)
 training.history(history)
 
 # %% [markdown]
-# **What you should see.** The loss falls while the validation AUC rises well above 0.5 and levels off as the schedule
-# ends. The term `fairness` falls least: it alone trains the fused head, it listens to the worst groups only,
-# and it starts from the $\log 2 \approx 0.69$ of a constant answer, so this short budget leaves it far above the
-# agnostic term. F_FPR is no quality by itself: an epoch that answers the same for everybody scores a perfect zero at
-# an AUC of one half. The best epoch is chosen by AUC, so the published detector need not be the fairest one; F_FPR on
+# **What you should see.** The loss falls while the validation AUC rises well above 0.5; then the AUC levels off or
+# falls a little, and training ends by the rule of 3.5 or at the cap. The term `fairness` stays above the agnostic term,
+# although both ask real or fake with the same weight: it is a mean over the worst groups and their worst images, not
+# over all. F_FPR is no quality by itself: an epoch that answers the same for everybody scores a perfect zero at an AUC
+# of one half. The best epoch is chosen by AUC, so the published detector need not be the fairest one; F_FPR on
 # validation rests on few videos a group, and choosing by it would choose noise. A flat AUC at 0.5 would mean collapse
-# to a constant answer; an AUC that falls after an early best would mean overfitting.
+# to a constant answer; an AUC that falls after its best means that the detector begins to overfit, and the epochs after
+# the best are not published.
 #
 # ## 3.5 Trained to a rule
 #

@@ -233,9 +233,9 @@ wrong = {"frames": (scores["score"] >= 0.5) != scores["label"], "videos": (video
 pd.DataFrame({what: [len(x), 100 * x.mean()] for what, x in wrong.items()}, ["number", "wrong at 0.5 (%)"]).round(1)
 
 # %% [markdown]
-# **What you should see.** Somewhat fewer errors among videos than among frames. Independent looks at a clip would bring
-# more: its frames share person, light and camera, and what is wrong about these stays wrong in the mean.
-# `video_scores.*` was written by the same call.
+# **What you should see.** The share of wrong verdicts among videos is near that among frames. Independent looks at a
+# clip would bring more: its frames share person, light and camera, and what is wrong about these stays wrong in the
+# mean. `video_scores.*` was written by the same call.
 #
 # ## 4.5 ROC curve and AUC: how well does it separate?
 #
@@ -274,10 +274,11 @@ results.round(3)
 detection.roc({name: part for name, part in scores.groupby("dataset", sort=False)})
 
 # %% [markdown]
-# **What you should see.** Each AUC with its 95 % interval, which rests on whole videos (chapter 5 explains it). The
-# intra set has the highest AUC: abroad the order of the scores suffers. And the dots, all at the threshold of one half,
-# lie at different false-positive rates: the scale of the scores suffers too. An intra AUC near 0.5 would mean an
-# untrained detector; a cross AUC well above the intra one, a leak or an easier forgery.
+# **What you should see.** Each AUC with its 95 % interval, which rests on whole videos (chapter 5 explains it). Where a
+# cross set has a lower AUC than the intra set, the order of the scores suffers abroad; it may also lie above, because
+# it holds other forgeries (4.8). The dots, all at the threshold of one half, lie at different false-positive rates: the
+# scale of the scores moves too. An intra AUC near 0.5 would mean an untrained detector; a cross AUC well above the
+# intra one, a leak or an easier forgery.
 #
 # **Is sharpness enough?** Where forgeries are blurred, nobody need look at the face. So the table also says how sharp
 # an image is, in one number: the variance of its Laplacian, of what a pixel differs by from its four neighbours,
@@ -346,11 +347,12 @@ for name in test_sets[1:]:
 abroad.round(1)
 
 # %% [markdown]
-# **What you should see.** `auc` and `ap` fall (negative), `eer` rises. Then look at `tpr` and `fpr` together. Both up,
-# or both down: the scores have moved as a whole, and another threshold would mend part of the loss of `acc`. `fpr` up
-# and `tpr` down: fakes and real images have come closer, and a threshold trades one for the other. The mean over frames
-# does not bring back what is lost: videos lose about as many points as frames. Each number rests on a few hundred
-# videos; chapter 5 puts intervals on such numbers before anybody compares detectors by them.
+# **What you should see.** Where a set is harder than home, `auc` and `ap` fall (negative) and `eer` rises; where its
+# forgeries are easier, it can be the other way round. Then look at `tpr` and `fpr` together. Both up, or both down: the
+# scores have moved as a whole, and another threshold would mend part of the loss of `acc`. `fpr` up and `tpr` down:
+# fakes and real images have come closer, and a threshold trades one for the other. The mean over frames brings back
+# little of what is lost: compare the points that videos lose with those of the frames. Each number rests on a few
+# hundred videos; chapter 5 puts intervals on such numbers before anybody compares detectors by them.
 #
 # ## 4.8 By forgery and by group: which fakes, and whose scores?
 #
@@ -364,7 +366,7 @@ found
 
 # %% [markdown]
 # The share of fakes found, by forgery: forgeries are not equally hard, and a test set inherits the difficulty of those
-# that it holds.
+# that it holds. Nor is one forgery equally hard everywhere: compare its rows in different data sets.
 
 # %%
 training.score_distributions(own)

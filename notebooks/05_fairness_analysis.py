@@ -799,14 +799,15 @@ words
 
 # %% [markdown]
 # **Why.** This is the table that papers print: detectors by test sets, means over the training seeds and, of several,
-# their standard deviation; of one seed the main numbers have their intervals. It stands in both
-# conventions, because the released script that made the published numbers is `official`. The last columns are empty:
-# the paper's numbers are not ours to copy. Fill them in from the paper, and mind that they belong to other data than
-# this run's. By $F_\mathrm{FPR}$ a constant comes first, by the main numbers it comes last.
+# their standard deviation; of one seed the main numbers have their intervals. It stands in both conventions, because
+# the released script that made the published numbers is `official`. The last columns are empty: the paper's numbers are
+# not ours to copy. Fill them in from the paper, and mind that they belong to other data than this run's. By
+# $F_\mathrm{FPR}$ a constant comes first, by the main numbers it stands below every detector that tells fakes in all
+# groups.
 #
-# Where the method stands last, it has lost *here*; on the embedded benchmark that is with a small network, rendered
-# faces and the seeds of this run. It is no verdict on the method at the paper's size. 5.9 says in words what was found,
-# and 5.11 what more seeds and other rendered people say.
+# Where the method stands first or last, it has won or lost *here*; on the embedded benchmark that is with a small
+# network, rendered faces and the seeds of this run. It is no verdict on the method at the paper's size. 5.9 says in
+# words what was found, and 5.11 what more seeds and other rendered people say.
 
 # %% [markdown] tags=["audit"]
 # **What may be concluded.** That this *trained* detector treats groups unlike on *this* test set at *this* threshold,
@@ -880,11 +881,11 @@ if not missing:
 
 # %% [markdown]
 # **What you should see.** Points for each run, and how far apart the runs of one detector lie: where two clouds
-# overlap, one training of each proves nothing. `balanced-long` sends as many images through an encoder as the method
-# without SAM; the seconds, of several trainings side by side on one machine, say what every row took. Two things make
-# the intervals too narrow. Runs on one data seed share their people and captures, so that new people may change more
-# than a new training; and among many comparisons some are off zero by chance, which the demand for three test sets
-# makes rare, not impossible.
+# overlap, one training of each proves nothing. `balanced-long` gets as many passes through an encoder as the method
+# without SAM could use at its cap; where patience stops the method earlier, it trains longer. The seconds compare rows
+# only roughly, as other programs ran on the same machine. Two things make the intervals too narrow. Runs on one data
+# seed share their people and captures, so that new people may change more than a new training; and among many
+# comparisons some are off zero by chance, which the demand for three test sets makes rare, not impossible.
 #
 # The same seed gives other numbers on another machine: sums are rounded in another order, and the difference grows with
 # every step. Take another machine for another training seed: of a single run only the order of magnitude carries over.

@@ -448,12 +448,12 @@ drawn = everyone[everyone["metric"].isin(["auc", "fpr_gap"])]
 explanation.severity_curves(drawn, "detector") if damaged else None
 
 # %% [markdown]
-# **What you should see.** At severity 1 scaling and crop cost most, though next to nothing of the picture is gone: both
-# resample every pixel, and that smooths it. Blur follows as soon as it spans a pixel. The forgeries of the embedded
-# benchmark smooth faces as well, and so do its poor cameras: a detector that has learnt "smooth is fake" takes damaged
-# real images for fakes. The lower row needs care. A gap that opens says that damage does not meet all groups alike.
-# Where it closes while the AUC falls to one half, nothing has become fair: a detector that calls everything fake treats
-# all groups alike.
+# **What you should see.** Which damage costs most depends on the detector. Noise and scaling change every pixel a
+# little, and can cost AUC where a person hardly sees a difference. Blur costs little while it is weak, and much when it
+# is strong. The forgeries of the embedded benchmark smooth faces as well, and so do its poor cameras: a detector that
+# has learnt "smooth is fake" takes smoothed real images for fakes, and noisy fakes for real images. The lower row needs
+# care. A gap that opens says that damage does not meet all groups alike. Where it closes while the AUC falls to one
+# half, nothing has become fair: a detector that calls everything fake treats all groups alike.
 
 # %%
 figure = None
@@ -474,9 +474,9 @@ for severity in range(1, 6 if len(kept) else 1):
 
 # %% [markdown]
 # **What you should see.** At severity 0, the left end of each panel, the groups start apart. Where all lines of the FPR
-# meet at the top, the detector calls everybody fake. The AUC needs no threshold: a group whose AUC falls sooner than
-# that of the others loses more than its place on the scale. All lines start from a few dozen images a group: what is
-# smaller than the worth of two or three of them is noise.
+# meet at the top, the detector calls everybody fake, at the bottom everybody real. The AUC needs no threshold: a group
+# whose AUC falls sooner than that of the others loses more than its place on the scale. All lines start from a few
+# dozen images a group: what is smaller than the worth of two or three of them is noise.
 #
 # ## 8.7 Post-processing
 #
@@ -604,13 +604,14 @@ fairness.differences(mine, f"{chosen}: processed minus given", settings.level) i
 
 # %% [markdown]
 # **What you should see.** Thresholds of groups never change a group's AUC: they move its scores and leave their order
-# alone. Equal false alarms on validation are less equal on the test set, the less so the farther away it is; and what a
-# group with poor scores wins in FPR it pays in TPR, so see whether the worst-group TPR falls where $F_\mathrm{FPR}$
-# does: that is levelling down. The best worst group of validation need not be it on the test set, for it rests on a few
-# videos of each group. Fair-FLIP may lower $F_\mathrm{FPR}$ by raising fewer alarms; here there are as many as before,
-# and what is left is its gain. A face embedding should say who is shown and nothing else. If it tells fakes from real
-# images without the detector (its AUC is printed above), then the remapping is a second detector, and a higher AUC is
-# no mended bias. The intervals take what was fitted as given: other validation images would fit something else.
+# alone. Equal false alarms on validation need not be equal on a test set, least of all on one that was made otherwise;
+# and what a group with poor scores wins in FPR it pays in TPR, so see whether the worst-group TPR falls where
+# $F_\mathrm{FPR}$ does: that is levelling down. The best worst group of validation need not be it on the test set, for
+# it rests on a few videos of each group. Fair-FLIP may lower $F_\mathrm{FPR}$ by raising fewer alarms; here there are
+# as many as before on validation, and what then changes, if anything does, is its own doing. A face embedding should
+# say who is shown and nothing else. If it tells fakes from real images without the detector (its AUC is printed above),
+# then the remapping is a second detector, and a higher AUC is no mended bias. The intervals take what was fitted as
+# given: other validation images would fit something else.
 
 # %% [markdown]
 # ## 8.8 Save
